@@ -1,0 +1,279 @@
+//! The one error that leaves Tidegate: a dotted code, a sentence, details. `grpc::status` projects
+//! it to a rich gRPC status and `http::problem` to problem+json; nothing else maps errors. It knows
+//! neither transport. Invariant: docs/errors.md lists exactly the codes of `CODES`.
+
+use std::fmt;
+
+/// The class of an error, one for each answer a transport can give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// The request is wrong by itself.
+    InvalidArgument,
+    /// No usable credential.
+    Unauthenticated,
+    /// A credential that does not suffice; also what a foreign or unknown session answers.
+    PermissionDenied,
+    /// Said only to those who may see everything.
+    NotFound,
+    /// It is there already.
+    AlreadyExists,
+    /// A cap or a rate is reached; trying later can help.
+    ResourceExhausted,
+    /// The state does not allow it; trying again does not help by itself.
+    FailedPrecondition,
+    /// A position outside of what exists.
+    OutOfRange,
+    /// It took too long; whether it was done is unknown.
+    DeadlineExceeded,
+    /// Not now: starting, draining, a part is away.
+    Unavailable,
+    /// Ended by someone else.
+    Aborted,
+    /// Stored data is not what it must be.
+    DataLoss,
+    /// Our fault.
+    Internal,
+    /// Not in this build.
+    Unimplemented,
+}
+
+macro_rules! codes {
+    ($($variant:ident = $text:literal, $class:ident, $cause:literal, $remedy:literal;)*) => {
+        /// Every code that can leave the gateway. The text is stable; messages are not.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Code { $(#[doc = $cause] $variant,)* }
+
+        /// Code, class, cause and remedy, in the order of docs/errors.md.
+        pub const CODES: &[CodeRow] = &[
+            $(CodeRow { code: Code::$variant, text: $text, class: Class::$class, cause: $cause, remedy: $remedy },)*
+        ];
+
+        impl Code {
+            /// The dotted text, e.g. `session.not_permitted`.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Code::$variant => $text,)* }
+            }
+            /// The class that decides about status numbers.
+            pub const fn class(self) -> Class {
+                match self { $(Code::$variant => Class::$class,)* }
+            }
+        }
+    };
+}
+
+/// One row of the table of codes.
+#[derive(Clone, Copy, Debug)]
+pub struct CodeRow {
+    pub code: Code,
+    pub text: &'static str,
+    pub class: Class,
+    /// What made it happen, a sentence.
+    pub cause: &'static str,
+    /// What to do about it, a sentence.
+    pub remedy: &'static str,
+}
+
+codes! {
+    AuthMissing = "auth.missing", Unauthenticated,
+        "The request carries no `authorization: Bearer` header.",
+        "Send the key that `tidegate key create` printed.";
+    AuthInvalid = "auth.invalid", Unauthenticated,
+        "The key is malformed, unknown or revoked.",
+        "Check that the whole key was copied; `tidegate key list` shows which are live.";
+    AuthScope = "auth.scope", PermissionDenied,
+        "The key lacks the scope that the call needs.",
+        "Use a key with the scope named in the details.";
+    AuthTransport = "auth.transport", PermissionDenied,
+        "Admin calls over the network need TLS and the scope `admin`.",
+        "Use the command line on the gateway's machine, or switch TLS on.";
+    SessionNotPermitted = "session.not_permitted", PermissionDenied,
+        "The session is unknown, or belongs to another key.",
+        "Use the key that opened it, or one with the scope `sessions:all`.";
+    SessionUnknown = "session.unknown", NotFound,
+        "There is no session of this id (said only to keys that may see all sessions).",
+        "List the sessions with `tidegate session list`.";
+    SessionLimit = "session.limit", ResourceExhausted,
+        "As many sessions as `max_sessions` are open.",
+        "Close one, or raise `max_sessions`.";
+    SessionStartFailed = "session.start_failed", Unavailable,
+        "The worker process did not start, did not prove itself, or died while starting.",
+        "Read the gateway's log for the worker's last words; the backend's settings are the usual cause.";
+    SessionFaulted = "session.faulted", FailedPrecondition,
+        "The worker died or broke the protocol; the session is over.",
+        "Close the session and open a new one.";
+    SessionClosed = "session.closed", Aborted,
+        "The session was closed or killed while the call was under way.",
+        "Open a new session.";
+    SessionClosing = "session.closing", FailedPrecondition,
+        "The session is being closed.",
+        "Open a new session.";
+    BackendUnknown = "backend.unknown", InvalidArgument,
+        "No backend of this name is configured.",
+        "Use one of the names in the details, or leave `requested_backend` empty.";
+    PolicyDenied = "policy.denied", PermissionDenied,
+        "The access policy said no; the details name the rule, the generation and the reason.",
+        "Ask the operator for the right, or see `tidegate policy list` for what decides.";
+    PolicyFailed = "policy.failed", Unavailable,
+        "The policy that had to decide failed, and failing means no.",
+        "See `tidegate policy list`; roll back or replace the component.";
+    PolicyBusy = "policy.busy", ResourceExhausted,
+        "More decisions are waiting than the policy threads can make.",
+        "Try again; if it lasts, a policy is slow: see its metrics.";
+    PolicyRefused = "policy.refused", FailedPrecondition,
+        "A candidate set of policies did not pass the gate; the details say where and why.",
+        "Mend the file that is named; the generation before serves on.";
+    PolicyNothingToRollBack = "policy.nothing_to_roll_back", FailedPrecondition,
+        "There is no earlier generation.",
+        "Put the wanted components into the plugins folder.";
+    StreamLimit = "stream.limit", ResourceExhausted,
+        "EventSubscriberLimitReached: the session has as many readers as allowed.",
+        "End a stream, or raise `max_event_subscribers_per_session`.";
+    StreamAlreadyOpen = "stream.already_open", AlreadyExists,
+        "The gateway allows one reader per session, and there is one.",
+        "End that stream, or set `allow_multiple_event_subscribers`.";
+    StreamPositionBeyondHead = "stream.position_beyond_head", OutOfRange,
+        "The resume position is newer than anything the session has seen.",
+        "Resume at the last `to` that this stream delivered.";
+    StreamPressure = "stream.pressure", ResourceExhausted,
+        "EventQueueOverflow: the reader fell too far behind and the back-pressure policy ended it.",
+        "Read faster, ask for less, or resume at the position in the details.";
+    StreamDraining = "stream.draining", Unavailable,
+        "The gateway is shutting down.",
+        "Resume at the position in the details once it is back.";
+    StreamSessionEnded = "stream.session_ended", Aborted,
+        "The session ended; its reason is in the message.",
+        "Open a new session.";
+    CommandLimit = "command.limit", ResourceExhausted,
+        "As many commands as `max_pending_commands_per_session` are waiting.",
+        "Wait for answers before sending more.";
+    CommandTimeout = "command.timeout", DeadlineExceeded,
+        "The worker did not answer in time; the command may still take effect.",
+        "Check the item's value before repeating a write.";
+    CommandOutcomeUnknown = "command.outcome_unknown", Unavailable,
+        "The pipe broke while the command was in flight; whether it took effect is unknown.",
+        "Check the item's value before repeating a write.";
+    CommandMissing = "command.missing", InvalidArgument,
+        "The request names no method.",
+        "Set one of the fields of `Command.method`.";
+    MxCallFailed = "mx.call_failed", FailedPrecondition,
+        "The MXAccess method raised; the details carry the HRESULT.",
+        "See the HRESULT; a write before the first data change is a common cause: advise first.";
+    RateLimited = "rate.limited", ResourceExhausted,
+        "The rate-limit policy refused the request.",
+        "Wait as long as the details say.";
+    LimitItems = "limit.items", ResourceExhausted,
+        "The session has as many items as `max_items_per_session`.",
+        "Remove items, or raise the limit.";
+    LimitText = "limit.text", InvalidArgument,
+        "A name, tag or definition is longer than allowed.",
+        "Shorten the field that the details name.";
+    LimitBulk = "limit.bulk", InvalidArgument,
+        "A bulk command has more elements than `max_bulk_items`.",
+        "Split it.";
+    RequestInvalid = "request.invalid", InvalidArgument,
+        "A field has a value it cannot have; the details name it.",
+        "Correct the field.";
+    KeyUnknown = "key.unknown", NotFound,
+        "There is no key of this id.",
+        "List the keys with `tidegate key list`.";
+    KeyInvalid = "key.invalid", InvalidArgument,
+        "A scope or a glob of the new key is not valid.",
+        "Use the scopes `sessions:own`, `sessions:all`, `admin` and globs like `Area1.*`.";
+    StorageUnavailable = "storage.unavailable", Unavailable,
+        "The database cannot be written: full, read-only or failing.",
+        "Make room or mend the data folder; sessions and streams go on meanwhile.";
+    StorageCorrupt = "storage.corrupt", DataLoss,
+        "The database is not readable as what it should be.",
+        "Restore it from a backup, or start with a new data folder.";
+    StorageNewer = "storage.newer", FailedPrecondition,
+        "The database was written by a newer Tidegate.",
+        "Run that version, or restore the backup it made before migrating.";
+    DataFolderLocked = "data.locked", FailedPrecondition,
+        "Another gateway works on this data folder.",
+        "Stop it, or use another `--data`.";
+    DataFolderUnusable = "data.unusable", FailedPrecondition,
+        "The data folder cannot be created, written or made private.",
+        "Check owner, mode and free space of the path in the details.";
+    ConfigInvalid = "config.invalid", InvalidArgument,
+        "The configuration has errors; all of them are in the details.",
+        "Correct each key as its line says.";
+    ListenFailed = "listen.failed", FailedPrecondition,
+        "An address cannot be listened on.",
+        "Use a free port, or stop what holds it.";
+    PluginsFolderUnusable = "plugins.unusable", FailedPrecondition,
+        "The plugins folder is missing, not a folder, or writable by others.",
+        "Create it, or take the right to write from group and others.";
+    Draining = "gateway.draining", Unavailable,
+        "The gateway is shutting down and takes nothing new.",
+        "Try again when it is back.";
+    Internal = "internal", Internal,
+        "A defect of the gateway.",
+        "Report it with the log line of the same time.";
+}
+
+/// A detail: key and value; never a secret, never a tag's value.
+pub type Detail = (&'static str, String);
+
+/// An error on its way to a caller.
+#[derive(Clone, Debug)]
+pub struct Error {
+    code: Code,
+    message: String,
+    details: Vec<Detail>,
+}
+
+/// Shorthand of the gateway.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+// === impl Error ===
+
+impl Error {
+    /// A message is a sentence for people: what is wrong and, where it is not in the table, what to do.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), details: Vec::new() }
+    }
+
+    /// Adds a detail for programs.
+    #[must_use]
+    pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
+        self.details.push((key, value.to_string()));
+        self
+    }
+
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    pub fn details(&self) -> &[Detail] {
+        &self.details
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} [{}]", self.message, self.code.as_str())
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn codes_are_unique_dotted_and_explained() {
+        let mut seen = HashSet::new();
+        for row in CODES {
+            assert!(seen.insert(row.text), "{} stands twice", row.text);
+            assert!(row.text.bytes().all(|b| b.is_ascii_lowercase() || b == b'.' || b == b'_'), "{}", row.text);
+            assert_eq!(row.code.as_str(), row.text);
+            assert!(row.cause.ends_with('.') && row.remedy.ends_with('.'), "{} wants sentences", row.text);
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The gateway as a library, so that its parts can be tested; the binary is `main.rs`.
+
+pub mod error;
+pub mod ids;
