@@ -36,6 +36,9 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
                 findings.push(Finding::error(format!("{path}:{line}"), what));
             }
         }
+        for line in unfilled(text) {
+            findings.push(Finding::warning(format!("{path}:{line}"), "no real output follows this mark yet"));
+        }
     }
     match tree.text(ARCHITECTURE).and_then(|text| Some((text, text.split_once("## Glossary")?.1))) {
         None => findings.push(Finding::error(ARCHITECTURE, "has no part `## Glossary`")),
@@ -70,6 +73,15 @@ fn links(text: &str) -> Vec<(String, usize)> {
         }
     }
     found
+}
+
+/// Lines of `<!-- output: … -->` that no block of output follows. A page shows what a command really printed.
+fn unfilled(text: &str) -> Vec<usize> {
+    let lines: Vec<&str> = text.lines().collect();
+    let is_mark = |n: &usize| lines[*n].trim_start().starts_with("<!-- output:");
+    let is_filled =
+        |n: &usize| lines[n + 1..].iter().find(|l| !l.trim().is_empty()).is_some_and(|l| l.starts_with("```"));
+    (0..lines.len()).filter(is_mark).filter(|n| !is_filled(n)).map(|n| n + 1).collect()
 }
 
 fn broken(tree: &Tree, page: &str, text: &str, target: &str) -> Option<String> {
@@ -145,6 +157,12 @@ mod tests {
         find("<img src=\"a.svg\">", "leads nowhere");
         find("[a](../../b.md)", "out of the tree");
         find("[a](architecture.md#no)", "has no heading `no`");
+    }
+
+    #[test]
+    fn a_mark_without_output_is_warned_of() {
+        assert_eq!(unfilled("a\n<!-- output: demo -->\n\nnext"), [2]);
+        assert_eq!(unfilled("<!-- output: demo -->\n\n```\nreal\n```\n"), [0; 0]);
     }
 
     #[test]
