@@ -14,8 +14,9 @@ const LAYERS: &[(Peers, &[&str])] = &[
     (Peers::May, &["main", "lib", "app", "demo"]),
     (Peers::MayNot, &["grpc", "http", "cli"]),
     (Peers::MayNot, &["sessions"]),
+    (Peers::MayNot, &["keys"]),
     (Peers::MayNot, &["workers", "events", "policies", "storage"]),
-    (Peers::May, &["config", "keys", "metrics", "telemetry", "tasks"]),
+    (Peers::May, &["clock", "config", "data_dir", "metrics", "tasks", "telemetry"]),
     (Peers::May, &["error", "ids"]),
 ];
 
@@ -26,7 +27,7 @@ enum Peers {
 }
 
 /// Uses against the direction, each with its reason: (module, uses, why).
-const ALSO: &[(&str, &str, &str)] = &[];
+const ALSO: &[(&str, &str, &str)] = &[("cli", "app", "`serve` and `demo` start a gateway")];
 
 /// Who may name a library (and those whose names begin like it): (library, paths).
 const KNOWS: &[(&str, &[&str])] = &[

@@ -75,12 +75,12 @@ fn links(text: &str) -> Vec<(String, usize)> {
     found
 }
 
-/// Lines of `<!-- output: … -->` that no block of output follows. A page shows what a command really printed.
+/// Lines of `<!-- output: … -->` that no block of `text` follows. A page shows what a command really printed.
 fn unfilled(text: &str) -> Vec<usize> {
     let lines: Vec<&str> = text.lines().collect();
     let is_mark = |n: &usize| lines[*n].trim_start().starts_with("<!-- output:");
     let is_filled =
-        |n: &usize| lines[n + 1..].iter().find(|l| !l.trim().is_empty()).is_some_and(|l| l.starts_with("```"));
+        |n: &usize| lines[n + 1..].iter().find(|l| !l.trim().is_empty()).is_some_and(|l| l.starts_with("```text"));
     (0..lines.len()).filter(is_mark).filter(|n| !is_filled(n)).map(|n| n + 1).collect()
 }
 
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn a_mark_without_output_is_warned_of() {
         assert_eq!(unfilled("a\n<!-- output: demo -->\n\nnext"), [2]);
-        assert_eq!(unfilled("<!-- output: demo -->\n\n```\nreal\n```\n"), [0; 0]);
+        assert_eq!(unfilled("<!-- output: demo -->\n\n```text\nreal\n```\n"), [0; 0]);
     }
 
     #[test]
