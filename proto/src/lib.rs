@@ -4,7 +4,7 @@
 
 /// The client and operator API, `tidegate.v1`.
 pub mod v1 {
-    #![allow(missing_docs, unreachable_pub, clippy::large_enum_variant)]
+    #![allow(missing_docs, unreachable_pub, unused_qualifications, clippy::large_enum_variant)]
     tonic::include_proto!("tidegate.v1");
 }
 
@@ -12,7 +12,7 @@ pub mod v1 {
 pub mod worker {
     /// Version 1 of the pipe.
     pub mod v1 {
-        #![allow(missing_docs, unreachable_pub, clippy::large_enum_variant)]
+        #![allow(missing_docs, unreachable_pub, unused_qualifications, clippy::large_enum_variant)]
         tonic::include_proto!("tidegate.worker.v1");
     }
 }
