@@ -2,6 +2,9 @@
 //! passes through the pipe. No logic lives here; who encodes what, and why the bytes of an event
 //! are never made twice, is in docs/architecture.md.
 
+/// Details of errors, `google.rpc`.
+pub mod rpc;
+
 /// The client and operator API, `tidegate.v1`.
 pub mod v1 {
     #![allow(missing_docs, unreachable_pub, unused_qualifications, clippy::large_enum_variant)]
