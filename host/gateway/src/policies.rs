@@ -88,3 +88,18 @@ fn failed(cause: FailureCause) -> Error {
             .with("cause", other.as_str()),
     }
 }
+
+/// THROWAWAY until the host lands.
+pub async fn start(config: &crate::config::ServeConfig, store: std::path::PathBuf) -> Result<PolicyHost> {
+    let mut policy = tidegate_policy::PolicyConfig::new(store);
+    policy.plugins_dir = config.plugins.clone();
+    PolicyHost::start(policy).map_err(|error| Error::new(Code::Internal, error.to_string()))
+}
+pub fn samples(_: &PolicyHost) -> impl Fn() -> Vec<telemetry::PolicySample> + Send + Sync + 'static { || Vec::new() }
+pub async fn record_swaps(_: PolicyHost, _: crate::storage::Storage, _: Metrics) { std::future::pending().await }
+impl Policies {
+    pub fn trouble(&self) -> Option<String> { None }
+    pub fn listing(&self) -> tidegate_proto::v1::ListPoliciesResponse { Default::default() }
+    pub async fn reload(&self) -> tidegate_proto::v1::SwapRecord { Default::default() }
+    pub async fn rollback(&self, _: &str) -> Result<tidegate_proto::v1::SwapRecord> { Ok(Default::default()) }
+}
