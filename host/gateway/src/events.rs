@@ -8,6 +8,10 @@ mod conflate;
 mod cursor;
 mod last_values;
 mod log;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod model_tests;
 pub mod pressure;
 mod reader;
 mod ring;

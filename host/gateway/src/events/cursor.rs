@@ -430,7 +430,10 @@ impl Drop for Cursor {
 
 impl fmt::Debug for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cursor").field("position", &self.position).field("control", &self.control).finish_non_exhaustive()
+        f.debug_struct("Cursor")
+            .field("position", &self.position)
+            .field("control", &self.control)
+            .finish_non_exhaustive()
     }
 }
 

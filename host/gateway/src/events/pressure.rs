@@ -122,9 +122,9 @@ impl PressureBook {
                 None => position.saturating_add(self.threshold(LEVELS_PERCENT[0])),
                 Some(pressed) if pressed.leaves => u64::MAX,
                 Some(pressed) => {
-                    let level = LEVELS_PERCENT.get(pressed.levels).map_or(u64::MAX, |percent| {
-                        position.saturating_add(self.threshold(*percent))
-                    });
+                    let level = LEVELS_PERCENT
+                        .get(pressed.levels)
+                        .map_or(u64::MAX, |percent| position.saturating_add(self.threshold(*percent)));
                     // It may keep up meanwhile, and fall behind again: that begins with at least this many events.
                     level.min(head.saturating_add(self.threshold(RELIEF_PERCENT)))
                 }

@@ -116,7 +116,8 @@ mod tests {
     #[test]
     fn as_many_events_fit_as_there_is_room_for_and_never_none() {
         let sizes = [10, 500, 10, 10, 3_000];
-        let events: Vec<_> = sizes.iter().zip(1..).map(|(size, seq)| prefixed(&event(seq, 1, Kind::DataChange, *size))).collect();
+        let events: Vec<_> =
+            sizes.iter().zip(1..).map(|(size, seq)| prefixed(&event(seq, 1, Kind::DataChange, *size))).collect();
         let account = Arc::new(SessionBytes::new(u64::MAX, Arc::new(LogBudget::new(u64::MAX))));
         let segment = Segment::check(1, 5, events.concat().into(), 0, &account).expect("a right frame");
         for lo in 0..5 {

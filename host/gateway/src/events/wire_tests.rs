@@ -48,7 +48,9 @@ fn index(bytes: &[u8], first: u64, count: u32) -> Result<Vec<Indexed>, FrameErro
 
 fn frame(first: u64, shapes: &[(u64, usize, usize)]) -> Vec<u8> {
     let events = shapes.iter().enumerate();
-    events.flat_map(|(nth, (item, kind, size))| prefixed(&event(first + nth as u64, *item, KINDS[*kind], *size))).collect()
+    events
+        .flat_map(|(nth, (item, kind, size))| prefixed(&event(first + nth as u64, *item, KINDS[*kind], *size)))
+        .collect()
 }
 
 // shows: S-17
