@@ -14,9 +14,11 @@ use crate::{
     keys::Key,
     telemetry::{self, Metrics},
 };
-use std::{net::IpAddr, sync::Arc};
+use buckets::Buckets;
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
 use tidegate_policy::{
-    Action, Decision, FailureCause, ItemVerdict, Policy, PolicyHost, Principal, SessionFacts, Verdict,
+    Action, Decision, FailureCause, ItemVerdict, Policy, PolicyConfig, PolicyHost, Principal, RateAnswer, RateRequest,
+    RollbackError, SessionFacts, StartError, SwapRecord, Verdict,
 };
 
 /// Who calls: a key that was checked, and where from.
