@@ -86,7 +86,7 @@ impl App {
         let admin = admin_socket(data.admin_socket())?;
         let host = policies::start(&config, data.policy_store()).await?;
         metrics.policies.set(policies::samples(&host));
-        let policies = Policies::new(host.clone(), metrics.clone());
+        let policies = Policies::new(host.clone(), metrics.clone(), clock.clone());
 
         if let Some((id, file)) = keys.ensure_first_key(&data, FirstKeyOut::choose()).await? {
             match file {
@@ -177,7 +177,6 @@ impl App {
         draining.await;
         self.listeners.shutdown(Instant::now() + self.drain + LAST_TASKS).await;
         self.tasks.shutdown(Instant::now() + LAST_TASKS).await;
-        self.policies.host().stop();
         self.storage.close().await;
         for path in [self.addresses_file(), self.data.admin_socket()] {
             // Left behind they are replaced by the next start.

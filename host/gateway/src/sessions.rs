@@ -21,7 +21,7 @@ use crate::{
     events::{Log, LogBounds, LogBudget},
     ids::SessionId,
     keys::{Keys, Scope},
-    policies::{Caller, Policies},
+    policies::{Caller, Policies, Rate},
     storage::{SessionEnd, SessionRow, Storage},
     tasks::Tasks,
     telemetry::{CloseReason, Metrics},
@@ -145,7 +145,9 @@ impl Sessions {
         check_names(&request)?;
         let backend = self.backend(&request.backend)?;
         let facts = SessionFacts::new("", "", request.tag.as_str(), backend.name.as_str());
-        shared.policies.authorize(&caller.principal(), &facts, Action::Open).await?;
+        let who = caller.principal();
+        shared.policies.admit(&who, &caller.key, Rate::Open).await?;
+        shared.policies.authorize(&who, &facts, Action::Open).await?;
         let slot = shared.slots.clone().try_acquire_owned().map_err(|_full| {
             let max = settings.sessions_max;
             Error::new(Code::SessionLimit, format!("{max} sessions are open, the most allowed")).with("max", max)

@@ -3,7 +3,7 @@
 use super::status::status;
 use crate::{
     error::{Code, Error},
-    policies::Caller,
+    policies::{Caller, Rate},
     sessions::{OpenRequest, Sessions, Stop, verdicts},
     telemetry::CloseReason,
 };
@@ -119,8 +119,9 @@ impl Gateway for GatewayService {
         let session = self.sessions.get(&caller, &request.get_ref().session_id).map_err(|error| status(&error))?;
         session.check_ready().map_err(|error| status(&error))?;
         session.touch();
-        let class = session.class(&caller);
         let policies = self.sessions.policies();
+        policies.admit(&caller.principal(), &caller.key, Rate::Snapshot).await.map_err(|error| status(&error))?;
+        let class = session.class(&caller);
         // The values are taken between two equal looks at the stamp, so that they are of one generation.
         loop {
             let seen = verdicts::fresh(&class, &session, policies).await.map_err(|error| status(&error))?;

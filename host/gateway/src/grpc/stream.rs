@@ -11,7 +11,7 @@ use crate::{
     error::{Code, Error, Result},
     events::{
         self, AttachError, BatchHeader, Cursor, Next, ReaderSpec, Start, View},
-    policies::{Caller, Policies},
+    policies::{Caller, Policies, Rate},
     sessions::{
         Session, Sessions,
         session::ReaderSlot,
@@ -80,6 +80,7 @@ impl EventStream {
             .with("field", "reader_name"));
         }
         let policies = sessions.policies().clone();
+        policies.admit(&caller.principal(), &caller.key, Rate::Stream).await?;
         let class = session.class(caller);
         let verdicts = class.refresh(&session, &policies).await;
         if let Some(error) = &verdicts.refused {

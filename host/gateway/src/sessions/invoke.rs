@@ -8,11 +8,11 @@ use super::{
 };
 use crate::{
     error::{Class, Code, Error, Result},
-    policies::Caller,
+    policies::{Caller, Rate},
     telemetry::Outcome,
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
-use tidegate_policy::Action;
+use tidegate_policy::{Action, Principal};
 use tidegate_proto::v1::{BulkResult, BulkResults, Command, CommandResult, command::Method, command_result};
 
 /// E_ACCESSDENIED: what a denied element of a bulk command gets.
@@ -62,28 +62,34 @@ impl Sessions {
             }
             Ok(targets)
         })?;
+        let elements = match &targets {
+            Targets::Bulk(tags) => u32::try_from(tags.len()).unwrap_or(u32::MAX),
+            Targets::None | Targets::One(_) => 1,
+        };
+        let who = caller.principal();
+        self.policies().admit(&who, &caller.key, Rate::Invoke(elements)).await?;
         let timeout = timeout.unwrap_or(session.identity.command_timeout).min(TIMEOUT_MAX);
         match targets {
             Targets::None => {
-                self.authorize(caller, session, &method, "").await?;
+                self.authorize(&who, session, &method, "").await?;
                 session.call(Command { method: Some(method) }, timeout).await
             }
             Targets::One(tag) => {
-                self.authorize(caller, session, &method, &tag).await?;
+                self.authorize(&who, session, &method, &tag).await?;
                 session.call(Command { method: Some(method) }, timeout).await
             }
-            Targets::Bulk(tags) => self.bulk(caller, session, method, &tags, timeout).await,
+            Targets::Bulk(tags) => self.bulk(&who, session, method, &tags, timeout).await,
         }
     }
 
-    async fn authorize(&self, caller: &Caller, session: &Session, method: &Method, tag: &str) -> Result<()> {
+    async fn authorize(&self, who: &Principal, session: &Session, method: &Method, tag: &str) -> Result<()> {
         let action = Action::Command { method: commands::name(method).into(), tag: tag.into() };
-        self.policies().authorize(&caller.principal(), &session.facts, action).await
+        self.policies().authorize(who, &session.facts, action).await
     }
 
     async fn bulk(
         &self,
-        caller: &Caller,
+        who: &Principal,
         session: &Session,
         method: Method,
         tags: &[Arc<str>],
@@ -96,7 +102,7 @@ impl Sessions {
             let refusal = match asked.get(tag) {
                 Some(known) => known.clone(),
                 None => {
-                    let refusal = match self.authorize(caller, session, &method, tag).await {
+                    let refusal = match self.authorize(who, session, &method, tag).await {
                         Ok(()) => None,
                         Err(error) if error.code() == Code::PolicyDenied => Some(error.message().to_owned()),
                         Err(error) => return Err(error),

@@ -33,8 +33,8 @@ impl Sessions {
         for session in self.all() {
             for reader in session.log.readers() {
                 fences.push(Fence {
-                    session: session.identity.id.to_string(),
-                    reader: reader.name().to_owned(),
+                    stream: format!("{}/{}", session.identity.id, reader.name()),
+                    epoch: session.identity.epoch,
                     sequence: reader.intended(),
                 });
             }

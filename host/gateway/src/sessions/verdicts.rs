@@ -14,7 +14,8 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tidegate_policy::{Action, FailureCause, Principal, SessionFacts};
+use tidegate_policy::{Action, Principal, SessionFacts};
+use tokio::time::Instant;
 
 /// What verdicts depend on. Streams compare it before each batch (semantics.md, Decisions and swaps).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +48,12 @@ pub struct Class {
     judging: tokio::sync::Mutex<()>,
 }
 
-/// Pause before asking again when the policy threads have no room.
-const BUSY_RETRY: Duration = Duration::from_millis(5);
+/// Pauses before a question that got no answer is asked again: from the first, doubling, to the second.
+const RETRY_FIRST: Duration = Duration::from_millis(5);
+const RETRY_LAST: Duration = Duration::from_millis(200);
+/// How long streams pause for a policy that gives no answers before they end: time for the breaker to put the
+/// generation before back. A paused stream loses nothing that the log's bounds keep. Guessed.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 // === impl Verdicts ===
 
@@ -58,9 +63,8 @@ impl Verdicts {
         item_key == 0 || self.by_key.get(&item_key).copied().unwrap_or(false)
     }
 
-    /// Items this class may see.
-    pub fn visible(&self) -> usize {
-        self.by_key.values().filter(|seen| **seen).count()
+    fn refused(stamp: Stamp, error: Error) -> Self {
+        Self { stamp, refused: Some(error), all: false, by_key: HashMap::new() }
     }
 }
 
@@ -93,46 +97,50 @@ impl Class {
     /// when just items came; everything when the generation or the keys changed.
     pub async fn refresh(&self, session: &Session, policies: &Policies) -> Arc<Verdicts> {
         let _one_at_a_time = self.judging.lock().await;
+        let patience = Instant::now() + PATIENCE;
+        let mut pause = RETRY_FIRST;
         loop {
             let before = self.current();
             let wanted = session.stamp(policies);
             if before.stamp == wanted {
                 return before;
             }
-            if let Some(made) = self.judge(session, policies, &before, wanted).await {
-                let made = Arc::new(made);
-                self.verdicts.store(made.clone());
-                if made.stamp == session.stamp(policies) {
-                    return made;
+            let made = match self.judge(session, policies, &before, wanted).await {
+                Some(made) => made,
+                None if Instant::now() < patience && !session.log.is_closed() => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_LAST);
+                    continue;
                 }
-            } else {
-                tokio::time::sleep(BUSY_RETRY).await;
+                None => Verdicts::refused(
+                    wanted,
+                    Error::new(Code::PolicyFailed, "the access policy gave no answer, and no answer means no"),
+                ),
+            };
+            let made = Arc::new(made);
+            self.verdicts.store(made.clone());
+            if made.stamp == session.stamp(policies) || made.refused.is_some() {
+                return made;
             }
         }
     }
 
-    /// `None`: no room at the policy threads, or a flip in the middle; ask again.
+    /// `None`: no room at the policy threads, a guest that failed, or a flip in the middle; ask again.
     async fn judge(&self, session: &Session, policies: &Policies, before: &Verdicts, wanted: Stamp) -> Option<Verdicts> {
-        let refused = |stamp: Stamp, error: Error| Verdicts {
-            stamp,
-            refused: Some(error),
-            all: false,
-            by_key: HashMap::new(),
-        };
         if !session.key_is_live(&self.caller.key) {
             let error = Error::new(Code::AuthInvalid, "the key of this stream was revoked");
-            return Some(refused(wanted, error));
+            return Some(Verdicts::refused(wanted, error));
         }
         let same_rules =
             before.stamp.generation == wanted.generation && before.stamp.key_revision == wanted.key_revision;
         let since = if same_rules { before.stamp.items } else { 0 };
         if !same_rules || before.refused.is_some() {
             let decision = policies.host().access(&self.principal, &self.facts, Action::Read).await;
-            if decision.cause == Some(FailureCause::QueueFull) || decision.generation.0 != wanted.generation {
+            if decision.cause.is_some() || decision.generation.0 != wanted.generation {
                 return None;
             }
             if let Err(error) = policies.verdict(decision) {
-                return Some(refused(wanted, error));
+                return Some(Verdicts::refused(wanted, error));
             }
         }
         let new = session.with_items(|items: &mut Items| items.added_since(since));
@@ -140,7 +148,7 @@ impl Class {
         if !new.is_empty() {
             let tags: Vec<Arc<str>> = new.iter().map(|item| item.tag.clone()).collect();
             let decision = policies.judge(&self.principal, &self.facts, &tags).await;
-            if decision.cause == Some(FailureCause::QueueFull) || decision.generation.0 != wanted.generation {
+            if decision.cause.is_some() || decision.generation.0 != wanted.generation {
                 return None;
             }
             for (item, verdict) in new.iter().zip(&decision.value) {
