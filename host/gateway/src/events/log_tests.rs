@@ -190,6 +190,19 @@ fn an_unfiltered_batch_is_the_workers_own_bytes() {
 }
 
 #[test]
+fn a_judge_may_ask_the_log() {
+    let log = log_with(LogBounds::default());
+    let mut cursor = log.attach(spec(0), Start::Live).expect("from the head");
+    append(&log, 8);
+    cursor.control().order(Order::Conflate);
+    // Would wait for ever if the log were locked while events are judged.
+    let sees = |item: u64| item < log.stats().head && item == 1;
+    let answer = cursor.poll_next(&mut Context::from_waker(Waker::noop()), View::Filtered(&sees));
+    let Poll::Ready(Next::Batch(batch)) = answer else { panic!("a batch") };
+    assert_eq!((batch.events, batch.filtered, batch.conflated), (1, 6, 1));
+}
+
+#[test]
 fn small_segments_go_together_and_large_ones_alone() {
     let log = log_with(LogBounds::default());
     let mut cursor = log.attach(spec(0), Start::Live).expect("from the head");
