@@ -2,6 +2,7 @@
 //! payload is. What is answered is compared with the model elsewhere.
 
 use super::{
+    model_tests::Account,
     wire::tests::{event, prefixed},
     *,
 };
@@ -113,6 +114,65 @@ async fn everyone_who_waits_gets_everything_and_the_end() {
     }
     waker.await.expect("the wake-task ends with the log");
     assert_eq!(log.stats().readers, 0, "who is done has detached");
+}
+
+// shows: S-03, S-08
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn every_account_closes_while_events_leave_under_the_readers() {
+    let bounds =
+        LogBounds { replay_buffer_capacity: 100, lag_events_max: 300, log_bytes_max: 40_000, ..LogBounds::default() };
+    let budget = Arc::new(LogBudget::new(1 << 30));
+    let log = Log::new(EPOCH, bounds, Arc::clone(&budget), Arc::new(SystemClock::new()));
+    tokio::spawn(log.clone().run_waker());
+    let mut readers = Vec::new();
+    for nth in 0..6u64 {
+        let mut cursor = log.attach(spec(nth % 2), Start::Live).expect("from the head");
+        let log = log.clone();
+        readers.push(tokio::spawn(async move {
+            let views: [fn(u64) -> bool; 3] = [|_| true, |item| item == 2, |_| false];
+            let mut account = Account { next: 1, ..Account::default() };
+            for turn in nth.. {
+                let answer = next(&mut cursor, views[turn as usize / 7 % 3]).await;
+                if turn % 5 == 0 && !matches!(answer, Next::Ended(_)) {
+                    continue;
+                }
+                account.take(&answer, log.head());
+                cursor.commit(&answer);
+                if matches!(answer, Next::Ended(_)) {
+                    break;
+                }
+                if turn % (nth + 2) == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            account.closes();
+            account
+        }));
+    }
+    let pump = log.clone();
+    let pump = tokio::task::spawn_blocking(move || {
+        for nth in 0..3_000u64 {
+            append(&pump, nth % 23 + 1);
+            for reader in pump.readers().iter().filter(|reader| (nth + reader.id()) % 61 == 0) {
+                match nth % 3 {
+                    0 => reader.order(Order::Skip { keep_newest: nth % 50 }),
+                    _ => reader.order(Order::Conflate),
+                }
+            }
+            if nth % 40 == 0 {
+                pump.trim();
+                pump.snapshot();
+            }
+        }
+        pump.close(EndReason::new(Code::SessionClosed, "done"));
+    });
+    pump.await.expect("the pump does not panic");
+    for reader in readers {
+        let account = reader.await.expect("a reader that does not panic");
+        assert_eq!(account.next, log.head() + 1, "{account:?}");
+    }
+    let stats = log.stats();
+    assert!(stats.readers == 0 && stats.bytes <= stats.bytes_max && stats.bytes == budget.used(), "{stats:?}");
 }
 
 #[tokio::test]
