@@ -9,6 +9,8 @@ mod cursor;
 mod last_values;
 mod log;
 #[cfg(test)]
+mod log_tests;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod model_tests;

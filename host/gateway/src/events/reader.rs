@@ -164,10 +164,12 @@ impl ReaderControl {
         })
     }
 
-    pub(super) fn wake_at(&self, head: u64) {
-        if head >= self.wake_from.load(Ordering::SeqCst) {
-            self.wake();
+    /// The waker, if the reader waits for an event that `head` has reached.
+    pub(super) fn take_waker_at(&self, head: u64) -> Option<Waker> {
+        if head < self.wake_from.load(Ordering::SeqCst) {
+            return None;
         }
+        self.waker.lock().take()
     }
 
     /// Waits for an event from `wake_from` on. The caller looks again afterwards, so nothing is missed.
