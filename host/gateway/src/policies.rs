@@ -9,7 +9,7 @@ use crate::{
 };
 use std::{net::IpAddr, sync::Arc};
 use tidegate_policy::{
-    Action, Decision, FailureCause, ItemVerdict, PolicyHost, PolicyKind, Principal, SessionFacts, Verdict,
+    Action, Decision, FailureCause, ItemVerdict, Policy, PolicyHost, Principal, SessionFacts, Verdict,
 };
 
 /// Who calls: a key that was checked, and where from.
@@ -30,13 +30,9 @@ pub struct Policies {
 
 impl Caller {
     pub fn principal(&self) -> Principal {
-        Principal {
-            id: self.key.id.to_string(),
-            scopes: self.key.scope_texts(),
-            read: self.key.read.to_vec(),
-            write: self.key.write.to_vec(),
-            peer: self.peer.map(|ip| ip.to_string()).unwrap_or_default(),
-        }
+        let key = &self.key;
+        let peer = self.peer.map(|ip| ip.to_string()).unwrap_or_default();
+        Principal::new(key.id.as_str(), key.scope_texts(), key.read.to_vec(), key.write.to_vec(), peer)
     }
 }
 
@@ -59,17 +55,17 @@ impl Policies {
 
     /// Turns a decided verdict into what the caller gets.
     pub fn verdict(&self, decision: Decision<Verdict>) -> Result<()> {
-        let denial = match &decision.value {
-            Verdict::Allow(_) => return Ok(()),
-            Verdict::Deny(denial) => denial,
+        let (rule, reason) = match &decision.value {
+            Verdict::Allow { .. } => return Ok(()),
+            Verdict::Deny { rule, reason } => (*rule, reason),
         };
         self.metrics.decisions.denied.of(telemetry::Policy::Access).inc();
         if let Some(cause) = decision.cause {
             return Err(failed(cause));
         }
-        let rule = self.host.rule_name(PolicyKind::Access, decision.generation, denial.rule);
-        Err(Error::new(Code::PolicyDenied, format!("the access policy refused: {}", denial.reason))
-            .with("rule", rule.unwrap_or_else(|| denial.rule.to_string()))
+        let name = self.host.rule_name(Policy::Access, decision.generation, rule);
+        Err(Error::new(Code::PolicyDenied, format!("the access policy refused: {reason}"))
+            .with("rule", name.unwrap_or_else(|| rule.to_string()))
             .with("generation", decision.generation.0))
     }
 
@@ -87,8 +83,23 @@ impl Policies {
 /// What a caller hears when the policy itself failed.
 fn failed(cause: FailureCause) -> Error {
     match cause {
-        FailureCause::Busy => Error::new(Code::PolicyBusy, "too many decisions are waiting; try again"),
+        FailureCause::QueueFull => Error::new(Code::PolicyBusy, "too many decisions are waiting; try again"),
         other => Error::new(Code::PolicyFailed, "the access policy failed, and failing means no")
             .with("cause", other.as_str()),
     }
+}
+
+/// THROWAWAY until the host lands.
+pub async fn start(config: &crate::config::ServeConfig, store: std::path::PathBuf) -> Result<PolicyHost> {
+    let mut policy = tidegate_policy::PolicyConfig::new(store);
+    policy.plugins_dir = config.plugins.clone();
+    PolicyHost::start(policy).map_err(|error| Error::new(Code::Internal, error.to_string()))
+}
+pub fn samples(_: &PolicyHost) -> impl Fn() -> Vec<telemetry::PolicySample> + Send + Sync + 'static { || Vec::new() }
+pub async fn record_swaps(_: PolicyHost, _: crate::storage::Storage, _: Metrics) { std::future::pending().await }
+impl Policies {
+    pub fn trouble(&self) -> Option<String> { None }
+    pub fn listing(&self) -> tidegate_proto::v1::ListPoliciesResponse { Default::default() }
+    pub async fn reload(&self) -> tidegate_proto::v1::SwapRecord { Default::default() }
+    pub async fn rollback(&self, _: &str) -> Result<tidegate_proto::v1::SwapRecord> { Ok(Default::default()) }
 }

@@ -144,12 +144,7 @@ impl Sessions {
         let settings = &shared.settings;
         check_names(&request)?;
         let backend = self.backend(&request.backend)?;
-        let facts = SessionFacts {
-            id: String::new(),
-            owner: String::new(),
-            tag: request.tag.clone(),
-            backend: backend.name.clone(),
-        };
+        let facts = SessionFacts::new("", "", request.tag.as_str(), backend.name.as_str());
         shared.policies.authorize(&caller.principal(), &facts, Action::Open).await?;
         let slot = shared.slots.clone().try_acquire_owned().map_err(|_full| {
             let max = settings.sessions_max;
@@ -187,6 +182,7 @@ impl Sessions {
             identity,
             log,
             bounds: settings.bounds,
+            lag_events_max: settings.log.lag_events_max,
             metrics: shared.metrics.clone(),
             clock: shared.clock.clone(),
             keys: shared.keys.clone(),
@@ -207,7 +203,7 @@ impl Sessions {
         let shared = self.shared.clone();
         let tasks = shared.tasks.clone();
         let mut helpers = tokio::task::JoinSet::new();
-        helpers.spawn(session.log.run_waker());
+        helpers.spawn(session.log.clone().run_waker());
         helpers.spawn(pressure::run(session.clone(), shared.policies.clone()));
         tasks.spawn("session", async move {
             shared.record_opened(&session).await;

@@ -2,7 +2,7 @@
 //! hyper. Invariant: the bytes of a segment go from here to the socket's vectored write without a copy.
 
 use super::stream::EventStream;
-use crate::events::EncodedHeader;
+use crate::events::wire::EncodedHeader;
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use std::{
@@ -98,7 +98,11 @@ impl Buf for Chunk {
         match self {
             Self::Plain(bytes) => bytes.chunks_vectored(slices),
             Self::Message(message) => {
-                let used = message.head().chunks_vectored(slices);
+                let mut used = 0;
+                if let Some(slice) = slices.first_mut().filter(|_| !message.head().is_empty()) {
+                    *slice = IoSlice::new(message.head());
+                    used = 1;
+                }
                 used + message.events.chunks_vectored(&mut slices[used..])
             }
         }

@@ -139,7 +139,7 @@ impl Gateway for GatewayService {
                     .collect()
             });
             for item in &mut items {
-                item.last = snapshot.last.get(&item.item_key).and_then(|bytes| decode(bytes));
+                item.last = snapshot.values.get(&item.item_key).and_then(|value| decode(&value.event));
             }
             if session.stamp(policies) == seen.stamp {
                 items.sort_by_key(|item| item.item_key);

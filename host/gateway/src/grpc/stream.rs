@@ -28,7 +28,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 use tidegate_policy::Action;
 use tidegate_proto::v1::{
@@ -100,9 +99,9 @@ impl EventStream {
             name: request.reader_name,
             key_id: caller.key.id.to_string(),
             external: true,
-            max_linger: Duration::from_millis(u64::from(request.max_linger_ms)),
+            max_linger_ms: u64::from(request.max_linger_ms),
         };
-        let cursor = session.log.attach(start, spec).map_err(|error| match error {
+        let cursor = session.log.attach(spec, start).map_err(|error| match error {
             AttachError::BeyondHead { head } => {
                 Error::new(Code::StreamPositionBeyondHead, format!("the session has seen events up to {head} only"))
                     .with("head", head)

@@ -81,7 +81,9 @@ impl Sessions {
                 let (session, policies) = (session.clone(), self.policies().clone());
                 judging.spawn(async move {
                     class.refresh(&session, &policies).await;
-                    session.log.wake();
+                    for reader in session.log.readers() {
+                        reader.wake();
+                    }
                 });
             }
             session.policy_changed.notify_one();

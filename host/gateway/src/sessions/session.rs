@@ -84,9 +84,10 @@ pub struct Bounds {
 #[derive(Debug)]
 pub struct Session {
     pub identity: Identity,
-    pub log: Arc<Log>,
-    pub facts: Arc<SessionFacts>,
+    pub log: Log,
+    pub facts: SessionFacts,
     pub(super) bounds: Bounds,
+    pub(super) lag_events_max: u64,
     pub metrics: Metrics,
     pub(super) clock: Arc<dyn Clock>,
     keys: Keys,
@@ -136,8 +137,9 @@ pub struct ReaderSlot {
 /// What `Session::new` is made of.
 pub(super) struct Parts {
     pub identity: Identity,
-    pub log: Arc<Log>,
+    pub log: Log,
     pub bounds: Bounds,
+    pub lag_events_max: u64,
     pub metrics: Metrics,
     pub clock: Arc<dyn Clock>,
     pub keys: Keys,
@@ -149,19 +151,16 @@ pub(super) struct Parts {
 
 impl Session {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { identity, log, bounds, metrics, clock, keys, stop, to_worker } = parts;
-        let facts = Arc::new(SessionFacts {
-            id: identity.id.to_string(),
-            owner: identity.owner.as_ref().map(KeyId::to_string).unwrap_or_default(),
-            tag: identity.tag.clone(),
-            backend: identity.backend.clone(),
-        });
+        let Parts { identity, log, bounds, lag_events_max, metrics, clock, keys, stop, to_worker } = parts;
+        let owner = identity.owner.as_ref().map(KeyId::as_str).unwrap_or_default();
+        let facts = SessionFacts::new(identity.id.as_str(), owner, identity.tag.as_str(), identity.backend.as_str());
         let now = clock.monotonic_ms();
         Arc::new(Self {
             identity,
             log,
             facts,
             bounds,
+            lag_events_max,
             metrics,
             clock,
             keys,
@@ -198,6 +197,10 @@ impl Session {
             key_revision: self.keys.revision(),
             items: self.items_revision.load(Ordering::SeqCst),
         }
+    }
+
+    pub(super) fn key(&self, id: &KeyId) -> Option<Arc<Key>> {
+        self.keys.get(id)
     }
 
     pub(super) fn key_is_live(&self, key: &Key) -> bool {

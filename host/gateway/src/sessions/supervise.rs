@@ -54,7 +54,12 @@ pub(super) async fn run(
 
     let end = tokio::select! {
         biased;
-        stop = stops.recv() => End::Stop(stop.unwrap_or_else(|| Stop { kill: true, why: CloseReason::Shutdown, reason: "the gateway dropped it".into() })),
+        stop = stops.recv() => match stop {
+            Some(stop) if stop.why == CloseReason::Fault => End::Fault { cause: stop.reason, protocol: false },
+            Some(stop) => End::Stop(stop),
+            // The session holds a sender, so this arm is for the type only.
+            None => End::Stop(Stop { kill: true, why: CloseReason::Shutdown, reason: "dropped".into() }),
+        },
         ended = &mut pump => {
             // The exit tells more than the broken pipe: give it a moment.
             let exit = tokio::time::timeout(SETTLE, process.wait()).await.ok();
@@ -102,7 +107,7 @@ pub(super) async fn run(
             session.state.send_replace(State::Faulted(cause.clone()));
             session.end_commands(Error::new(Code::SessionFaulted, format!("the session is faulted: {cause}")));
             session.log.close(Error::new(Code::SessionFaulted, format!("the session is faulted: {cause}")));
-            let reason = stops.recv().await.map_or_else(|| "the gateway dropped it".into(), |stop| stop.reason);
+            let reason = stops.recv().await.map_or_else(String::new, |stop| stop.reason);
             session.state.send_replace(State::Closed(CloseReason::Fault, reason));
         }
     }

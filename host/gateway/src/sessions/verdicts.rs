@@ -41,7 +41,7 @@ pub struct Verdicts {
 pub struct Class {
     caller: Caller,
     principal: Principal,
-    facts: Arc<SessionFacts>,
+    facts: SessionFacts,
     verdicts: ArcSwap<Verdicts>,
     /// One judgement at a time; those who wait share its result.
     judging: tokio::sync::Mutex<()>,
@@ -67,7 +67,7 @@ impl Verdicts {
 // === impl Class ===
 
 impl Class {
-    pub fn new(caller: Caller, facts: Arc<SessionFacts>) -> Self {
+    pub fn new(caller: Caller, facts: SessionFacts) -> Self {
         let principal = caller.principal();
         let nothing = Verdicts {
             // No generation has this number, so the first look finds it stale.
@@ -127,8 +127,8 @@ impl Class {
             before.stamp.generation == wanted.generation && before.stamp.key_revision == wanted.key_revision;
         let since = if same_rules { before.stamp.items } else { 0 };
         if !same_rules || before.refused.is_some() {
-            let decision = policies.host().access(&self.principal, &self.facts, Action::Stream).await;
-            if decision.cause == Some(FailureCause::Busy) || decision.generation.0 != wanted.generation {
+            let decision = policies.host().access(&self.principal, &self.facts, Action::Read).await;
+            if decision.cause == Some(FailureCause::QueueFull) || decision.generation.0 != wanted.generation {
                 return None;
             }
             if let Err(error) = policies.verdict(decision) {
@@ -140,7 +140,7 @@ impl Class {
         if !new.is_empty() {
             let tags: Vec<Arc<str>> = new.iter().map(|item| item.tag.clone()).collect();
             let decision = policies.judge(&self.principal, &self.facts, &tags).await;
-            if decision.cause == Some(FailureCause::Busy) || decision.generation.0 != wanted.generation {
+            if decision.cause == Some(FailureCause::QueueFull) || decision.generation.0 != wanted.generation {
                 return None;
             }
             for (item, verdict) in new.iter().zip(&decision.value) {

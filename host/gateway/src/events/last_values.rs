@@ -1,0 +1,118 @@
+//! The newest data change of each item whose segment has left the ring. Knows segments, not readers;
+//! copies a value only when its segment leaves. Invariants: bounded in items and bytes (an item that
+//! does not fit has no entry rather than an old one), and a forgotten item does not come back.
+
+use super::{LogBounds, segment::Segment};
+use bytes::Bytes;
+use std::collections::{HashMap, HashSet, VecDeque, hash_map::Entry};
+
+/// Forgotten items that are remembered as such, oldest dropped first: one for each item that can be
+/// removed while events of it are still in a full log. Guessed, generously.
+const TOMBSTONES_MAX: usize = 65_536;
+
+/// The last data change of an item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastValue {
+    pub sequence: u64,
+    /// One `tidegate.v1.Event` as the worker encoded it.
+    pub event: Bytes,
+}
+
+#[derive(Debug)]
+pub(super) struct LastValues {
+    values: HashMap<u64, LastValue>,
+    bytes: u64,
+    values_max: usize,
+    bytes_max: u64,
+    /// Folded values that found no room.
+    refused: u64,
+    forgotten: HashSet<u64>,
+    forgotten_order: VecDeque<u64>,
+}
+
+// === impl LastValues ===
+
+impl LastValues {
+    pub(super) fn new(bounds: &LogBounds) -> Self {
+        Self {
+            values: HashMap::new(),
+            bytes: 0,
+            values_max: bounds.last_values_max,
+            bytes_max: bounds.last_value_bytes_max,
+            refused: 0,
+            forgotten: HashSet::new(),
+            forgotten_order: VecDeque::new(),
+        }
+    }
+
+    /// Takes over the newest value of each item of a segment that leaves. Segments come oldest first.
+    pub(super) fn fold(&mut self, segment: &Segment) {
+        // Items of this segment that found no room: an older value of theirs must not take it.
+        let mut without_room = HashSet::new();
+        for (nth, item) in segment.data_changes_back() {
+            if self.is_forgotten(item) || (!without_room.is_empty() && without_room.contains(&item)) {
+                continue;
+            }
+            let sequence = segment.first + nth as u64;
+            let room = self.values.len() < self.values_max;
+            match self.values.entry(item) {
+                // From behind: the first of an item within the segment is its newest.
+                Entry::Occupied(held) if held.get().sequence >= sequence => {}
+                Entry::Occupied(mut held) => {
+                    let shared = segment.event(nth);
+                    let bytes = self.bytes - held.get().event.len() as u64 + shared.len() as u64;
+                    if bytes > self.bytes_max {
+                        self.bytes -= held.remove().event.len() as u64;
+                        self.refused += 1;
+                        without_room.insert(item);
+                    } else {
+                        held.insert(LastValue { sequence, event: Bytes::copy_from_slice(&shared) });
+                        self.bytes = bytes;
+                    }
+                }
+                Entry::Vacant(free) => {
+                    let shared = segment.event(nth);
+                    let bytes = self.bytes + shared.len() as u64;
+                    if !room || bytes > self.bytes_max {
+                        self.refused += 1;
+                        without_room.insert(item);
+                    } else {
+                        free.insert(LastValue { sequence, event: Bytes::copy_from_slice(&shared) });
+                        self.bytes = bytes;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The item was removed: its value goes, and values of it still in the ring do not count.
+    pub(super) fn forget(&mut self, item: u64) {
+        if let Some(value) = self.values.remove(&item) {
+            self.bytes -= value.event.len() as u64;
+        }
+        if self.forgotten.insert(item) {
+            self.forgotten_order.push_back(item);
+            if self.forgotten_order.len() > TOMBSTONES_MAX
+                && let Some(oldest) = self.forgotten_order.pop_front()
+            {
+                self.forgotten.remove(&oldest);
+            }
+        }
+    }
+
+    pub(super) fn is_forgotten(&self, item: u64) -> bool {
+        !self.forgotten.is_empty() && self.forgotten.contains(&item)
+    }
+
+    pub(super) fn values(&self) -> &HashMap<u64, LastValue> {
+        &self.values
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn refused(&self) -> u64 {
+        self.refused
+    }
+}
