@@ -133,12 +133,7 @@ impl Policies {
     }
 
     /// A verdict for each tag, all of one generation.
-    pub async fn judge(
-        &self,
-        who: &Principal,
-        place: &SessionFacts,
-        tags: &[Arc<str>],
-    ) -> Decision<Vec<ItemVerdict>> {
+    pub async fn judge(&self, who: &Principal, place: &SessionFacts, tags: &[Arc<str>]) -> Decision<Vec<ItemVerdict>> {
         self.host.judge_items(who, place, tags).await
     }
 }

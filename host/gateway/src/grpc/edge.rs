@@ -226,9 +226,10 @@ impl Edge {
         })?;
         let caller = Caller { key, peer };
         if request.uri().path() == STREAM_EVENTS {
-            let body = Limited::new(request.into_body(), stream::REQUEST_BYTES_MAX).collect().await.map_err(|error| {
-                Error::new(Code::RequestInvalid, format!("the request of StreamEvents cannot be read: {error}"))
-            })?;
+            let body =
+                Limited::new(request.into_body(), stream::REQUEST_BYTES_MAX).collect().await.map_err(|error| {
+                    Error::new(Code::RequestInvalid, format!("the request of StreamEvents cannot be read: {error}"))
+                })?;
             let asked = stream::request(&body.to_bytes())?;
             let events = EventStream::open(&self.sessions, &caller, asked).await?;
             let mut response = Response::new(EdgeBody::Events(Box::new(events)));

@@ -9,8 +9,7 @@ use super::{
 };
 use crate::{
     error::{Code, Error, Result},
-    events::{
-        self, AttachError, BatchHeader, Cursor, Next, ReaderSpec, Start, View},
+    events::{self, AttachError, BatchHeader, Cursor, Next, ReaderSpec, Start, View},
     policies::{Caller, Policies, Rate},
     sessions::{
         Session, Sessions,
@@ -235,9 +234,8 @@ impl EventStream {
     fn end(&mut self, error: Error) -> Poll<Option<Frame<Chunk>>> {
         self.over = true;
         self.metrics.streams.ended.of(end_label(error.code())).inc();
-        let error = error
-            .with("resume_epoch", self.session.identity.epoch)
-            .with("resume_after", self.cursor.position());
+        let error =
+            error.with("resume_epoch", self.session.identity.epoch).with("resume_after", self.cursor.position());
         let mut trailers = HeaderMap::new();
         if status(&error).add_header(&mut trailers).is_err() {
             // Cannot happen with a cut message; the plain status says the same without details.

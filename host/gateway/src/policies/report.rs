@@ -51,10 +51,14 @@ pub fn swap_record(swap: &SwapRecord) -> v1::SwapRecord {
         message: swap.message.clone(),
         gate_us: swap.gate_us,
         enforced_us: swap.enforced_us.unwrap_or_default(),
-        fences: swap.fences.iter().map(|fence| {
-            let (session, reader) = stream(&fence.stream);
-            Fence { session_id: session, reader, sequence: fence.sequence }
-        }).collect(),
+        fences: swap
+            .fences
+            .iter()
+            .map(|fence| {
+                let (session, reader) = stream(&fence.stream);
+                Fence { session_id: session, reader, sequence: fence.sequence }
+            })
+            .collect(),
     }
 }
 
@@ -90,8 +94,15 @@ pub async fn record_swaps(host: PolicyHost, storage: Storage, metrics: Metrics) 
             metrics.swaps.attempts.of(outcome(swap)).inc();
             metrics.swaps.gate_seconds.observe(swap.gate_us as f64 / 1e6);
             match swap.code {
-                Some(code) => tracing::warn!(code = code.as_str(), file = swap.file, reason = swap.message, "policies refused"),
-                None => tracing::info!(generation = swap.to.0, trigger = swap.trigger.as_str(), outcome = swap.outcome.as_str(), "policies"),
+                Some(code) => {
+                    tracing::warn!(code = code.as_str(), file = swap.file, reason = swap.message, "policies refused")
+                }
+                None => tracing::info!(
+                    generation = swap.to.0,
+                    trigger = swap.trigger.as_str(),
+                    outcome = swap.outcome.as_str(),
+                    "policies"
+                ),
             }
             if let Err(error) = storage.swap_recorded(row(swap, &listing)).await {
                 tracing::warn!(%error, "the swap was not recorded");

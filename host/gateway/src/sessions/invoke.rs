@@ -51,7 +51,8 @@ impl Sessions {
             let targets = commands::inspect(&method, items, bounds.bulk_max)?;
             let wanted = commands::items_added(&method);
             // Retired items hold memory until their events have left the log, so they count, with room to spare.
-            if wanted > 0 && (items.live() + wanted > bounds.items_max || items.kept() + wanted > 2 * bounds.items_max) {
+            if wanted > 0 && (items.live() + wanted > bounds.items_max || items.kept() + wanted > 2 * bounds.items_max)
+            {
                 let max = bounds.items_max;
                 let live = items.live();
                 return Err(Error::new(
@@ -157,8 +158,5 @@ fn refused(reason: String) -> BulkResult {
 }
 
 fn bulk_result(results: Vec<BulkResult>) -> CommandResult {
-    CommandResult {
-        result: Some(command_result::Result::Bulk(BulkResults { results })),
-        ..CommandResult::default()
-    }
+    CommandResult { result: Some(command_result::Result::Bulk(BulkResults { results })), ..CommandResult::default() }
 }

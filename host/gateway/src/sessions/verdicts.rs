@@ -9,11 +9,7 @@ use crate::{
     policies::{Caller, Policies},
 };
 use arc_swap::ArcSwap;
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tidegate_policy::{Action, Principal, SessionFacts};
 use tokio::time::Instant;
 
@@ -126,7 +122,13 @@ impl Class {
     }
 
     /// `None`: no room at the policy threads, a guest that failed, or a flip in the middle; ask again.
-    async fn judge(&self, session: &Session, policies: &Policies, before: &Verdicts, wanted: Stamp) -> Option<Verdicts> {
+    async fn judge(
+        &self,
+        session: &Session,
+        policies: &Policies,
+        before: &Verdicts,
+        wanted: Stamp,
+    ) -> Option<Verdicts> {
         if !session.key_is_live(&self.caller.key) {
             let error = Error::new(Code::AuthInvalid, "the key of this stream was revoked");
             return Some(Verdicts::refused(wanted, error));
