@@ -12,8 +12,7 @@ use super::{
 use crate::{
     error::{Code, Error, Result},
     keys::Keys,
-    policies::Caller,
-    sessions::Sessions,
+    sessions::{Caller, Sessions},
     telemetry::Metrics,
 };
 use http::{HeaderMap, HeaderValue, Request, Response, header};
@@ -226,9 +225,10 @@ impl Edge {
         })?;
         let caller = Caller { key, peer };
         if request.uri().path() == STREAM_EVENTS {
-            let body = Limited::new(request.into_body(), stream::REQUEST_BYTES_MAX).collect().await.map_err(|error| {
-                Error::new(Code::RequestInvalid, format!("the request of StreamEvents cannot be read: {error}"))
-            })?;
+            let body =
+                Limited::new(request.into_body(), stream::REQUEST_BYTES_MAX).collect().await.map_err(|error| {
+                    Error::new(Code::RequestInvalid, format!("the request of StreamEvents cannot be read: {error}"))
+                })?;
             let asked = stream::request(&body.to_bytes())?;
             let events = EventStream::open(&self.sessions, &caller, asked).await?;
             let mut response = Response::new(EdgeBody::Events(Box::new(events)));

@@ -9,11 +9,10 @@ use super::{
 };
 use crate::{
     error::{Code, Error, Result},
-    events::{
-        self, AttachError, BatchHeader, Cursor, Next, ReaderSpec, Start, View},
-    policies::{Caller, Policies, Rate},
+    events::{self, AttachError, BatchHeader, Cursor, Next, ReaderSpec, Start, View},
+    policies::{Policies, Rate},
     sessions::{
-        Session, Sessions,
+        Caller, Session, Sessions,
         session::ReaderSlot,
         verdicts::{Class, Verdicts},
     },
@@ -80,7 +79,7 @@ impl EventStream {
             .with("field", "reader_name"));
         }
         let policies = sessions.policies().clone();
-        policies.admit(&caller.principal(), &caller.key, Rate::Stream).await?;
+        policies.admit(&caller.principal(), &caller.key.id, Rate::Stream).await?;
         let class = session.class(caller);
         let verdicts = class.refresh(&session, &policies).await;
         if let Some(error) = &verdicts.refused {
@@ -235,9 +234,8 @@ impl EventStream {
     fn end(&mut self, error: Error) -> Poll<Option<Frame<Chunk>>> {
         self.over = true;
         self.metrics.streams.ended.of(end_label(error.code())).inc();
-        let error = error
-            .with("resume_epoch", self.session.identity.epoch)
-            .with("resume_after", self.cursor.position());
+        let error =
+            error.with("resume_epoch", self.session.identity.epoch).with("resume_after", self.cursor.position());
         let mut trailers = HeaderMap::new();
         if status(&error).add_header(&mut trailers).is_err() {
             // Cannot happen with a cut message; the plain status says the same without details.

@@ -3,7 +3,7 @@
 //! the process. Invariant: a command has one outcome, told once.
 
 use super::{
-    commands,
+    Caller, commands,
     items::Items,
     verdicts::{Class, Stamp},
 };
@@ -13,7 +13,7 @@ use crate::{
     events::Log,
     ids::{KeyId, SessionId},
     keys::{Key, Keys},
-    policies::{Caller, Policies},
+    policies::Policies,
     telemetry::{CloseReason, Metrics},
 };
 use parking_lot::Mutex;
@@ -230,9 +230,9 @@ impl Session {
     /// Takes a reader's place (S-10).
     pub fn take_slot(self: &Arc<Self>) -> Result<ReaderSlot> {
         let max = if self.bounds.many_readers { self.bounds.readers_max } else { 1 };
-        let taken = self.readers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| {
-            (now as usize).lt(&max).then_some(now + 1)
-        });
+        let taken = self
+            .readers
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| (now as usize).lt(&max).then_some(now + 1));
         match taken {
             Ok(_) => {
                 self.detached_at.store(0, Ordering::SeqCst);
@@ -289,8 +289,12 @@ impl Session {
         match &*self.state.borrow() {
             State::Ready => Ok(()),
             State::Faulted(cause) => Err(Error::new(Code::SessionFaulted, format!("the session is faulted: {cause}"))),
-            State::Closing(reason) => Err(Error::new(Code::SessionClosing, format!("the session is closing: {reason}"))),
-            State::Closed(_, reason) => Err(Error::new(Code::SessionClosed, format!("the session is closed: {reason}"))),
+            State::Closing(reason) => {
+                Err(Error::new(Code::SessionClosing, format!("the session is closing: {reason}")))
+            }
+            State::Closed(_, reason) => {
+                Err(Error::new(Code::SessionClosed, format!("the session is closed: {reason}")))
+            }
         }
     }
 
