@@ -12,8 +12,7 @@ use super::{
 use crate::{
     error::{Code, Error, Result},
     keys::Keys,
-    policies::Caller,
-    sessions::Sessions,
+    sessions::{Caller, Sessions},
     telemetry::Metrics,
 };
 use http::{HeaderMap, HeaderValue, Request, Response, header};

@@ -10,9 +10,9 @@ use super::{
 use crate::{
     error::{Code, Error, Result},
     events::{self, AttachError, BatchHeader, Cursor, Next, ReaderSpec, Start, View},
-    policies::{Caller, Policies, Rate},
+    policies::{Policies, Rate},
     sessions::{
-        Session, Sessions,
+        Caller, Session, Sessions,
         session::ReaderSlot,
         verdicts::{Class, Verdicts},
     },
@@ -79,7 +79,7 @@ impl EventStream {
             .with("field", "reader_name"));
         }
         let policies = sessions.policies().clone();
-        policies.admit(&caller.principal(), &caller.key, Rate::Stream).await?;
+        policies.admit(&caller.principal(), &caller.key.id, Rate::Stream).await?;
         let class = session.class(caller);
         let verdicts = class.refresh(&session, &policies).await;
         if let Some(error) = &verdicts.refused {

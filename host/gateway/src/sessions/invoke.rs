@@ -3,12 +3,12 @@
 //! Invariant: an element the policy denied never reaches the worker, and never fails its neighbours.
 
 use super::{
-    Session, Sessions,
+    Caller, Session, Sessions,
     commands::{self, Targets},
 };
 use crate::{
     error::{Class, Code, Error, Result},
-    policies::{Caller, Rate},
+    policies::Rate,
     telemetry::Outcome,
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -68,7 +68,7 @@ impl Sessions {
             Targets::None | Targets::One(_) => 1,
         };
         let who = caller.principal();
-        self.policies().admit(&who, &caller.key, Rate::Invoke(elements)).await?;
+        self.policies().admit(&who, &caller.key.id, Rate::Invoke(elements)).await?;
         let timeout = timeout.unwrap_or(session.identity.command_timeout).min(TIMEOUT_MAX);
         match targets {
             Targets::None => {

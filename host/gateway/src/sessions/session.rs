@@ -3,7 +3,7 @@
 //! the process. Invariant: a command has one outcome, told once.
 
 use super::{
-    commands,
+    Caller, commands,
     items::Items,
     verdicts::{Class, Stamp},
 };
@@ -13,7 +13,7 @@ use crate::{
     events::Log,
     ids::{KeyId, SessionId},
     keys::{Key, Keys},
-    policies::{Caller, Policies},
+    policies::Policies,
     telemetry::{CloseReason, Metrics},
 };
 use parking_lot::Mutex;

@@ -3,10 +3,10 @@
 //! Invariant: the `Stamp` of a set of verdicts says exactly which questions it answers; a stream that
 //! finds another stamp current must not hand over what it composed.
 
-use super::{items::Items, session::Session};
+use super::{Caller, items::Items, session::Session};
 use crate::{
     error::{Code, Error, Result},
-    policies::{Caller, Policies},
+    policies::Policies,
 };
 use arc_swap::ArcSwap;
 use std::{collections::HashMap, sync::Arc, time::Duration};
