@@ -179,6 +179,18 @@ codes! {
     KeyInvalid = "key.invalid", InvalidArgument,
         "A scope or a glob of the new key is not valid.",
         "Use the scopes `sessions:own`, `sessions:all`, `admin` and globs like `Area1.*`.";
+    KeyLimit = "key.limit", ResourceExhausted,
+        "As many keys as allowed are live.",
+        "Revoke keys that are no longer used.";
+    HttpNoSuchPage = "http.no_such_page", NotFound,
+        "The HTTP address serves nothing at this path with this method.",
+        "GET `/metrics`, `/api/health` or `/api/version`.";
+    HttpHostRefused = "http.host_refused", PermissionDenied,
+        "The request's Host header does not name this machine's loopback.",
+        "Use the address that the gateway listens on, e.g. `http://127.0.0.1:7411`.";
+    HttpTooLarge = "http.too_large", InvalidArgument,
+        "The request's body is larger than the HTTP address takes.",
+        "Send less.";
     StorageUnavailable = "storage.unavailable", Unavailable,
         "The database cannot be written: full, read-only or failing.",
         "Make room or mend the data folder; sessions and streams go on meanwhile.";

@@ -1,6 +1,19 @@
 //! The gateway as a library, so that its parts can be tested; the binary is `main.rs`.
 
+pub mod app;
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod data_dir;
 pub mod error;
 pub mod events;
+pub mod grpc;
+pub mod http;
 pub mod ids;
+pub mod keys;
+pub mod policies;
+pub mod sessions;
+pub mod storage;
+pub mod tasks;
+pub mod telemetry;
+pub mod workers;

@@ -1,1 +1,275 @@
-//! placeholder
+//! The default access policy: owners and `sessions:all` reach a session, the key's globs and the
+//! operator's settings say which tags. Knows nothing of sessions' state. Invariant: what no rule allows
+//! is denied, and every answer names its rule.
+
+use serde::Deserialize;
+use tidegate_plugin_sdk::access::{AccessPolicy, Action, Command, Denial, ItemVerdict, Principal, Session, Verdict};
+use tidegate_plugin_sdk::{Policy, glob};
+
+/// Who may open sessions and use its own.
+pub const SCOPE_OWN: &str = "sessions:own";
+/// Who may use everybody's, too.
+pub const SCOPE_ALL: &str = "sessions:all";
+
+/// Indexes into [`Policy::RULES`], in its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+enum Rule {
+    Gateway,
+    Owner,
+    SessionsAll,
+    NoScope,
+    NotOwner,
+    SettingsDeny,
+    SettingsWritable,
+    SettingsAllow,
+    KeyRead,
+    KeyWrite,
+}
+
+/// What an operator can set in `access.toml` or `access.json`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Tags nobody reads or writes, whatever else allows them.
+    deny: Vec<String>,
+    /// The only tags that are ever written; absent: those that the keys allow.
+    writable: Option<Vec<String>>,
+    /// If there are any, a tag has to be allowed by one of them, beside the key's own constraints.
+    allow: Vec<AllowRule>,
+}
+
+/// Tags for some keys.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AllowRule {
+    /// Glob over key ids.
+    key: String,
+    #[serde(default)]
+    read: Vec<String>,
+    #[serde(default)]
+    write: Vec<String>,
+}
+
+/// The configured policy.
+#[derive(Debug)]
+pub struct Access {
+    settings: Settings,
+}
+
+tidegate_plugin_sdk::export_access!(Access);
+
+// === impl Access ===
+
+impl Policy for Access {
+    type Settings = Settings;
+    const NAME: &'static str = "access";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const RULES: &'static [&'static str] = &[
+        "gateway",
+        "owner",
+        "sessions-all",
+        "no-scope",
+        "not-owner",
+        "settings-deny",
+        "settings-writable",
+        "settings-allow",
+        "key-read",
+        "key-write",
+    ];
+    const VECTORS: &'static str = include_str!("../vectors.toml");
+    const SETTINGS_SCHEMA: &'static str = include_str!("../settings.schema.json");
+
+    fn configure(settings: Settings) -> Result<Self, String> {
+        glob::check_all(&settings.deny).map_err(|e| format!("deny: {e}"))?;
+        glob::check_all(settings.writable.iter().flatten()).map_err(|e| format!("writable: {e}"))?;
+        for (at, rule) in settings.allow.iter().enumerate() {
+            glob::check(&rule.key)
+                .and_then(|()| glob::check_all(rule.read.iter().chain(&rule.write)))
+                .map_err(|e| format!("allow[{at}]: {e}"))?;
+        }
+        Ok(Self { settings })
+    }
+}
+
+impl AccessPolicy for Access {
+    fn decide(&self, who: &Principal, place: &Session, what: &Action) -> Verdict {
+        let gate = match what {
+            Action::Open => scope(who),
+            Action::Read | Action::Resume | Action::Close | Action::Command(_) => owner_gate(who, place),
+        };
+        answer(gate.and_then(|by| match what {
+            Action::Command(command) if !command.tag.is_empty() => self.command(who, command).map(|()| by),
+            _ => Ok(by),
+        }))
+    }
+
+    fn may_read(&self, who: &Principal, place: &Session, tag: &str) -> ItemVerdict {
+        match owner_gate(who, place).and_then(|by| self.read(who, tag).map(|()| by)) {
+            Ok(by) => ItemVerdict { allow: true, rule: by as u16 },
+            Err(by) => ItemVerdict { allow: false, rule: by as u16 },
+        }
+    }
+}
+
+impl Access {
+    /// Methods that return values need the right to read, those that set them the right to write; the
+    /// rest (adding, advising, suspending) either.
+    fn command(&self, who: &Principal, command: &Command) -> Result<(), Rule> {
+        let tag = &command.tag;
+        if command.method.starts_with("write") {
+            self.write(who, tag)
+        } else if command.method.starts_with("read") {
+            self.read(who, tag)
+        } else {
+            self.read(who, tag).or_else(|by| self.write(who, tag).map_err(|_| by))
+        }
+    }
+
+    fn read(&self, who: &Principal, tag: &str) -> Result<(), Rule> {
+        if glob::any(&self.settings.deny, tag) {
+            return Err(Rule::SettingsDeny);
+        }
+        if !who.read.is_empty() && !glob::any(&who.read, tag) {
+            return Err(Rule::KeyRead);
+        }
+        self.allowed(who, tag, |rule| &rule.read)
+    }
+
+    fn write(&self, who: &Principal, tag: &str) -> Result<(), Rule> {
+        if glob::any(&self.settings.deny, tag) {
+            return Err(Rule::SettingsDeny);
+        }
+        if self.settings.writable.as_ref().is_some_and(|globs| !glob::any(globs, tag)) {
+            return Err(Rule::SettingsWritable);
+        }
+        if !who.write.is_empty() && !glob::any(&who.write, tag) {
+            return Err(Rule::KeyWrite);
+        }
+        self.allowed(who, tag, |rule| &rule.write)
+    }
+
+    fn allowed(&self, who: &Principal, tag: &str, globs: impl Fn(&AllowRule) -> &Vec<String>) -> Result<(), Rule> {
+        let rules = &self.settings.allow;
+        let by_some = rules.iter().any(|rule| glob::matches(&rule.key, &who.id) && glob::any(globs(rule), tag));
+        if rules.is_empty() || who.id.is_empty() || by_some { Ok(()) } else { Err(Rule::SettingsAllow) }
+    }
+}
+
+fn scope(who: &Principal) -> Result<Rule, Rule> {
+    // The gateway's own readers (the dashboard's mirror) come without a key.
+    if who.id.is_empty() {
+        Ok(Rule::Gateway)
+    } else if has(who, SCOPE_ALL) {
+        Ok(Rule::SessionsAll)
+    } else if has(who, SCOPE_OWN) {
+        Ok(Rule::Owner)
+    } else {
+        Err(Rule::NoScope)
+    }
+}
+
+fn owner_gate(who: &Principal, place: &Session) -> Result<Rule, Rule> {
+    match scope(who)? {
+        Rule::Owner if place.owner != who.id => Err(Rule::NotOwner),
+        by => Ok(by),
+    }
+}
+
+fn has(who: &Principal, scope: &str) -> bool {
+    who.scopes.iter().any(|have| have == scope)
+}
+
+fn answer(by: Result<Rule, Rule>) -> Verdict {
+    let reason = match by {
+        Ok(by) => return Verdict::Allow(by as u16),
+        Err(Rule::NoScope) => "the key has neither the scope sessions:own nor sessions:all",
+        Err(Rule::NotOwner) => "the session belongs to another key",
+        Err(Rule::SettingsDeny) => "the settings deny this tag",
+        Err(Rule::SettingsWritable) => "the settings do not let this tag be written",
+        Err(Rule::SettingsAllow) => "no allow rule of the settings covers this key and tag",
+        Err(Rule::KeyRead) => "the key may not read this tag",
+        Err(Rule::KeyWrite) => "the key may not write this tag",
+        Err(Rule::Gateway | Rule::Owner | Rule::SessionsAll) => "denied",
+    };
+    let (Ok(rule) | Err(rule)) = by;
+    Verdict::Deny(Denial { rule: rule as u16, reason: reason.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(id: &str, scope: &str, read: &[&str], write: &[&str]) -> Principal {
+        let all = |of: &[&str]| of.iter().map(|s| (*s).to_owned()).collect();
+        Principal { id: id.into(), scopes: all(&[scope]), read: all(read), write: all(write), peer: String::new() }
+    }
+
+    fn session_of(owner: &str) -> Session {
+        Session { id: "session-1".into(), owner: owner.into(), tag: "line-1".into(), backend: "sim".into() }
+    }
+
+    fn policy(settings: &str) -> Access {
+        Access::configure(serde_json::from_str(settings).expect("settings")).expect("policy")
+    }
+
+    fn command(method: &str, tag: &str) -> Action {
+        Action::Command(Command { method: method.into(), tag: tag.into() })
+    }
+
+    fn rule_of(verdict: Verdict) -> (bool, &'static str) {
+        match verdict {
+            Verdict::Allow(rule) => (true, Access::RULES[rule as usize]),
+            Verdict::Deny(denial) => (false, Access::RULES[denial.rule as usize]),
+        }
+    }
+
+    // shows: S-13
+    #[test]
+    fn a_session_is_for_its_owner_and_for_sessions_all() {
+        let p = policy("{}");
+        let place = session_of("a");
+        for what in [Action::Read, Action::Resume, Action::Close, command("register", "")] {
+            assert_eq!(rule_of(p.decide(&key("a", SCOPE_OWN, &[], &[]), &place, &what)), (true, "owner"));
+            assert_eq!(rule_of(p.decide(&key("b", SCOPE_OWN, &[], &[]), &place, &what)), (false, "not-owner"));
+            assert_eq!(rule_of(p.decide(&key("b", SCOPE_ALL, &[], &[]), &place, &what)), (true, "sessions-all"));
+            assert_eq!(rule_of(p.decide(&key("a", "admin", &[], &[]), &place, &what)), (false, "no-scope"));
+        }
+    }
+
+    // shows: S-07
+    #[test]
+    fn globs_of_the_key_bound_reading_and_writing() {
+        let p = policy("{}");
+        let (who, place) = (key("a", SCOPE_OWN, &["Area1.*"], &["*.Setpoint"]), session_of("a"));
+        assert!(p.may_read(&who, &place, "AREA1.Pump7.Flow").allow);
+        assert!(!p.may_read(&who, &place, "Area2.Pump7.Flow").allow);
+        assert_eq!(rule_of(p.decide(&who, &place, &command("write", "Area1.Pump7.Flow"))), (false, "key-write"));
+        assert_eq!(rule_of(p.decide(&who, &place, &command("write2", "Area9.Setpoint"))), (true, "owner"));
+        assert_eq!(rule_of(p.decide(&who, &place, &command("read-bulk", "Area9.Setpoint"))), (false, "key-read"));
+        assert_eq!(rule_of(p.decide(&who, &place, &command("add-item", "Area9.Setpoint"))), (true, "owner"));
+        assert_eq!(rule_of(p.decide(&who, &place, &command("add-item", "Area9.Flow"))), (false, "key-read"));
+    }
+
+    #[test]
+    fn settings_narrow_and_never_widen() {
+        let p = policy(
+            r#"{"deny": ["*.Secret"], "writable": ["Area1.*"], "allow": [{"key": "a*", "read": ["*"], "write": ["*"]}]}"#,
+        );
+        let place = session_of("a");
+        let a = key("a", SCOPE_ALL, &[], &[]);
+        assert_eq!(rule_of(p.decide(&a, &place, &command("write", "Area1.Secret"))), (false, "settings-deny"));
+        assert_eq!(rule_of(p.decide(&a, &place, &command("write", "Area2.X"))), (false, "settings-writable"));
+        assert_eq!(rule_of(p.decide(&a, &place, &command("write", "Area1.X"))), (true, "sessions-all"));
+        assert!(!p.may_read(&key("b", SCOPE_ALL, &[], &[]), &place, "Area1.X").allow);
+        assert!(!p.may_read(&key("a", SCOPE_ALL, &["Area2.*"], &[]), &place, "Area1.X").allow);
+    }
+
+    #[test]
+    fn wrong_settings_are_said() {
+        let bad = |settings| serde_json::from_str(settings).map_err(|e| e.to_string()).and_then(Access::configure);
+        assert!(bad(r#"{"deny": [""]}"#).unwrap_err().starts_with("deny:"));
+        assert!(bad(r#"{"dney": []}"#).is_err());
+        assert!(bad(r#"{"allow": [{"key": "**"}]}"#).unwrap_err().starts_with("allow[0]:"));
+    }
+}

@@ -1,2 +1,75 @@
-//! Skeleton.
-fn main() {}
+//! Every repeatable job of the project, one subcommand each; CI calls the same ones. It reads the tree as
+//! text and never links the gateway, so that a broken gateway can still be told what is wrong with it.
+
+mod error_docs;
+mod ledger;
+mod source;
+mod tidy;
+mod tree;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use std::process::{Command, ExitCode};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Every repeatable job of the project", arg_required_else_help = true)]
+struct Args {
+    #[command(subcommand)]
+    job: Job,
+}
+
+#[derive(Debug, Subcommand)]
+enum Job {
+    /// Check what a compiler does not: headers, layers, ledger, docs, words, sizes
+    Tidy,
+    /// Print which tests show which item of docs/requirements.md
+    Ledger {
+        /// Only items that no test shows
+        #[arg(long)]
+        missing: bool,
+    },
+    /// Write the pages of docs/ that are made from the code
+    #[command(subcommand)]
+    Docs(Page),
+    /// Run .ci/run, the whole check as CI does it
+    Ci,
+}
+
+#[derive(Debug, Subcommand)]
+enum Page {
+    /// docs/errors.md, from the `codes!` table of host/gateway/src/error.rs
+    Errors,
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse().job) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(job: Job) -> anyhow::Result<ExitCode> {
+    let root = tree::root();
+    match job {
+        Job::Tidy => Ok(tidy::run(&tree::Tree::read(&root)?)),
+        Job::Ledger { missing } => {
+            print!("{}", ledger::overview(&tree::Tree::read(&root)?, missing));
+            Ok(ExitCode::SUCCESS)
+        }
+        Job::Docs(Page::Errors) => {
+            let page = error_docs::page(&tree::Tree::read(&root)?)?;
+            let path = root.join(error_docs::PAGE);
+            std::fs::write(&path, page).with_context(|| format!("cannot write {}", error_docs::PAGE))?;
+            println!("wrote {}", error_docs::PAGE);
+            Ok(ExitCode::SUCCESS)
+        }
+        Job::Ci => {
+            let status =
+                Command::new(root.join(".ci/run")).current_dir(&root).status().context("cannot start .ci/run")?;
+            Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+    }
+}

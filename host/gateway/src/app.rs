@@ -1,0 +1,285 @@
+//! Wires a gateway together and takes it apart: the order of the start, the wait for a signal, the order
+//! of the end. Every part is made here and handed its neighbours; none finds another by itself. Invariant: what
+//! fails at the start is undone, and the end takes no longer than the drain and the workers' patience.
+
+use crate::{
+    clock::{Clock, SystemClock},
+    config::ServeConfig,
+    data_dir::{DataDir, write_private},
+    error::{Code, Error, Result},
+    events::{LogBounds, LogBudget},
+    grpc::{AdminContext, Edge, Listener, Listening},
+    http::{self, Degraded, Health, HealthSource, HttpState},
+    keys::{FirstKeyOut, Keys},
+    policies::{self, Policies},
+    sessions::{self, Patience, Sessions, rejudge::Flips, session::Bounds},
+    storage::Storage,
+    tasks::Tasks,
+    telemetry::Metrics,
+    workers::{Backend, WorkerHub},
+};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tidegate_pipe::{PipeError, WorkerListener};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+/// From the request to end until a worker is killed. Guessed.
+const WORKER_SHUTDOWN: Duration = Duration::from_secs(5);
+/// How long what is left may take after listeners and sessions have ended.
+const LAST_TASKS: Duration = Duration::from_secs(2);
+
+/// A gateway that is serving.
+#[derive(Debug)]
+pub struct App {
+    pub addresses: Addresses,
+    data: DataDir,
+    drain: Duration,
+    sessions: Sessions,
+    policies: Policies,
+    storage: Storage,
+    tasks: Tasks,
+    serving: CancellationToken,
+    listeners: Tasks,
+    ready: Arc<AtomicBool>,
+}
+
+/// Where it listens; written to `<data>/addresses.json` for whoever starts it with port 0.
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Addresses {
+    pub grpc: SocketAddr,
+    pub http: SocketAddr,
+}
+
+struct Parts {
+    ready: Arc<AtomicBool>,
+    storage: Storage,
+    policies: Policies,
+}
+
+// === impl App ===
+
+impl App {
+    /// Starts every part. An error leaves nothing running.
+    pub async fn start(config: ServeConfig) -> Result<Self> {
+        let metrics = Metrics::new();
+        let data = DataDir::open(&config.data)?;
+        let instance = data.instance().cloned().ok_or_else(|| Error::new(Code::Internal, "no instance id"))?;
+        let storage = Storage::open(&data.database(), &instance, metrics.storage.clone())?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        storage.end_lost_sessions(clock.unix_ms() as i64).await?;
+        let keys = Keys::load(storage.clone(), metrics.keys.clone()).await?;
+        // Listeners first: what cannot be had is said before a key is made or a guest compiled.
+        let grpc = listen("listen", config.listen).await?;
+        let pages = listen("http", config.http).await?;
+        let workers = WorkerListener::bind(data.workers_socket()).map_err(|error| unusable_socket(&error))?;
+        let admin = admin_socket(data.admin_socket())?;
+        let host = policies::start(&config, data.policy_store()).await?;
+        metrics.policies.set(policies::samples(&host));
+        let policies = Policies::new(host.clone(), metrics.clone(), clock.clone());
+
+        if let Some((id, file)) = keys.ensure_first_key(&data, FirstKeyOut::choose()).await? {
+            match file {
+                Some(path) => tracing::info!(key = %id, path = %path.display(), "the first key is in this file"),
+                None => tracing::info!(key = %id, "the first key was shown on the terminal"),
+            }
+        }
+
+        let tasks = Tasks::new();
+        let hub = WorkerHub::new(data.workers_socket());
+        let budget = Arc::new(LogBudget::new(config.log.log_bytes_total_max));
+        let context = sessions::Context {
+            hub: hub.clone(),
+            policies: policies.clone(),
+            keys: keys.clone(),
+            storage: storage.clone(),
+            metrics: metrics.clone(),
+            clock,
+            budget: budget.clone(),
+            tasks: tasks.clone(),
+        };
+        let sessions = Sessions::new(settings(&config), context);
+        let flips = Flips::default();
+        host.on_flip(sessions.flip_hook(&flips));
+
+        let serving = CancellationToken::new();
+        let ready = Arc::new(AtomicBool::new(true));
+        let addresses = Addresses { grpc: local(&grpc)?, http: local(&pages)? };
+        let context = AdminContext { keys: keys.clone(), plugins_dir: config.plugins.clone() };
+        let edge = Edge::new(sessions.clone(), keys, metrics.clone(), context).await?;
+        let health = Arc::new(Parts { ready: ready.clone(), storage: storage.clone(), policies: policies.clone() });
+        let state = HttpState { metrics: metrics.clone(), health };
+
+        let listeners = Tasks::new();
+        let listening = Listening { shutdown: serving.clone(), drain: config.drain };
+        listeners.spawn("grpc", edge.clone().serve(Listener::Clients(grpc), listening.clone()));
+        listeners.spawn("admin", edge.serve(Listener::Operator(admin), listening));
+        listeners.spawn("http", http::serve(pages, state, serving.clone().cancelled_owned(), config.drain));
+        let background = tasks.stopping();
+        let until_stop = |work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+            let stopping = background.clone();
+            async move {
+                tokio::select! {
+                    () = stopping.cancelled() => {}
+                    () = work => {}
+                }
+            }
+        };
+        tasks.spawn("workers", until_stop(Box::pin(hub.run(workers))));
+        tasks.spawn("sweep", until_stop(Box::pin(sessions.clone().sweep())));
+        tasks.spawn("rejudge", until_stop(Box::pin(sessions.clone().rejudge(flips))));
+        tasks.spawn("swaps", until_stop(Box::pin(policies::record_swaps(host, storage.clone(), metrics.clone()))));
+        tasks.spawn("log bytes", until_stop(Box::pin(gauge_log_bytes(budget, metrics))));
+
+        let app = Self {
+            addresses,
+            data,
+            drain: config.drain,
+            sessions,
+            policies,
+            storage,
+            tasks,
+            serving,
+            listeners,
+            ready,
+        };
+        app.announce()?;
+        Ok(app)
+    }
+
+    fn announce(&self) -> Result<()> {
+        let path = self.addresses_file();
+        let text = serde_json::to_vec(&self.addresses).unwrap_or_default();
+        write_private(&path, &text)
+            .map_err(|error| Error::new(Code::DataFolderUnusable, format!("cannot write {}: {error}", path.display())))
+    }
+
+    fn addresses_file(&self) -> PathBuf {
+        self.data.root().join("addresses.json")
+    }
+
+    /// Ends everything in order: nothing new, streams told, workers ended, storage closed.
+    pub async fn stop(self, reason: &str) {
+        tracing::info!(reason, "stopping");
+        self.ready.store(false, Ordering::SeqCst);
+        let draining = self.sessions.drain(reason);
+        self.serving.cancel();
+        draining.await;
+        self.listeners.shutdown(Instant::now() + self.drain + LAST_TASKS).await;
+        self.tasks.shutdown(Instant::now() + LAST_TASKS).await;
+        self.storage.close().await;
+        for path in [self.addresses_file(), self.data.admin_socket()] {
+            // Left behind they are replaced by the next start.
+            let _gone = std::fs::remove_file(path);
+        }
+        tracing::info!("stopped");
+    }
+}
+
+// === impl Parts ===
+
+impl HealthSource for Parts {
+    fn health(&self) -> Health {
+        let mut degraded = Vec::new();
+        if let Some(error) = self.storage.trouble() {
+            degraded.push(Degraded { part: "storage", message: error.message().to_owned() });
+        }
+        if let Some(message) = self.policies.trouble() {
+            degraded.push(Degraded { part: "policies", message });
+        }
+        Health { ready: self.ready.load(Ordering::SeqCst), degraded }
+    }
+}
+
+fn settings(config: &ServeConfig) -> sessions::Settings {
+    let limits = &config.sessions;
+    let defaults = LogBounds::default();
+    sessions::Settings {
+        backends: config
+            .backends
+            .iter()
+            .map(|backend| Backend {
+                name: backend.name.clone(),
+                kind: backend.kind.as_str().to_owned(),
+                settings: backend.settings.clone(),
+            })
+            .collect(),
+        default_backend: config.default_backend.clone(),
+        sessions_max: limits.max_sessions,
+        bounds: Bounds {
+            pending_commands_max: limits.max_pending_commands_per_session,
+            readers_max: limits.max_event_subscribers_per_session,
+            many_readers: limits.allow_multiple_event_subscribers,
+            items_max: limits.max_items_per_session,
+            bulk_max: limits.max_bulk_items,
+        },
+        log: LogBounds {
+            replay_buffer_capacity: config.log.replay_buffer_capacity as u64,
+            replay_retention_ms: config.log.replay_retention.map_or(0, |age| age.as_millis() as u64),
+            lag_events_max: config.log.lag_events_max,
+            log_bytes_max: config.log.log_bytes_max,
+            last_values_max: limits.max_items_per_session.max(defaults.last_values_max),
+            ..defaults
+        },
+        lease: limits.default_lease,
+        detach_grace: limits.detach_grace,
+        command_timeout: limits.command_timeout,
+        start_timeout: config.workers.start_timeout,
+        heartbeat: config.workers.heartbeat,
+        patience: Patience {
+            silence: config.workers.heartbeat_grace,
+            stuck: config.workers.stuck_ceiling,
+            shutdown: WORKER_SHUTDOWN,
+        },
+    }
+}
+
+async fn gauge_log_bytes(budget: Arc<LogBudget>, metrics: Metrics) {
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tick.tick().await;
+        metrics.log.bytes.set(i64::try_from(budget.used()).unwrap_or(i64::MAX));
+    }
+}
+
+async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        Error::new(Code::ListenFailed, format!("cannot listen on {address} (--{what}): {error}"))
+            .with("address", address)
+    })
+}
+
+fn local(listener: &TcpListener) -> Result<SocketAddr> {
+    listener.local_addr().map_err(|error| Error::new(Code::ListenFailed, format!("a listener has no address: {error}")))
+}
+
+/// The folder's lock is ours, so a socket that is there belongs to nobody.
+fn admin_socket(path: PathBuf) -> Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let failed = |error: std::io::Error| {
+        Error::new(Code::DataFolderUnusable, format!("cannot listen on {}: {error}", path.display()))
+            .with("path", path.display())
+    };
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    // The folder is 0700, so nobody else can connect before the mode is set.
+    let listener = UnixListener::bind(&path).map_err(failed)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}
+
+fn unusable_socket(error: &PipeError) -> Error {
+    Error::new(Code::DataFolderUnusable, format!("the workers' socket cannot be made: {error}"))
+}

@@ -1,0 +1,189 @@
+//! The command line: what each command is called, how it is explained, how it fails. It knows
+//! clients and operators, nothing of the gateway's inside except `serve`. Invariant: exit codes are
+//! 0 done, 1 failed, 2 used wrongly; only `key create` ever prints a secret.
+
+pub mod client;
+pub mod demo;
+pub mod key;
+pub mod output;
+pub mod policy;
+pub mod remote;
+pub mod serve;
+pub mod session;
+pub mod worker;
+
+use crate::error::CODES;
+use clap::{Parser, Subcommand};
+use serde_json::json;
+use std::{future::Future, io, process::ExitCode};
+use tidegate_client::ClientError;
+
+const EXAMPLES: &str = "\
+Examples:
+  tidegate demo                              see it work: sessions, readers, policies swapped live
+  tidegate serve                             a gateway with a simulator, on this machine only
+  tidegate client open --tag line-1          open a session (prints its id)
+  tidegate client advise SESSION Area1.Pump1.Flow
+  tidegate client stream SESSION --count 10
+  tidegate key create --name historian --read 'Area1.*'
+  tidegate policy list
+
+Exit codes: 0 done, 1 failed, 2 used wrongly. Every command takes --json for programs.";
+
+/// A gRPC gateway between plant-floor data and its clients, with policies that are swapped live.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, after_help = EXAMPLES, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway.
+    Serve(serve::ServeArgs),
+    /// Run a gateway, a simulator and four readers for a few seconds, and check every event.
+    Demo(demo::DemoArgs),
+    /// Use a gateway as its clients do.
+    #[command(subcommand)]
+    Client(client::ClientCommand),
+    /// Make, list and revoke API keys.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// See and end sessions.
+    #[command(subcommand)]
+    Session(session::SessionCommand),
+    /// See which policies decide, and change that.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// A worker process; the gateway starts these itself.
+    #[command(subcommand, hide = true)]
+    Worker(worker::WorkerCommand),
+}
+
+/// A command line that cannot be followed: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// Reads the command line, does what it says, and tells how that went.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let json = wants_json(&cli.command);
+    match run(cli.command) {
+        Ok(code) => code,
+        // Whoever read our output has enough of it.
+        Err(error) if broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error, json);
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(args) => serve::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Demo(args) => block_on(demo::run(args)),
+        Command::Client(command) => block_on(client::run(command)).map(|()| ExitCode::SUCCESS),
+        Command::Key(command) => block_on(key::run(command)).map(|()| ExitCode::SUCCESS),
+        Command::Session(command) => block_on(session::run(command)).map(|()| ExitCode::SUCCESS),
+        Command::Policy(command) => block_on(policy::run(command)).map(|()| ExitCode::SUCCESS),
+        Command::Worker(command) => block_on(worker::run(command)).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// Commands spend their time waiting for one connection: one thread is enough.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+fn wants_json(command: &Command) -> bool {
+    match command {
+        Command::Serve(_) | Command::Worker(_) => false,
+        Command::Demo(args) => args.json,
+        Command::Client(command) => command.json(),
+        Command::Key(command) => command.json(),
+        Command::Session(command) => command.json(),
+        Command::Policy(command) => command.json(),
+    }
+}
+
+fn broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let usage = error.is::<Usage>() || matches!(error.downcast_ref(), Some(ClientError::Usage(_)));
+    if usage { 2 } else { 1 }
+}
+
+/// What went wrong and what to do about it, on standard error.
+fn report(error: &anyhow::Error, json: bool) {
+    let fault = error.downcast_ref::<ClientError>().and_then(ClientError::fault);
+    let gateway_error = error.downcast_ref::<crate::error::Error>();
+    let reason = fault.map(|fault| fault.reason.as_str()).or(gateway_error.map(|error| error.code().as_str()));
+    let remedy = CODES.iter().find(|row| Some(row.text) == reason).map(|row| row.remedy);
+    if json {
+        let details = fault.map(|fault| fault.details.clone()).unwrap_or_default();
+        let message = fault.map_or_else(|| format!("{error:#}"), |fault| fault.message.clone());
+        let line = json!({ "error": { "code": reason, "message": message, "remedy": remedy, "details": details } });
+        eprintln!("{line}");
+        return;
+    }
+    eprintln!("error: {error:#}");
+    for (key, value) in fault.map(|fault| fault.details.iter()).into_iter().flatten() {
+        eprintln!("  {key}: {value}");
+    }
+    for (key, value) in gateway_error.map(|error| error.details()).into_iter().flatten() {
+        eprintln!("  {key}: {value}");
+    }
+    if let Some(remedy) = remedy {
+        eprintln!("hint: {remedy}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn each(command: &clap::Command, visit: &mut impl FnMut(&clap::Command)) {
+        visit(command);
+        command.get_subcommands().for_each(|sub| each(sub, visit));
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_option_explains_itself() {
+        each(&Cli::command(), &mut |command| {
+            assert!(command.get_about().is_some(), "{} says nothing about itself", command.get_name());
+            for arg in command.get_arguments() {
+                let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+                assert!(!help.is_empty(), "{} {} is not explained", command.get_name(), arg.get_id());
+            }
+            let leaf = command.get_subcommands().next().is_none();
+            if leaf && !command.is_hide_set() && !["sim", "serve"].contains(&command.get_name()) {
+                let json = command.get_arguments().any(|arg| arg.get_id() == "json");
+                assert!(json, "{} takes no --json", command.get_name());
+                let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(after.contains("Example"), "{} shows no example", command.get_name());
+            }
+        });
+    }
+
+    #[test]
+    fn a_key_in_the_environment_is_not_shown_in_help() {
+        each(&Cli::command(), &mut |command| {
+            for arg in command.get_arguments().filter(|arg| arg.get_id() == "key" && arg.get_env().is_some()) {
+                assert!(arg.is_hide_env_values_set(), "{} would show the key", command.get_name());
+            }
+        });
+    }
+}

@@ -1,0 +1,13 @@
+//! The gRPC surface: the only module that knows tonic. Translates requests into calls of `sessions` and
+//! `policies`, and errors into rich statuses; decides nothing. Invariant: whatever reaches `tidegate.v1.Gateway`
+//! carries a key that was checked, and `tidegate.v1.Admin` answers on the machine's own socket only.
+
+mod admin;
+mod body;
+mod edge;
+mod gateway;
+mod status;
+mod stream;
+
+pub use admin::AdminContext;
+pub use edge::{Edge, Listener, Listening};

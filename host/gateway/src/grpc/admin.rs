@@ -1,0 +1,176 @@
+//! `tidegate.v1.Admin`, for the operator on the machine: sessions, keys, policies. Whoever reaches it is
+//! the operator; the socket's mode said so. Decides nothing.
+
+use super::status::status;
+use crate::{
+    error::{Code, Error},
+    events::ReaderMode,
+    ids::KeyId,
+    keys::{Keys, NewKey},
+    policies::{self, Policies},
+    sessions::{Session, Sessions, State, Stop},
+    telemetry::CloseReason,
+};
+use std::path::PathBuf;
+use tidegate_proto::v1::{
+    CreateKeyRequest, CreateKeyResponse, EndSessionRequest, EndSessionResponse, KeySummary, ListKeysRequest,
+    ListKeysResponse, ListPoliciesRequest, ListPoliciesResponse, ListSessionsRequest, ListSessionsResponse,
+    PinPoliciesRequest, PinPoliciesResponse, ReaderSummary, ReloadPoliciesRequest, ReloadPoliciesResponse,
+    RevokeKeyRequest, RevokeKeyResponse, RollbackPoliciesRequest, RollbackPoliciesResponse, SessionSummary,
+    admin_server::Admin,
+};
+use tonic::{Request, Response, Status};
+
+/// What the operator's calls need beyond sessions.
+#[derive(Clone, Debug)]
+pub struct AdminContext {
+    pub keys: Keys,
+    pub plugins_dir: Option<PathBuf>,
+}
+
+/// The service.
+#[derive(Clone, Debug)]
+pub(super) struct AdminService {
+    sessions: Sessions,
+    policies: Policies,
+    context: AdminContext,
+}
+
+// === impl AdminService ===
+
+impl AdminService {
+    pub(super) fn new(sessions: Sessions, context: AdminContext) -> Self {
+        Self { policies: sessions.policies().clone(), sessions, context }
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn list_sessions(&self, _: Request<ListSessionsRequest>) -> Result<Response<ListSessionsResponse>, Status> {
+        let sessions = self.sessions.all().iter().map(|session| summary(session)).collect();
+        Ok(Response::new(ListSessionsResponse { sessions }))
+    }
+
+    async fn end_session(&self, request: Request<EndSessionRequest>) -> Result<Response<EndSessionResponse>, Status> {
+        let EndSessionRequest { session_id, kill, reason } = request.into_inner();
+        if kill && reason.trim().is_empty() {
+            let error = Error::new(Code::RequestInvalid, "a kill needs a reason").with("field", "reason");
+            return Err(status(&error));
+        }
+        let session = self.sessions.find(&session_id).map_err(|error| status(&error))?;
+        let (why, reason) = match reason.trim() {
+            "" => (CloseReason::Kill, "closed by an operator".to_owned()),
+            reason => (CloseReason::Kill, reason.to_owned()),
+        };
+        session.close(Stop { kill, why, reason }).await;
+        Ok(Response::new(EndSessionResponse {}))
+    }
+
+    async fn create_key(&self, request: Request<CreateKeyRequest>) -> Result<Response<CreateKeyResponse>, Status> {
+        let CreateKeyRequest { name, scopes, read, write } = request.into_inner();
+        let new = NewKey { name, scopes, read, write };
+        let (info, secret) = self.context.keys.create(new).await.map_err(|error| status(&error))?;
+        tracing::info!(key = %info.id, name = info.name, "key created");
+        Ok(Response::new(CreateKeyResponse { key_id: info.id.to_string(), secret: secret.expose().to_string() }))
+    }
+
+    async fn list_keys(&self, _: Request<ListKeysRequest>) -> Result<Response<ListKeysResponse>, Status> {
+        let keys = self.context.keys.list().await.map_err(|error| status(&error))?;
+        let keys = keys
+            .into_iter()
+            .map(|key| KeySummary {
+                key_id: key.id.to_string(),
+                name: key.name,
+                scopes: key.scopes,
+                read: key.read,
+                write: key.write,
+                created_at_unix_ms: key.created_unix_ms,
+                revoked_at_unix_ms: key.revoked_unix_ms,
+            })
+            .collect();
+        Ok(Response::new(ListKeysResponse { keys }))
+    }
+
+    async fn revoke_key(&self, request: Request<RevokeKeyRequest>) -> Result<Response<RevokeKeyResponse>, Status> {
+        let unknown = || status(&Error::new(Code::KeyUnknown, "there is no key of this id"));
+        let id = KeyId::parse(&request.get_ref().key_id).ok_or_else(unknown)?;
+        self.context.keys.revoke(&id).await.map_err(|error| status(&error))?;
+        tracing::info!(key = %id, "key revoked");
+        Ok(Response::new(RevokeKeyResponse {}))
+    }
+
+    async fn list_policies(&self, _: Request<ListPoliciesRequest>) -> Result<Response<ListPoliciesResponse>, Status> {
+        let mut listing = policies::listing(self.policies.host());
+        listing.plugins_dir =
+            self.context.plugins_dir.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default();
+        Ok(Response::new(listing))
+    }
+
+    async fn reload_policies(
+        &self,
+        _: Request<ReloadPoliciesRequest>,
+    ) -> Result<Response<ReloadPoliciesResponse>, Status> {
+        let swap = policies::swap_record(&self.policies.host().reload().await);
+        Ok(Response::new(ReloadPoliciesResponse { swap: Some(swap) }))
+    }
+
+    async fn rollback_policies(
+        &self,
+        request: Request<RollbackPoliciesRequest>,
+    ) -> Result<Response<RollbackPoliciesResponse>, Status> {
+        let swap = self.policies.rollback(&request.get_ref().reason).await.map_err(|error| status(&error))?;
+        Ok(Response::new(RollbackPoliciesResponse { swap: Some(policies::swap_record(&swap)) }))
+    }
+
+    async fn pin_policies(
+        &self,
+        request: Request<PinPoliciesRequest>,
+    ) -> Result<Response<PinPoliciesResponse>, Status> {
+        self.policies.host().pin(request.get_ref().pinned);
+        Ok(Response::new(PinPoliciesResponse {}))
+    }
+}
+
+fn summary(session: &Session) -> SessionSummary {
+    let identity = &session.identity;
+    let stats = session.log.stats();
+    let (state, fault) = match session.state() {
+        State::Ready => ("ready", String::new()),
+        State::Closing(_) => ("closing", String::new()),
+        State::Faulted(cause) => ("faulted", cause),
+        State::Closed(..) => ("closed", String::new()),
+    };
+    let readers = session
+        .log
+        .readers()
+        .iter()
+        .map(|reader| ReaderSummary {
+            name: reader.name().to_owned(),
+            key_id: reader.key_id().to_owned(),
+            position: reader.position(),
+            lag: stats.head.saturating_sub(reader.position()),
+            lag_high_water: reader.lag_high_water(),
+            mode: match reader.mode() {
+                ReaderMode::Normal => "normal".to_owned(),
+                ReaderMode::Conflating => "conflating".to_owned(),
+            },
+            seconds_until_gap: None,
+        })
+        .collect();
+    SessionSummary {
+        session_id: identity.id.to_string(),
+        name: identity.name.clone(),
+        tag: identity.tag.clone(),
+        backend: identity.backend.clone(),
+        owner_key_id: identity.owner.as_ref().map(ToString::to_string).unwrap_or_default(),
+        state: state.to_owned(),
+        worker_pid: identity.worker_pid,
+        epoch: identity.epoch,
+        head: stats.head,
+        log_bytes: stats.bytes,
+        items: session.with_items(|items| items.live()) as u32,
+        fault,
+        opened_at_unix_ms: identity.opened_unix_ms,
+        readers,
+    }
+}

@@ -1,0 +1,312 @@
+//! The accept loop: connections, keys, deadlines, the way of each request to its service, and the drain. Owned
+//! here because tonic's own server has neither a bounded shutdown nor limits per connection. Knows no
+//! session. Invariant: `serve` returns within the drain deadline, with every connection ended.
+
+use super::{
+    admin::{AdminContext, AdminService},
+    body::EdgeBody,
+    gateway::GatewayService,
+    status::status,
+    stream::{self, EventStream},
+};
+use crate::{
+    error::{Code, Error, Result},
+    keys::Keys,
+    policies::Caller,
+    sessions::Sessions,
+    telemetry::Metrics,
+};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
+use tidegate_proto::v1::{admin_server::AdminServer, gateway_server::GatewayServer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    sync::Semaphore,
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tower::ServiceExt as _;
+
+/// Open connections per listener; more wait in the backlog. Guessed: 64 sessions with 8 readers each, twice.
+const CONNECTIONS_MAX: usize = 1024;
+/// HTTP/2 streams per connection.
+const STREAMS_PER_CONNECTION_MAX: u32 = 256;
+/// 64 KiB windows cost a fifth and more (measured); uploads are small, so only downloads matter, and those the client sets.
+const WINDOW_BYTES: u32 = 1 << 20;
+/// What h2 may hold of one response: one message in flight, not more (semantics.md, Streams).
+const SEND_BUFFER_BYTES: usize = 256 << 10;
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+/// A peer that does not answer a ping in time is gone (S-12 then counts from there).
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after the system had no descriptor for a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const STREAM_EVENTS: &str = "/tidegate.v1.Gateway/StreamEvents";
+
+/// Where requests come from.
+#[derive(Debug)]
+pub enum Listener {
+    /// Clients: the Gateway service, health and reflection.
+    Clients(TcpListener),
+    /// The operator on this machine: the Admin service. The file's mode is the credential.
+    Operator(UnixListener),
+}
+
+/// How long and until when to serve.
+#[derive(Clone, Debug)]
+pub struct Listening {
+    /// Cancelled: take nothing new, end what is there.
+    pub shutdown: CancellationToken,
+    /// How long connections may take to end after that.
+    pub drain: Duration,
+}
+
+/// Everything a request may need. Shared by all connections.
+#[derive(Debug)]
+pub struct Edge {
+    sessions: Sessions,
+    keys: Keys,
+    metrics: Metrics,
+    clients: Routes,
+    operator: Routes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Clients { peer: Option<IpAddr> },
+    Operator,
+}
+
+// === impl Edge ===
+
+impl Edge {
+    pub async fn new(sessions: Sessions, keys: Keys, metrics: Metrics, admin: AdminContext) -> Result<Arc<Self>> {
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_serving::<GatewayServer<GatewayService>>().await;
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(tidegate_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()
+            .map_err(|error| Error::new(Code::Internal, format!("the descriptors cannot be served: {error}")))?;
+        let gateway = GatewayServer::new(GatewayService { sessions: sessions.clone() });
+        let clients = Routes::new(gateway).add_service(health_service).add_service(reflection).prepare();
+        let operator = Routes::new(AdminServer::new(AdminService::new(sessions.clone(), admin))).prepare();
+        Ok(Arc::new(Self { sessions, keys, metrics, clients, operator }))
+    }
+
+    /// Accepts and serves until the shutdown, then drains.
+    pub async fn serve(self: Arc<Self>, listener: Listener, listening: Listening) {
+        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = listening.shutdown.cancelled() => break,
+                Some(_ended) = connections.join_next() => continue,
+                accepted = self.accept(&listener, &permits) => accepted,
+            };
+            let (permit, side, io) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept connections just now");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let (edge, shutdown) = (self.clone(), listening.shutdown.clone());
+            connections.spawn(async move {
+                let _permit = permit;
+                match io {
+                    Io::Tcp(io) => edge.connection(io, side, shutdown).await,
+                    Io::Unix(io) => edge.connection(io, side, shutdown).await,
+                }
+            });
+        }
+        drop(listener);
+        let ended = tokio::time::timeout(listening.drain, async { while connections.join_next().await.is_some() {} });
+        if ended.await.is_err() {
+            tracing::warn!(left = connections.len(), "connections did not end in time and are cut");
+            connections.shutdown().await;
+        }
+    }
+
+    async fn accept(
+        &self,
+        listener: &Listener,
+        permits: &Arc<Semaphore>,
+    ) -> std::io::Result<(tokio::sync::OwnedSemaphorePermit, Side, Io)> {
+        let permit = permits.clone().acquire_owned().await.map_err(std::io::Error::other)?;
+        match listener {
+            Listener::Clients(listener) => {
+                let (io, peer) = listener.accept().await?;
+                io.set_nodelay(true)?;
+                Ok((permit, Side::Clients { peer: Some(peer.ip().to_canonical()) }, Io::Tcp(io)))
+            }
+            Listener::Operator(listener) => loop {
+                let (io, _) = listener.accept().await?;
+                let peer = io.peer_cred()?;
+                // The mode of the file says it already; a looser mode must not widen it.
+                if peer.uid() == rustix::process::geteuid().as_raw() || peer.uid() == 0 {
+                    return Ok((permit, Side::Operator, Io::Unix(io)));
+                }
+                tracing::warn!(uid = peer.uid(), "another user connected to the admin socket and was turned away");
+            },
+        }
+    }
+
+    async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
+        self: Arc<Self>,
+        io: S,
+        side: Side,
+        shutdown: CancellationToken,
+    ) {
+        let edge = self.clone();
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let edge = edge.clone();
+            async move { Ok::<_, Infallible>(edge.respond(request, side).await) }
+        });
+        let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+            .max_send_buf_size(SEND_BUFFER_BYTES)
+            .max_header_list_size(HEADER_BYTES_MAX)
+            .keep_alive_interval(KEEPALIVE_EVERY)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .serve_connection(TokioIo::new(io), service);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = shutdown.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection ended with an error");
+        }
+    }
+
+    async fn respond(&self, request: Request<Incoming>, side: Side) -> Response<EdgeBody> {
+        let deadline = deadline(request.headers());
+        let streaming = side != Side::Operator && request.uri().path() == STREAM_EVENTS;
+        let answer = async {
+            match side {
+                Side::Operator => Ok(pass(&self.operator, request).await),
+                Side::Clients { peer } => self.client(request, peer).await,
+            }
+        };
+        let answer = match deadline {
+            // A stream's deadline is the client's to keep: the server cannot tell 'enough' from 'too slow'.
+            Some(after) if !streaming => tokio::time::timeout(after, answer).await.unwrap_or_else(|_elapsed| {
+                Err(Error::new(Code::CommandTimeout, "the deadline of the call passed; it may still take effect"))
+            }),
+            _ => answer.await,
+        };
+        answer.unwrap_or_else(|error| status(&error).into_http::<tonic::body::Body>().map(EdgeBody::Tonic))
+    }
+
+    async fn client(&self, mut request: Request<Incoming>, peer: Option<IpAddr>) -> Result<Response<EdgeBody>> {
+        // Health and reflection tell nothing that needs a key.
+        if !request.uri().path().starts_with("/tidegate.") {
+            return Ok(pass(&self.clients, request).await);
+        }
+        if request.uri().path().starts_with("/tidegate.v1.Admin/") {
+            return Err(Error::new(Code::AuthTransport, "admin calls are answered on the machine's own socket only"));
+        }
+        let key = bearer(request.headers()).and_then(|text| self.keys.authenticate(text)).inspect_err(|_| {
+            self.metrics.keys.auth_failures.inc();
+        })?;
+        let caller = Caller { key, peer };
+        if request.uri().path() == STREAM_EVENTS {
+            let body = Limited::new(request.into_body(), stream::REQUEST_BYTES_MAX).collect().await.map_err(|error| {
+                Error::new(Code::RequestInvalid, format!("the request of StreamEvents cannot be read: {error}"))
+            })?;
+            let asked = stream::request(&body.to_bytes())?;
+            let events = EventStream::open(&self.sessions, &caller, asked).await?;
+            let mut response = Response::new(EdgeBody::Events(Box::new(events)));
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            return Ok(response);
+        }
+        request.extensions_mut().insert(caller);
+        Ok(pass(&self.clients, request).await)
+    }
+}
+
+/// What was accepted.
+enum Io {
+    Tcp(tokio::net::TcpStream),
+    Unix(tokio::net::UnixStream),
+}
+
+async fn pass(routes: &Routes, request: Request<Incoming>) -> Response<EdgeBody> {
+    match routes.clone().oneshot(request).await {
+        Ok(response) => response.map(EdgeBody::Tonic),
+        Err(never) => match never {},
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Result<&str> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else {
+        return Err(Error::new(Code::AuthMissing, "send `authorization: Bearer` with a key of this gateway"));
+    };
+    let malformed = || Error::new(Code::AuthInvalid, "the authorization header is not `Bearer` and a key");
+    let (scheme, key) = value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(malformed)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(malformed());
+    }
+    Ok(key.trim())
+}
+
+/// `grpc-timeout`: at most eight digits and a unit (gRPC over HTTP/2, Requests).
+fn deadline(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(count * 3600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(name: &'static str, value: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(http::HeaderName::from_static(name), HeaderValue::from_static(value))])
+    }
+
+    #[test]
+    fn deadlines_are_read_as_the_protocol_says() {
+        assert_eq!(deadline(&with("grpc-timeout", "1500m")), Some(Duration::from_millis(1500)));
+        assert_eq!(deadline(&with("grpc-timeout", "2H")), Some(Duration::from_secs(7200)));
+        for wrong in ["", "m", "5", "5x", "123456789m", "-5m"] {
+            assert_eq!(deadline(&with("grpc-timeout", wrong)), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn bearer_wants_its_scheme() {
+        assert_eq!(bearer(&with("authorization", "bearer abc")).unwrap(), "abc");
+        assert_eq!(bearer(&HeaderMap::new()).unwrap_err().code(), Code::AuthMissing);
+        for wrong in ["Basic abc", "abc", ""] {
+            assert_eq!(bearer(&with("authorization", wrong)).unwrap_err().code(), Code::AuthInvalid, "{wrong}");
+        }
+    }
+}

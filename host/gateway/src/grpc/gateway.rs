@@ -1,0 +1,158 @@
+//! The unary calls of `tidegate.v1.Gateway`. Knows sessions; every rule is theirs.
+
+use super::status::status;
+use crate::{
+    error::{Code, Error},
+    policies::{Caller, Rate},
+    sessions::{OpenRequest, Sessions, Stop, verdicts},
+    telemetry::CloseReason,
+};
+use std::time::Duration;
+use tidegate_policy::Action;
+use tidegate_proto::v1::{
+    CloseSessionRequest, CloseSessionResponse, Event, InvokeRequest, InvokeResponse, OpenSessionRequest,
+    OpenSessionResponse, SnapshotItem, SnapshotRequest, SnapshotResponse, StreamEventsRequest, StreamEventsResponse,
+    gateway_server::Gateway,
+};
+use tonic::{Request, Response, Status};
+
+/// What a gateway of this build can do; clients look before they rely on it.
+const CAPABILITIES: &[&str] = &["bulk", "snapshot", "resume", "linger", "gap-exact", "csv-replay"];
+/// The version of `tidegate.v1`.
+const PROTOCOL_VERSION: u32 = 1;
+
+/// The service. Clones share the registry.
+#[derive(Clone, Debug)]
+pub(super) struct GatewayService {
+    pub(super) sessions: Sessions,
+}
+
+/// The edge put it there when it checked the key.
+fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    request.extensions().get::<Caller>().cloned().ok_or_else(|| {
+        status(&Error::new(Code::AuthMissing, "send `authorization: Bearer` with a key of this gateway"))
+    })
+}
+
+fn millis(ms: u32) -> Option<Duration> {
+    (ms != 0).then(|| Duration::from_millis(u64::from(ms)))
+}
+
+// === impl GatewayService ===
+
+#[tonic::async_trait]
+impl Gateway for GatewayService {
+    async fn open_session(
+        &self,
+        request: Request<OpenSessionRequest>,
+    ) -> Result<Response<OpenSessionResponse>, Status> {
+        let caller = caller(&request)?;
+        let asked = request.into_inner();
+        let open = OpenRequest {
+            name: asked.client_session_name,
+            backend: asked.requested_backend,
+            tag: asked.tag,
+            command_timeout: millis(asked.command_timeout_ms),
+            client_kind: asked.client_kind,
+            client_version: asked.client_version,
+        };
+        let session = self.sessions.open(&caller, open).await.map_err(|error| status(&error))?;
+        let identity = &session.identity;
+        let prefix = if identity.name.is_empty() { "client" } else { &identity.name };
+        Ok(Response::new(OpenSessionResponse {
+            session_id: identity.id.to_string(),
+            capabilities: CAPABILITIES.iter().map(|one| (*one).to_owned()).collect(),
+            worker_pid: identity.worker_pid,
+            protocol_version: PROTOCOL_VERSION,
+            epoch: identity.epoch,
+            client_correlation_id: format!("{prefix}-{}", identity.id),
+        }))
+    }
+
+    async fn close_session(
+        &self,
+        request: Request<CloseSessionRequest>,
+    ) -> Result<Response<CloseSessionResponse>, Status> {
+        let caller = caller(&request)?;
+        let session = self.sessions.get(&caller, &request.get_ref().session_id).map_err(|error| status(&error))?;
+        self.sessions
+            .policies()
+            .authorize(&caller.principal(), &session.facts, Action::Close)
+            .await
+            .map_err(|error| status(&error))?;
+        session.close(Stop { kill: false, why: CloseReason::Client, reason: "closed by its client".into() }).await;
+        Ok(Response::new(CloseSessionResponse { head: session.log.head() }))
+    }
+
+    async fn invoke(&self, request: Request<InvokeRequest>) -> Result<Response<InvokeResponse>, Status> {
+        let caller = caller(&request)?;
+        let asked = request.into_inner();
+        let session = self.sessions.get(&caller, &asked.session_id).map_err(|error| status(&error))?;
+        let command = asked.command.unwrap_or_default();
+        let result = self
+            .sessions
+            .invoke(&caller, &session, command, millis(asked.timeout_ms))
+            .await
+            .map_err(|error| status(&error))?;
+        if result.hresult != 0 {
+            let said = if result.message.is_empty() { "the method raised" } else { &result.message };
+            let hresult = format!("0x{:08X}", result.hresult as u32);
+            let error = Error::new(Code::MxCallFailed, format!("{said} ({hresult})")).with("hresult", hresult);
+            return Err(status(&error));
+        }
+        Ok(Response::new(InvokeResponse { result: Some(result) }))
+    }
+
+    type StreamEventsStream = tokio_stream::Empty<Result<StreamEventsResponse, Status>>;
+
+    /// Not reached: the edge takes this path before tonic sees it, because tonic's codec would copy every
+    /// event once per reader (`stream`). The trait wants the method.
+    async fn stream_events(
+        &self,
+        _request: Request<StreamEventsRequest>,
+    ) -> Result<Response<Self::StreamEventsStream>, Status> {
+        Err(status(&Error::new(Code::Internal, "StreamEvents is served at the edge")))
+    }
+
+    async fn snapshot(&self, request: Request<SnapshotRequest>) -> Result<Response<SnapshotResponse>, Status> {
+        let caller = caller(&request)?;
+        let session = self.sessions.get(&caller, &request.get_ref().session_id).map_err(|error| status(&error))?;
+        session.check_ready().map_err(|error| status(&error))?;
+        session.touch();
+        let policies = self.sessions.policies();
+        policies.admit(&caller.principal(), &caller.key, Rate::Snapshot).await.map_err(|error| status(&error))?;
+        let class = session.class(&caller);
+        // The values are taken between two equal looks at the stamp, so that they are of one generation.
+        loop {
+            let seen = verdicts::fresh(&class, &session, policies).await.map_err(|error| status(&error))?;
+            let snapshot = session.log.snapshot();
+            let mut items: Vec<SnapshotItem> = session.with_items(|items| {
+                items
+                    .iter_live()
+                    .filter(|item| seen.sees(item.key))
+                    .map(|item| SnapshotItem {
+                        item_key: item.key,
+                        server_handle: item.server_handle,
+                        item_handle: item.item_handle,
+                        tag: item.tag.to_string(),
+                        last: None,
+                    })
+                    .collect()
+            });
+            for item in &mut items {
+                item.last = snapshot.values.get(&item.item_key).and_then(|value| decode(&value.event));
+            }
+            if session.stamp(policies) == seen.stamp {
+                items.sort_by_key(|item| item.item_key);
+                let (epoch, as_of) = (session.identity.epoch, snapshot.as_of);
+                let generation = seen.stamp.generation;
+                return Ok(Response::new(SnapshotResponse { epoch, as_of, generation, items }));
+            }
+        }
+    }
+}
+
+/// The log indexed these bytes, so they are an event; were they not, the item would show no value.
+fn decode(bytes: &[u8]) -> Option<Event> {
+    prost::Message::decode(bytes).ok()
+}

@@ -1,0 +1,324 @@
+//! StreamEvents, from the request to the trailers. Does what tonic's codec cannot: hands a segment's bytes to the
+//! connection as they are. Knows cursors, verdicts and the gRPC framing; neither workers nor sockets.
+//! Invariant: a batch is handed over only if, after its position was published, the stamp that
+//! made its verdicts was still the current one; so a flip that does not see the position is seen by the stream.
+
+use super::{
+    body::{Chunk, Message},
+    status::status,
+};
+use crate::{
+    error::{Code, Error, Result},
+    events::{
+        self, AttachError, BatchHeader, Cursor, Next, ReaderSpec, Start, View},
+    policies::{Caller, Policies, Rate},
+    sessions::{
+        Session, Sessions,
+        session::ReaderSlot,
+        verdicts::{Class, Verdicts},
+    },
+    telemetry::{GapReason, Metrics, StreamEnd},
+};
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::Frame;
+use prost::Message as _;
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tidegate_policy::Action;
+use tidegate_proto::v1::{
+    self, StreamEventsRequest, StreamEventsResponse, StreamOpened, stream_events_request, stream_events_response,
+};
+
+/// Length of a gRPC message prefix: a flag and a big-endian length.
+const PREFIX: usize = 5;
+/// The longest request of StreamEvents. It has a few short fields.
+pub(super) const REQUEST_BYTES_MAX: usize = 4096;
+/// As in events.proto.
+const LINGER_MS_MAX: u32 = 1000;
+const READER_NAME_CHARS_MAX: usize = 64;
+
+/// A stream under way; a body that hyper polls whenever the connection has room, so that one message is in
+/// flight and the socket's pace is the reader's lag.
+pub(super) struct EventStream {
+    session: Arc<Session>,
+    policies: Policies,
+    class: Arc<Class>,
+    verdicts: Arc<Verdicts>,
+    cursor: Cursor,
+    /// The first message, until it is sent.
+    opened: Option<Bytes>,
+    judging: Option<Judging>,
+    over: bool,
+    metrics: Metrics,
+    _slot: ReaderSlot,
+}
+
+type Judging = Pin<Box<dyn Future<Output = Arc<Verdicts>> + Send>>;
+
+// === impl EventStream ===
+
+impl EventStream {
+    /// Checks the request and attaches a reader.
+    pub(super) async fn open(sessions: &Sessions, caller: &Caller, request: StreamEventsRequest) -> Result<Self> {
+        let session = sessions.get(caller, &request.session_id)?;
+        session.check_ready()?;
+        if request.max_linger_ms > LINGER_MS_MAX {
+            return Err(Error::new(Code::RequestInvalid, format!("max_linger_ms may be {LINGER_MS_MAX} at most"))
+                .with("field", "max_linger_ms"));
+        }
+        let name = &request.reader_name;
+        if name.chars().count() > READER_NAME_CHARS_MAX || name.chars().any(char::is_control) {
+            return Err(Error::new(
+                Code::LimitText,
+                format!("reader_name must have at most {READER_NAME_CHARS_MAX} characters and no control characters"),
+            )
+            .with("field", "reader_name"));
+        }
+        let policies = sessions.policies().clone();
+        policies.admit(&caller.principal(), &caller.key, Rate::Stream).await?;
+        let class = session.class(caller);
+        let verdicts = class.refresh(&session, &policies).await;
+        if let Some(error) = &verdicts.refused {
+            return Err(error.clone());
+        }
+        let start = match request.start {
+            None | Some(stream_events_request::Start::Live(_)) => Start::Live,
+            Some(stream_events_request::Start::Oldest(_)) => Start::Oldest,
+            Some(stream_events_request::Start::Resume(at)) => {
+                policies.authorize(&caller.principal(), &session.facts, Action::Resume).await?;
+                Start::Resume { epoch: at.epoch, after: at.after }
+            }
+        };
+        let slot = session.take_slot()?;
+        session.touch();
+        let spec = ReaderSpec {
+            name: request.reader_name,
+            key_id: caller.key.id.to_string(),
+            external: true,
+            max_linger_ms: u64::from(request.max_linger_ms),
+        };
+        let cursor = session.log.attach(spec, start).map_err(|error| match error {
+            AttachError::BeyondHead { head } => {
+                Error::new(Code::StreamPositionBeyondHead, format!("the session has seen events up to {head} only"))
+                    .with("head", head)
+                    .with("epoch", session.identity.epoch)
+            }
+        })?;
+        let opened = StreamOpened {
+            epoch: session.identity.epoch,
+            after: cursor.position(),
+            head: session.log.head(),
+            generation: verdicts.stamp.generation,
+        };
+        let opened = plain(stream_events_response::Message::Opened(opened));
+        let metrics = session.metrics.clone();
+        metrics.streams.opened.inc();
+        metrics.streams.open.inc();
+        Ok(Self {
+            session,
+            policies,
+            class,
+            verdicts,
+            cursor,
+            opened: Some(opened),
+            judging: None,
+            over: false,
+            metrics,
+            _slot: slot,
+        })
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Chunk>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        if let Some(opened) = self.opened.take() {
+            return Poll::Ready(Some(Frame::data(Chunk::Plain(opened))));
+        }
+        loop {
+            if let Some(judging) = &mut self.judging {
+                let Poll::Ready(verdicts) = judging.as_mut().poll(cx) else { return Poll::Pending };
+                self.verdicts = verdicts;
+                self.judging = None;
+            }
+            if let Some(error) = &self.verdicts.refused {
+                return self.end(error.clone());
+            }
+            if self.stale() {
+                self.judge();
+                continue;
+            }
+            let verdicts = &self.verdicts;
+            let sees = |item_key| verdicts.sees(item_key);
+            let view = if verdicts.all { View::All } else { View::Filtered(&sees) };
+            let Poll::Ready(next) = self.cursor.poll_next(cx, view) else { return Poll::Pending };
+            match &next {
+                Next::Batch(batch) => {
+                    // Published first, then compared: see the invariant above.
+                    self.cursor.intend(batch.to);
+                    if self.stale() {
+                        self.judge();
+                        continue;
+                    }
+                }
+                Next::Gap(_) => {}
+                Next::Ended(reason) => {
+                    let reason = reason.clone();
+                    return self.end(reason);
+                }
+            }
+            self.cursor.commit(&next);
+            return Poll::Ready(Some(Frame::data(self.message(next))));
+        }
+    }
+
+    fn stale(&self) -> bool {
+        self.session.stamp(&self.policies) != self.verdicts.stamp
+    }
+
+    /// Takes what the class knows already, or has it judge again while this stream pauses.
+    fn judge(&mut self) {
+        let known = self.class.current();
+        if known.stamp == self.session.stamp(&self.policies) {
+            self.verdicts = known;
+            return;
+        }
+        let (class, session, policies) = (self.class.clone(), self.session.clone(), self.policies.clone());
+        self.judging = Some(Box::pin(async move { class.refresh(&session, &policies).await }));
+    }
+
+    fn message(&self, next: Next) -> Chunk {
+        let epoch = self.session.identity.epoch;
+        match next {
+            Next::Batch(batch) => {
+                let events = &self.metrics.events;
+                events.delivered.inc_by(batch.to - batch.from + 1 - batch.filtered - batch.conflated);
+                events.delivered_bytes.inc_by(batch.payload.len() as u64);
+                events.filtered.inc_by(batch.filtered);
+                events.conflated.inc_by(batch.conflated);
+                let header = BatchHeader {
+                    epoch,
+                    from: batch.from,
+                    to: batch.to,
+                    generation: self.verdicts.stamp.generation,
+                    filtered: batch.filtered,
+                    conflated: batch.conflated,
+                    lag: batch.lag,
+                };
+                Chunk::Message(Message::new(header.encode(batch.payload.len()), batch.payload))
+            }
+            Next::Gap(gap) => {
+                let reason = match gap.reason {
+                    events::GapReason::Evicted => GapReason::Evicted,
+                    events::GapReason::Skipped => GapReason::Skipped,
+                    events::GapReason::Restarted => GapReason::Restarted,
+                };
+                self.metrics.events.gapped.of(reason).inc_by(gap.to - gap.from + 1);
+                let gap = v1::Gap { epoch, from: gap.from, to: gap.to, reason: gap.reason as i32 };
+                Chunk::Plain(plain(stream_events_response::Message::Gap(gap)))
+            }
+            // Turned into trailers by the caller.
+            Next::Ended(_) => Chunk::Plain(Bytes::new()),
+        }
+    }
+
+    /// Trailers with the status and the position to resume at.
+    fn end(&mut self, error: Error) -> Poll<Option<Frame<Chunk>>> {
+        self.over = true;
+        self.metrics.streams.ended.of(end_label(error.code())).inc();
+        let error = error
+            .with("resume_epoch", self.session.identity.epoch)
+            .with("resume_after", self.cursor.position());
+        let mut trailers = HeaderMap::new();
+        if status(&error).add_header(&mut trailers).is_err() {
+            // Cannot happen with a cut message; the plain status says the same without details.
+            trailers.insert("grpc-status", http::HeaderValue::from_static("13"));
+        }
+        Poll::Ready(Some(Frame::trailers(trailers)))
+    }
+}
+
+impl Drop for EventStream {
+    fn drop(&mut self) {
+        if !self.over {
+            self.metrics.streams.ended.of(StreamEnd::Client).inc();
+        }
+        self.metrics.streams.open.dec();
+    }
+}
+
+impl fmt::Debug for EventStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventStream").field("session", &self.session.identity.id).finish_non_exhaustive()
+    }
+}
+
+/// How the metrics call the end of a stream.
+fn end_label(code: Code) -> StreamEnd {
+    match code {
+        Code::StreamPressure => StreamEnd::Pressure,
+        Code::StreamSessionEnded => StreamEnd::SessionEnded,
+        Code::SessionFaulted => StreamEnd::SessionFaulted,
+        Code::PolicyDenied | Code::PolicyFailed | Code::AuthInvalid => StreamEnd::Denied,
+        Code::StreamDraining => StreamEnd::Draining,
+        _ => StreamEnd::Error,
+    }
+}
+
+/// A whole message with its prefix.
+fn plain(message: stream_events_response::Message) -> Bytes {
+    let message = StreamEventsResponse { message: Some(message) };
+    let length = message.encoded_len();
+    let mut bytes = BytesMut::with_capacity(PREFIX + length);
+    bytes.put_u8(0);
+    bytes.put_u32(length as u32);
+    message.encode_raw(&mut bytes);
+    bytes.freeze()
+}
+
+/// Reads the one message of a request.
+pub(super) fn request(body: &Bytes) -> Result<StreamEventsRequest> {
+    let wrong = |what: &str| Error::new(Code::RequestInvalid, format!("the request of StreamEvents {what}"));
+    let Some((prefix, message)) = body.split_at_checked(PREFIX) else {
+        return Err(wrong("is shorter than a gRPC prefix"));
+    };
+    if prefix[0] != 0 {
+        return Err(wrong("is compressed; the gateway takes plain messages"));
+    }
+    let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
+    if length != message.len() {
+        return Err(wrong("has another length than its prefix says"));
+    }
+    StreamEventsRequest::decode(message).map_err(|error| wrong(&format!("cannot be read: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_read_and_broken_ones_refused() {
+        let message = StreamEventsRequest { session_id: "s".into(), ..Default::default() };
+        let mut good = BytesMut::new();
+        good.put_u8(0);
+        good.put_u32(message.encoded_len() as u32);
+        message.encode_raw(&mut good);
+        assert_eq!(request(&good.clone().freeze()).unwrap().session_id, "s");
+        let mut compressed = good.clone();
+        compressed[0] = 1;
+        let mut longer = good.clone();
+        longer.put_u8(0);
+        for bad in [compressed.freeze(), longer.freeze(), Bytes::new(), Bytes::from_static(&[0, 0, 0, 0, 1, 0xff])] {
+            assert_eq!(request(&bad).unwrap_err().code(), Code::RequestInvalid);
+        }
+    }
+}

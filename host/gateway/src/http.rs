@@ -1,0 +1,107 @@
+//! The HTTP listener: metrics, health, version. The only place that knows axum, and the one projection
+//! of errors to problem+json. Knows health by a trait, not who is healthy. Invariant: `serve` returns
+//! with no connection left, within the bound it was given.
+
+mod accept;
+mod guard;
+mod problem;
+#[cfg(test)]
+mod tests;
+
+pub use problem::{problem, status};
+
+use crate::{
+    error::{Code, Error},
+    telemetry::Metrics,
+};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    middleware,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde::Serialize;
+use std::{fmt, sync::Arc, time::Duration};
+use tokio::net::TcpListener;
+
+/// How the gateway is. `ready` without `degraded`: all is well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Health {
+    /// Takes new sessions.
+    pub ready: bool,
+    /// Parts that are away or failing; the rest goes on.
+    pub degraded: Vec<Degraded>,
+}
+
+/// A part that does not do its work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Degraded {
+    /// `storage`, `cache`, `workers`, `policies`.
+    pub part: &'static str,
+    /// For people; no secrets, no values.
+    pub message: String,
+}
+
+/// Whoever knows how the parts are. Asked per request; must answer at once.
+pub trait HealthSource: Send + Sync + 'static {
+    fn health(&self) -> Health;
+}
+
+/// What the pages need.
+#[derive(Clone)]
+pub struct HttpState {
+    pub metrics: Metrics,
+    pub health: Arc<dyn HealthSource>,
+}
+
+/// Serves until `shutdown` ends, then lets requests under way finish for at most `drain`.
+pub async fn serve(listener: TcpListener, state: HttpState, shutdown: impl Future<Output = ()>, drain: Duration) {
+    let loopback = listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
+    accept::serve(listener, router(state, loopback), shutdown, drain).await;
+}
+
+fn router(state: HttpState, loopback: bool) -> Router {
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/api/health", get(health))
+        .route("/api/version", get(version))
+        .fallback(async || no_such_page(StatusCode::NOT_FOUND))
+        .method_not_allowed_fallback(async || no_such_page(StatusCode::METHOD_NOT_ALLOWED))
+        .with_state(state)
+        .layer(middleware::from_fn(guard::body_limit));
+    let router = if loopback { router.layer(middleware::from_fn(guard::loopback_host)) } else { router };
+    // Outermost: refusals carry the headers too.
+    router.layer(middleware::map_response(guard::security_headers))
+}
+
+async fn metrics(State(state): State<HttpState>) -> Response {
+    const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, TYPE)], state.metrics.expose()).into_response()
+}
+
+async fn health(State(state): State<HttpState>) -> Response {
+    let health = state.health.health();
+    let status = if health.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(health)).into_response()
+}
+
+async fn version() -> Response {
+    #[derive(Serialize)]
+    struct Version {
+        name: &'static str,
+        version: &'static str,
+    }
+    Json(Version { name: "tidegate", version: env!("CARGO_PKG_VERSION") }).into_response()
+}
+
+fn no_such_page(status: StatusCode) -> Response {
+    problem::with_status(status, &Error::new(Code::HttpNoSuchPage, "nothing is served at this path with this method"))
+}
+
+impl fmt::Debug for HttpState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpState").finish_non_exhaustive()
+    }
+}

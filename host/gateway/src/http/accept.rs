@@ -1,0 +1,84 @@
+//! The accept loop: a bound on connections, on the time for a request's head, on the drain. Knows
+//! sockets and a router, no page. Invariant: no connection outlives it.
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use std::{pin::pin, sync::Arc, time::Duration};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Scrapers and probes are few; more wait in the kernel's backlog. Guessed.
+const CONNECTIONS_MAX: usize = 128;
+/// A request's head must be there by then, also on a connection that is kept alive.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of a request's head.
+const HEAD_MAX: usize = 64 << 10;
+/// When the process is out of descriptors, accepting again at once would only burn the processor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>, drain: Duration) {
+    let mut connections = JoinSet::new();
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let stopping = CancellationToken::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let accepted = async {
+            let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+            (listener.accept().await, place)
+        };
+        tokio::select! {
+            () = &mut shutdown => break,
+            (accepted, place) = accepted => match accepted {
+                Ok((stream, _)) => {
+                    let (router, stopping) = (router.clone(), stopping.clone());
+                    connections.spawn(async move {
+                        connection(stream, router, stopping).await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the HTTP listener could not accept");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(ended) = connections.join_next() => {
+                if ended.is_err_and(|error| error.is_panic()) {
+                    tracing::error!("an HTTP connection panicked; this is a defect");
+                }
+            }
+        }
+    }
+    drop(listener);
+    stopping.cancel();
+    let all = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(drain, all).await.is_err() {
+        tracing::warn!(left = connections.len(), "HTTP connections did not end in time and were cut");
+        connections.shutdown().await;
+    }
+}
+
+async fn connection(stream: TcpStream, router: Router, stopping: CancellationToken) {
+    let _ = stream.set_nodelay(true);
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_MAX);
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        // Clients that go away are everyday.
+        tracing::debug!(%error, "an HTTP connection ended early");
+    }
+}

@@ -1,0 +1,175 @@
+//! The control points: where the gateway asks its policies, and what an answer means for a caller. The
+//! only module beside `sessions` that knows the policy crate's types; it decides nothing itself.
+//! Invariant: a policy that fails never widens what is allowed.
+
+mod buckets;
+mod report;
+
+pub use report::{listing, record_swaps, samples, swap_record};
+
+use crate::{
+    clock::Clock,
+    config::ServeConfig,
+    error::{Code, Error, Result},
+    keys::Key,
+    telemetry::{self, Metrics},
+};
+use buckets::Buckets;
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
+use tidegate_policy::{
+    Action, Decision, FailureCause, ItemVerdict, Policy, PolicyConfig, PolicyHost, Principal, RateAnswer, RateRequest,
+    RollbackError, SessionFacts, StartError, SwapRecord, Verdict,
+};
+
+/// Who calls: a key that was checked, and where from.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    pub key: Arc<Key>,
+    pub peer: Option<IpAddr>,
+}
+
+/// Asks the policies and turns their answers into errors. Clones share the buckets.
+#[derive(Clone, Debug)]
+pub struct Policies {
+    host: PolicyHost,
+    metrics: Metrics,
+    clock: Arc<dyn Clock>,
+    buckets: Arc<Buckets>,
+}
+
+/// What a request is for its bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rate {
+    Open,
+    Stream,
+    /// With the number of elements.
+    Invoke(u32),
+    Snapshot,
+}
+
+// === impl Caller ===
+
+impl Caller {
+    pub fn principal(&self) -> Principal {
+        let key = &self.key;
+        let peer = self.peer.map(|ip| ip.to_string()).unwrap_or_default();
+        Principal::new(key.id.as_str(), key.scope_texts(), key.read.to_vec(), key.write.to_vec(), peer)
+    }
+}
+
+// === impl Policies ===
+
+impl Policies {
+    pub fn new(host: PolicyHost, metrics: Metrics, clock: Arc<dyn Clock>) -> Self {
+        Self { host, metrics, clock, buckets: Arc::default() }
+    }
+
+    /// Takes a request's cost out of its bucket as the rate-limit policy sizes it, or refuses with the time to wait.
+    pub async fn admit(&self, who: &Principal, key: &Key, rate: Rate) -> Result<()> {
+        let (kind, cost) = match rate {
+            Rate::Open => ("open", 1),
+            Rate::Stream => ("stream", 1),
+            Rate::Invoke(elements) => ("invoke", elements.max(1)),
+            Rate::Snapshot => ("snapshot", 1),
+        };
+        let now_ms = self.clock.monotonic_ms();
+        let tokens = self.buckets.tokens(&key.id, kind, now_ms);
+        let request = RateRequest { kind: kind.to_owned(), cost, tokens, now: self.clock.unix_ms() };
+        let wait_ms = match self.host.rate_limit(who, request).await.value {
+            RateAnswer::Unlimited => return Ok(()),
+            RateAnswer::Limit { retry_ms } => retry_ms,
+            RateAnswer::Pass { per_second, burst } => {
+                let taken = self.buckets.take(&key.id, kind, now_ms, f64::from(cost), (per_second, burst));
+                match taken {
+                    Ok(()) => return Ok(()),
+                    Err(wait_ms) => wait_ms,
+                }
+            }
+        };
+        self.metrics.decisions.denied.of(telemetry::Policy::RateLimit).inc();
+        Err(Error::new(Code::RateLimited, format!("too many {kind} requests; try again in {wait_ms} ms"))
+            .with("kind", kind)
+            .with("retry_ms", wait_ms))
+    }
+
+    /// What the health page says of the policies; none: all is well.
+    pub fn trouble(&self) -> Option<String> {
+        let listing = self.host.list();
+        let poisoned = listing.poisoned.len();
+        (poisoned > 0).then(|| format!("{poisoned} component(s) failed too often and were taken back"))
+    }
+
+    pub async fn rollback(&self, reason: &str) -> Result<SwapRecord> {
+        self.host.rollback(reason).await.map_err(|error| match error {
+            RollbackError::Nothing => Error::new(Code::PolicyNothingToRollBack, "there is no earlier set of policies"),
+            RollbackError::Refused(refusal) => Error::new(Code::PolicyRefused, refusal.to_string()),
+        })
+    }
+
+    pub fn host(&self) -> &PolicyHost {
+        &self.host
+    }
+
+    /// One access decision; a denial becomes `policy.denied` with rule, generation and reason.
+    pub async fn authorize(&self, who: &Principal, place: &SessionFacts, action: Action) -> Result<()> {
+        let decision = self.host.access(who, place, action).await;
+        self.verdict(decision)
+    }
+
+    /// Turns a decided verdict into what the caller gets.
+    pub fn verdict(&self, decision: Decision<Verdict>) -> Result<()> {
+        let (rule, reason) = match &decision.value {
+            Verdict::Allow { .. } => return Ok(()),
+            Verdict::Deny { rule, reason } => (*rule, reason),
+        };
+        self.metrics.decisions.denied.of(telemetry::Policy::Access).inc();
+        if let Some(cause) = decision.cause {
+            return Err(failed(cause));
+        }
+        let name = self.host.rule_name(decision.generation, Policy::Access, rule);
+        Err(Error::new(Code::PolicyDenied, format!("the access policy refused: {reason}"))
+            .with("rule", name.unwrap_or_else(|| rule.to_string().into()))
+            .with("generation", decision.generation.0))
+    }
+
+    /// A verdict for each tag, all of one generation.
+    pub async fn judge(
+        &self,
+        who: &Principal,
+        place: &SessionFacts,
+        tags: &[Arc<str>],
+    ) -> Decision<Vec<ItemVerdict>> {
+        self.host.judge_items(who, place, tags).await
+    }
+}
+
+/// Starts the host off the runtime's threads: it compiles.
+pub async fn start(config: &ServeConfig, store_dir: PathBuf) -> Result<PolicyHost> {
+    let limits = &config.policies;
+    let mut policy = PolicyConfig::new(store_dir);
+    policy.plugins_dir = config.plugins.clone();
+    policy.threads = limits.threads;
+    policy.queue = limits.queue;
+    policy.deadlines.decide = limits.deadline;
+    policy.limits.memory_bytes_max = usize::try_from(limits.memory_bytes).unwrap_or(usize::MAX);
+    let started = tokio::task::spawn_blocking(move || PolicyHost::start(policy)).await;
+    let started = started.map_err(|panic| Error::new(Code::Internal, format!("the policy host failed: {panic}")))?;
+    started.map_err(|error| match error {
+        StartError::PluginsFolder { ref path, .. } => {
+            Error::new(Code::PluginsFolderUnusable, error.to_string()).with("path", path.display())
+        }
+        StartError::Store { ref path, .. } => {
+            Error::new(Code::DataFolderUnusable, error.to_string()).with("path", path.display())
+        }
+        StartError::Engine(_) | StartError::Embedded(_) => Error::new(Code::Internal, error.to_string()),
+    })
+}
+
+/// What a caller hears when the policy itself failed.
+fn failed(cause: FailureCause) -> Error {
+    match cause {
+        FailureCause::QueueFull => Error::new(Code::PolicyBusy, "too many decisions are waiting; try again"),
+        other => Error::new(Code::PolicyFailed, "the access policy failed, and failing means no")
+            .with("cause", other.as_str()),
+    }
+}

@@ -1,0 +1,345 @@
+//! Opens, finds, sweeps and ends sessions. Knows the worker hub, the log and the policies; no transport.
+//! Invariant: a session is in the registry from the moment its worker proved itself until its process is
+//! reaped, and a failed open leaves nothing: no slot, no process, no entry (S-01).
+
+pub mod commands;
+mod invoke;
+pub mod items;
+mod pressure;
+mod pump;
+pub mod rejudge;
+pub mod session;
+mod supervise;
+pub mod verdicts;
+
+pub use session::{Session, State, Stop};
+pub use supervise::Patience;
+
+use crate::{
+    clock::Clock,
+    error::{Code, Error, Result},
+    events::{Log, LogBounds, LogBudget},
+    ids::SessionId,
+    keys::{Keys, Scope},
+    policies::{Caller, Policies, Rate},
+    storage::{SessionEnd, SessionRow, Storage},
+    tasks::Tasks,
+    telemetry::{CloseReason, Metrics},
+    workers::{Backend, Launch, WorkerHub},
+};
+use parking_lot::RwLock;
+use session::{Bounds, Identity, Parts};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tidegate_policy::{Action, SessionFacts};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+/// Characters of a session's name and tag, and of a client's kind and version.
+const NAME_CHARS_MAX: usize = 64;
+const TAG_CHARS_MAX: usize = 128;
+/// How often leases and detach graces are looked at. S-11 asks for 30 s; the grace wants better.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// What the operator set, as far as sessions are concerned.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub backends: Vec<Backend>,
+    pub default_backend: String,
+    pub sessions_max: usize,
+    pub bounds: Bounds,
+    pub log: LogBounds,
+    pub lease: Duration,
+    pub detach_grace: Duration,
+    pub command_timeout: Duration,
+    pub start_timeout: Duration,
+    pub heartbeat: Duration,
+    pub patience: Patience,
+}
+
+/// What a client asks for.
+#[derive(Clone, Debug, Default)]
+pub struct OpenRequest {
+    pub name: String,
+    pub backend: String,
+    pub tag: String,
+    pub command_timeout: Option<Duration>,
+    pub client_kind: String,
+    pub client_version: String,
+}
+
+/// The registry. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Sessions {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    settings: Settings,
+    hub: WorkerHub,
+    policies: Policies,
+    keys: Keys,
+    storage: Storage,
+    metrics: Metrics,
+    clock: Arc<dyn Clock>,
+    budget: Arc<LogBudget>,
+    tasks: Tasks,
+    slots: Arc<Semaphore>,
+    open: RwLock<HashMap<SessionId, Arc<Session>>>,
+    draining: AtomicBool,
+}
+
+/// The parts a registry works with; made by `app`.
+#[derive(Debug)]
+pub struct Context {
+    pub hub: WorkerHub,
+    pub policies: Policies,
+    pub keys: Keys,
+    pub storage: Storage,
+    pub metrics: Metrics,
+    pub clock: Arc<dyn Clock>,
+    pub budget: Arc<LogBudget>,
+    pub tasks: Tasks,
+}
+
+// === impl Sessions ===
+
+impl Sessions {
+    pub fn new(settings: Settings, context: Context) -> Self {
+        let Context { hub, policies, keys, storage, metrics, clock, budget, tasks } = context;
+        let slots = Arc::new(Semaphore::new(settings.sessions_max));
+        let shared = Shared {
+            settings,
+            hub,
+            policies,
+            keys,
+            storage,
+            metrics,
+            clock,
+            budget,
+            tasks,
+            slots,
+            open: RwLock::default(),
+            draining: AtomicBool::new(false),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    pub fn policies(&self) -> &Policies {
+        &self.shared.policies
+    }
+
+    /// Starts a worker for `caller` and registers the session. Cancelling leaves nothing behind.
+    pub async fn open(&self, caller: &Caller, request: OpenRequest) -> Result<Arc<Session>> {
+        let shared = &self.shared;
+        if shared.draining.load(Ordering::SeqCst) {
+            return Err(Error::new(Code::Draining, "the gateway is shutting down"));
+        }
+        let settings = &shared.settings;
+        check_names(&request)?;
+        let backend = self.backend(&request.backend)?;
+        let facts = SessionFacts::new("", "", request.tag.as_str(), backend.name.as_str());
+        let who = caller.principal();
+        shared.policies.admit(&who, &caller.key, Rate::Open).await?;
+        shared.policies.authorize(&who, &facts, Action::Open).await?;
+        let slot = shared.slots.clone().try_acquire_owned().map_err(|_full| {
+            let max = settings.sessions_max;
+            Error::new(Code::SessionLimit, format!("{max} sessions are open, the most allowed")).with("max", max)
+        })?;
+
+        let id = SessionId::mint();
+        let launch = Launch {
+            session: id.clone(),
+            backend: backend.clone(),
+            heartbeat: settings.heartbeat,
+            timeout: settings.start_timeout,
+        };
+        let worker = shared.hub.launch(launch).await?;
+        shared.metrics.workers.started.inc();
+
+        let identity = Identity {
+            id: id.clone(),
+            name: request.name,
+            tag: request.tag,
+            backend: backend.name.clone(),
+            owner: Some(caller.key.id.clone()),
+            client_kind: request.client_kind,
+            client_version: request.client_version,
+            worker_pid: worker.pid,
+            epoch: worker.hello.epoch,
+            opened_unix_ms: shared.clock.unix_ms() as i64,
+            command_timeout: request.command_timeout.unwrap_or(settings.command_timeout),
+        };
+        let log = Log::new(identity.epoch, settings.log.clone(), shared.budget.clone(), shared.clock.clone());
+        let (stop, stops) = mpsc::channel(4);
+        // Room for every pending command and the request to end: sending never waits for the worker.
+        let (to_worker, frames) = mpsc::channel(settings.bounds.pending_commands_max + 2);
+        let session = Session::new(Parts {
+            identity,
+            log,
+            bounds: settings.bounds,
+            lag_events_max: settings.log.lag_events_max,
+            metrics: shared.metrics.clone(),
+            clock: shared.clock.clone(),
+            keys: shared.keys.clone(),
+            stop,
+            to_worker: to_worker.clone(),
+        });
+        shared.open.write().insert(id.clone(), session.clone());
+        shared.metrics.sessions.opened.inc();
+        shared.metrics.sessions.open.inc();
+        tracing::info!(session = %id, pid = worker.pid, backend = backend.name, key = %caller.key.id, "session opened");
+        let life = supervise::run(session.clone(), worker, frames, to_worker, stops, settings.patience);
+        self.run(session.clone(), slot, life);
+        Ok(session)
+    }
+
+    /// Spawns the tasks of a session and what has to happen at its end.
+    fn run(&self, session: Arc<Session>, slot: OwnedSemaphorePermit, life: impl Future<Output = ()> + Send + 'static) {
+        let shared = self.shared.clone();
+        let tasks = shared.tasks.clone();
+        let mut helpers = tokio::task::JoinSet::new();
+        helpers.spawn(session.log.clone().run_waker());
+        helpers.spawn(pressure::run(session.clone(), shared.policies.clone()));
+        tasks.spawn("session", async move {
+            shared.record_opened(&session).await;
+            life.await;
+            // Dropping them at the end of this block ends them: they own nothing.
+            helpers.abort_all();
+            shared.open.write().remove(&session.identity.id);
+            drop(slot);
+            let (why, reason) = match session.state() {
+                State::Closed(why, reason) => (why, reason),
+                // `supervise` ends in no other state.
+                _ => (CloseReason::Fault, String::new()),
+            };
+            shared.metrics.sessions.open.dec();
+            shared.metrics.sessions.closed.of(why).inc();
+            shared.metrics.workers.exited.inc();
+            tracing::info!(session = %session.identity.id, reason, head = session.log.head(), "session closed");
+            shared.record_closed(&session, why).await;
+        });
+    }
+
+    fn backend(&self, requested: &str) -> Result<&Backend> {
+        let settings = &self.shared.settings;
+        let name = if requested.is_empty() { &settings.default_backend } else { requested };
+        settings.backends.iter().find(|backend| backend.name == name).ok_or_else(|| {
+            let names: Vec<&str> = settings.backends.iter().map(|backend| backend.name.as_str()).collect();
+            Error::new(Code::BackendUnknown, format!("no backend is named {name:?}; there are: {}", names.join(", ")))
+                .with("backends", names.join(","))
+        })
+    }
+
+    /// A session for its owner, or for a key that may see all. An unknown and a foreign one answer alike (S-13).
+    pub fn get(&self, caller: &Caller, id: &str) -> Result<Arc<Session>> {
+        let found = SessionId::parse(id).and_then(|id| self.shared.open.read().get(&id).cloned());
+        let sees_all = caller.key.has(Scope::SessionsAll);
+        match found {
+            Some(session) if sees_all || session.identity.owner.as_ref() == Some(&caller.key.id) => Ok(session),
+            None if sees_all => Err(Error::new(Code::SessionUnknown, "there is no such session")),
+            _ => Err(Error::new(Code::SessionNotPermitted, "this key has no such session")),
+        }
+    }
+
+    /// For operators on the machine: no caller, no owner gate.
+    pub fn find(&self, id: &str) -> Result<Arc<Session>> {
+        SessionId::parse(id)
+            .and_then(|id| self.shared.open.read().get(&id).cloned())
+            .ok_or_else(|| Error::new(Code::SessionUnknown, "there is no such session"))
+    }
+
+    /// Every session, oldest first.
+    pub fn all(&self) -> Vec<Arc<Session>> {
+        let mut all: Vec<Arc<Session>> = self.shared.open.read().values().cloned().collect();
+        all.sort_by_key(|session| session.identity.opened_unix_ms);
+        all
+    }
+
+    /// Ends sessions whose lease or detach grace ran out. Runs until cancelled.
+    pub async fn sweep(self) {
+        let mut tick = tokio::time::interval(SWEEP_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            tick.tick().await;
+            let settings = &self.shared.settings;
+            for session in self.all() {
+                if let Some(stop) = session.expired(settings.lease, settings.detach_grace) {
+                    // Full: it is ending already.
+                    let _ending = session.stop.try_send(stop);
+                }
+            }
+        }
+    }
+
+    /// Takes nothing new, tells every stream its position, ends every worker. Bounded by the workers' patience.
+    pub async fn drain(&self, reason: &str) {
+        self.shared.draining.store(true, Ordering::SeqCst);
+        let ends: Vec<_> = self
+            .all()
+            .into_iter()
+            .map(|session| {
+                let stop = Stop { kill: false, why: CloseReason::Shutdown, reason: reason.to_owned() };
+                tokio::spawn(async move { session.close(stop).await })
+            })
+            .collect();
+        for end in ends {
+            // A panic there was logged with its task; the process ends anyway.
+            let _ended = end.await;
+        }
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// The record is for audit; a session works without it, so a failure is logged and counted by storage.
+    async fn record_opened(&self, session: &Session) {
+        let identity = &session.identity;
+        let opened = SessionRow {
+            id: identity.id.clone(),
+            owner: identity.owner.clone(),
+            name: identity.name.clone(),
+            tag: identity.tag.clone(),
+            backend: identity.backend.clone(),
+            opened_unix_ms: identity.opened_unix_ms,
+            end: None,
+        };
+        if let Err(error) = self.storage.session_opened(opened).await {
+            tracing::warn!(session = %identity.id, %error, "the opening was not recorded");
+        }
+    }
+
+    async fn record_closed(&self, session: &Session, why: CloseReason) {
+        let end = SessionEnd { at_unix_ms: self.clock.unix_ms() as i64, reason: why.as_str().to_owned() };
+        if let Err(error) = self.storage.session_closed(session.identity.id.clone(), end).await {
+            tracing::warn!(session = %session.identity.id, %error, "the end was not recorded");
+        }
+    }
+}
+
+fn check_names(request: &OpenRequest) -> Result<()> {
+    let fields = [
+        ("client_session_name", &request.name, NAME_CHARS_MAX),
+        ("tag", &request.tag, TAG_CHARS_MAX),
+        ("client_kind", &request.client_kind, NAME_CHARS_MAX),
+        ("client_version", &request.client_version, NAME_CHARS_MAX),
+    ];
+    for (field, text, max) in fields {
+        if text.chars().count() > max || text.chars().any(char::is_control) {
+            return Err(Error::new(
+                Code::LimitText,
+                format!("{field} must have at most {max} characters and no control characters"),
+            )
+            .with("field", field)
+            .with("max", max));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,266 @@
+//! What the gateway must know of a command before and after the worker has it: its name, the tags it
+//! is about, its size, and what its result means for the item table. Executes nothing.
+
+use super::items::{Item, Items};
+use crate::error::{Code, Error, Result};
+use std::sync::Arc;
+use tidegate_proto::v1::{Command, CommandResult, command::Method, command_result};
+
+/// Longest tag or definition, characters. MXAccess references are at most 329 characters; guessed up.
+pub const TAG_CHARS_MAX: usize = 512;
+
+/// The name policies, metrics and logs use for a method.
+pub fn name(method: &Method) -> &'static str {
+    match method {
+        Method::Register(_) => "register",
+        Method::Unregister(_) => "unregister",
+        Method::AddItem(_) => "add-item",
+        Method::AddItem2(_) => "add-item2",
+        Method::RemoveItem(_) => "remove-item",
+        Method::Advise(_) => "advise",
+        Method::AdviseSupervisory(_) => "advise-supervisory",
+        Method::UnAdvise(_) => "un-advise",
+        Method::Write(_) => "write",
+        Method::Write2(_) => "write2",
+        Method::WriteSecured(_) => "write-secured",
+        Method::WriteSecured2(_) => "write-secured2",
+        Method::AuthenticateUser(_) => "authenticate-user",
+        Method::ArchestraUserToId(_) => "archestra-user-to-id",
+        Method::Suspend(_) => "suspend",
+        Method::Activate(_) => "activate",
+        Method::AddBufferedItem(_) => "add-buffered-item",
+        Method::SetBufferedUpdateInterval(_) => "set-buffered-update-interval",
+        Method::GetSessionState(_) => "get-session-state",
+        Method::GetWorkerInfo(_) => "get-worker-info",
+        Method::SubscribeBulk(_) => "subscribe-bulk",
+        Method::ReadBulk(_) => "read-bulk",
+        Method::WriteBulk(_) => "write-bulk",
+    }
+}
+
+/// The tags a command is about. A handle nobody has is no tag: the worker answers it as the server would.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Targets {
+    None,
+    One(Arc<str>),
+    /// In the order of the command's elements; empty text for an unknown handle.
+    Bulk(Vec<Arc<str>>),
+}
+
+/// A reference with its context, as policies see it.
+fn tag(definition: &str, context: &str) -> Arc<str> {
+    if context.is_empty() { definition.into() } else { format!("{context}.{definition}").into() }
+}
+
+fn check_text(field: &'static str, text: &str, max: usize) -> Result<()> {
+    let chars = text.chars().count();
+    if chars > max {
+        return Err(Error::new(Code::LimitText, format!("{field} has {chars} characters; at most {max} are allowed"))
+            .with("field", field)
+            .with("max", max));
+    }
+    Ok(())
+}
+
+fn check_definition(definition: &str, context: &str) -> Result<()> {
+    if definition.is_empty() {
+        return Err(
+            Error::new(Code::RequestInvalid, "the item definition is empty; name a tag").with("field", "definition")
+        );
+    }
+    check_text("definition", definition, TAG_CHARS_MAX)?;
+    check_text("context", context, TAG_CHARS_MAX)
+}
+
+fn check_bulk(elements: usize, max: usize) -> Result<()> {
+    if elements > max {
+        return Err(Error::new(Code::LimitBulk, format!("the bulk command has {elements} elements; at most {max}"))
+            .with("max", max));
+    }
+    Ok(())
+}
+
+/// Refuses what no worker needs to see, and names the tags concerned.
+pub fn inspect(method: &Method, items: &Items, bulk_max: usize) -> Result<Targets> {
+    let by_handle = |server: i32, item: i32| match items.by_handle(server, item) {
+        Some(item) => Targets::One(item.tag.clone()),
+        None => Targets::None,
+    };
+    Ok(match method {
+        Method::AddItem(c) => {
+            check_definition(&c.definition, "")?;
+            Targets::One(tag(&c.definition, ""))
+        }
+        Method::AddItem2(c) => {
+            check_definition(&c.definition, &c.context)?;
+            Targets::One(tag(&c.definition, &c.context))
+        }
+        Method::AddBufferedItem(c) => {
+            check_definition(&c.definition, &c.context)?;
+            Targets::One(tag(&c.definition, &c.context))
+        }
+        Method::RemoveItem(c) => by_handle(c.server_handle, c.item_handle),
+        Method::Advise(c) => by_handle(c.server_handle, c.item_handle),
+        Method::AdviseSupervisory(c) => by_handle(c.server_handle, c.item_handle),
+        Method::UnAdvise(c) => by_handle(c.server_handle, c.item_handle),
+        Method::Write(c) => by_handle(c.server_handle, c.item_handle),
+        Method::Write2(c) => by_handle(c.server_handle, c.item_handle),
+        Method::WriteSecured(c) => by_handle(c.server_handle, c.item_handle),
+        Method::WriteSecured2(c) => by_handle(c.server_handle, c.item_handle),
+        Method::Suspend(c) => by_handle(c.server_handle, c.item_handle),
+        Method::Activate(c) => by_handle(c.server_handle, c.item_handle),
+        Method::SubscribeBulk(c) => {
+            check_bulk(c.definitions.len(), bulk_max)?;
+            c.definitions.iter().try_for_each(|d| check_definition(d, ""))?;
+            Targets::Bulk(c.definitions.iter().map(|d| tag(d, "")).collect())
+        }
+        Method::ReadBulk(c) => {
+            check_bulk(c.definitions.len(), bulk_max)?;
+            c.definitions.iter().try_for_each(|d| check_definition(d, ""))?;
+            Targets::Bulk(c.definitions.iter().map(|d| tag(d, "")).collect())
+        }
+        Method::WriteBulk(c) => {
+            check_bulk(c.writes.len(), bulk_max)?;
+            let tag_of = |item: i32| items.by_handle(c.server_handle, item).map_or_else(|| "".into(), |i| i.tag.clone());
+            Targets::Bulk(c.writes.iter().map(|w| tag_of(w.item_handle)).collect())
+        }
+        Method::Register(c) => {
+            check_text("client_name", &c.client_name, 256)?;
+            Targets::None
+        }
+        Method::AuthenticateUser(c) => {
+            check_text("user", &c.user, 256)?;
+            check_text("password", &c.password, 1024)?;
+            Targets::None
+        }
+        Method::ArchestraUserToId(c) => {
+            check_text("user_guid", &c.user_guid, 64)?;
+            Targets::None
+        }
+        Method::Unregister(_)
+        | Method::SetBufferedUpdateInterval(_)
+        | Method::GetSessionState(_)
+        | Method::GetWorkerInfo(_) => Targets::None,
+    })
+}
+
+/// How many items the command may add.
+pub fn items_added(method: &Method) -> usize {
+    match method {
+        Method::AddItem(_) | Method::AddItem2(_) | Method::AddBufferedItem(_) => 1,
+        Method::SubscribeBulk(c) => c.definitions.len(),
+        _ => 0,
+    }
+}
+
+/// The command without the elements at `denied` (ascending), which the worker must not see.
+pub fn without(method: Method, denied: &[usize]) -> Method {
+    fn keep<T>(elements: Vec<T>, denied: &[usize]) -> Vec<T> {
+        let mut denied = denied.iter().copied().peekable();
+        elements
+            .into_iter()
+            .enumerate()
+            .filter_map(|(at, element)| denied.next_if_eq(&at).is_none().then_some(element))
+            .collect()
+    }
+    match method {
+        Method::SubscribeBulk(mut c) => {
+            c.definitions = keep(c.definitions, denied);
+            Method::SubscribeBulk(c)
+        }
+        Method::ReadBulk(mut c) => {
+            c.definitions = keep(c.definitions, denied);
+            Method::ReadBulk(c)
+        }
+        Method::WriteBulk(mut c) => {
+            c.writes = keep(c.writes, denied);
+            Method::WriteBulk(c)
+        }
+        other => other,
+    }
+}
+
+/// What a result changes: items that came and items that went. The caller has checked the pairing of
+/// command and reply; a result of the wrong shape changes nothing.
+pub fn apply(command: &Command, result: &CommandResult, items: &mut Items, head: u64) -> Vec<u64> {
+    let Some(method) = &command.method else { return Vec::new() };
+    if result.hresult != 0 {
+        return Vec::new();
+    }
+    let mut gone = Vec::new();
+    match (method, &result.result) {
+        (Method::AddItem(c), Some(command_result::Result::Item(added))) => {
+            items.add(item(c.server_handle, added.item_handle, added.item_key, tag(&c.definition, "")));
+        }
+        (Method::AddItem2(c), Some(command_result::Result::Item(added))) => {
+            items.add(item(c.server_handle, added.item_handle, added.item_key, tag(&c.definition, &c.context)));
+        }
+        (Method::AddBufferedItem(c), Some(command_result::Result::Item(added))) => {
+            items.add(item(c.server_handle, added.item_handle, added.item_key, tag(&c.definition, &c.context)));
+        }
+        (Method::SubscribeBulk(c), Some(command_result::Result::Bulk(bulk))) => {
+            for (definition, one) in c.definitions.iter().zip(&bulk.results) {
+                if one.hresult == 0 && one.item_key != 0 {
+                    items.add(item(c.server_handle, one.item_handle, one.item_key, tag(definition, "")));
+                }
+            }
+        }
+        (Method::RemoveItem(c), _) => {
+            gone.extend(items.retire(c.server_handle, c.item_handle, head).map(|i| i.key));
+        }
+        (Method::Unregister(c), _) => {
+            gone.extend(items.retire_server(c.server_handle, head).iter().map(|i| i.key));
+        }
+        _ => {}
+    }
+    gone
+}
+
+fn item(server_handle: i32, item_handle: i32, key: u64, tag: Arc<str>) -> Item {
+    Item { key, server_handle, item_handle, tag }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate_proto::v1::{self, BulkResult, BulkResults};
+
+    fn subscribe(definitions: &[&str]) -> Method {
+        Method::SubscribeBulk(v1::SubscribeBulk {
+            server_handle: 1,
+            definitions: definitions.iter().map(|d| (*d).to_owned()).collect(),
+            supervisory: false,
+        })
+    }
+
+    #[test]
+    fn a_bad_element_of_a_bulk_adds_nothing_and_the_others_are_added() {
+        let command = Command { method: Some(subscribe(&["A", "Bad", "C"])) };
+        let one = |key, hresult| BulkResult { item_handle: key as i32, item_key: key, hresult, ..Default::default() };
+        let result = CommandResult {
+            result: Some(command_result::Result::Bulk(BulkResults { results: vec![one(1, 0), one(0, -1), one(2, 0)] })),
+            ..Default::default()
+        };
+        let mut items = Items::default();
+        apply(&command, &result, &mut items, 0);
+        let tags: Vec<&str> = items.iter_live().map(|i| &*i.tag).collect();
+        assert_eq!(tags, ["A", "C"]);
+    }
+
+    #[test]
+    fn denied_elements_do_not_reach_the_worker() {
+        let Method::SubscribeBulk(left) = without(subscribe(&["A", "B", "C", "D"]), &[0, 2]) else { panic!() };
+        assert_eq!(left.definitions, ["B", "D"]);
+    }
+
+    #[test]
+    fn texts_and_bulks_have_bounds() {
+        let items = Items::default();
+        let long = "x".repeat(TAG_CHARS_MAX + 1);
+        let add = |definition: &str| Method::AddItem(v1::AddItem { server_handle: 1, definition: definition.into() });
+        assert_eq!(inspect(&add(&long), &items, 10).unwrap_err().code(), Code::LimitText);
+        assert_eq!(inspect(&add(""), &items, 10).unwrap_err().code(), Code::RequestInvalid);
+        assert_eq!(inspect(&subscribe(&["A"; 11]), &items, 10).unwrap_err().code(), Code::LimitBulk);
+        assert_eq!(inspect(&add("A.B"), &items, 10).unwrap(), Targets::One("A.B".into()));
+    }
+}

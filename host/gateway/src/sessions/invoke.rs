@@ -1,0 +1,164 @@
+//! One command from a client: checked, authorized tag by tag, sent without the elements that were denied,
+//! its answer put together again. Knows policies and sessions, no transport.
+//! Invariant: an element the policy denied never reaches the worker, and never fails its neighbours.
+
+use super::{
+    Session, Sessions,
+    commands::{self, Targets},
+};
+use crate::{
+    error::{Class, Code, Error, Result},
+    policies::{Caller, Rate},
+    telemetry::Outcome,
+};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tidegate_policy::{Action, Principal};
+use tidegate_proto::v1::{BulkResult, BulkResults, Command, CommandResult, command::Method, command_result};
+
+/// E_ACCESSDENIED: what a denied element of a bulk command gets.
+const ACCESS_DENIED: i32 = 0x8007_0005_u32 as i32;
+/// An upper bound of what a client may ask for. S-01 has 30 s as the default; an hour is guessed.
+const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+
+impl Sessions {
+    /// Runs a command of `caller`. `timeout`: as asked for, else the session's.
+    pub async fn invoke(
+        &self,
+        caller: &Caller,
+        session: &Arc<Session>,
+        command: Command,
+        timeout: Option<Duration>,
+    ) -> Result<CommandResult> {
+        session.touch();
+        let method = command.method.ok_or_else(|| Error::new(Code::CommandMissing, "the command names no method"))?;
+        let name = commands::name(&method);
+        let started = tokio::time::Instant::now();
+        let result = self.checked(caller, session, method, timeout).await;
+        session.metrics.commands.answered(&name.replace('-', "_"), outcome(&result), started.elapsed());
+        result
+    }
+
+    async fn checked(
+        &self,
+        caller: &Caller,
+        session: &Arc<Session>,
+        method: Method,
+        timeout: Option<Duration>,
+    ) -> Result<CommandResult> {
+        session.check_ready()?;
+        let bounds = session.bounds;
+        let targets = session.with_items(|items| {
+            let targets = commands::inspect(&method, items, bounds.bulk_max)?;
+            let wanted = commands::items_added(&method);
+            // Retired items hold memory until their events have left the log, so they count, with room to spare.
+            if wanted > 0 && (items.live() + wanted > bounds.items_max || items.kept() + wanted > 2 * bounds.items_max) {
+                let max = bounds.items_max;
+                let live = items.live();
+                return Err(Error::new(
+                    Code::LimitItems,
+                    format!("the session has {live} items and the command adds {wanted}; at most {max} are allowed"),
+                )
+                .with("max", max));
+            }
+            Ok(targets)
+        })?;
+        let elements = match &targets {
+            Targets::Bulk(tags) => u32::try_from(tags.len()).unwrap_or(u32::MAX),
+            Targets::None | Targets::One(_) => 1,
+        };
+        let who = caller.principal();
+        self.policies().admit(&who, &caller.key, Rate::Invoke(elements)).await?;
+        let timeout = timeout.unwrap_or(session.identity.command_timeout).min(TIMEOUT_MAX);
+        match targets {
+            Targets::None => {
+                self.authorize(&who, session, &method, "").await?;
+                session.call(Command { method: Some(method) }, timeout).await
+            }
+            Targets::One(tag) => {
+                self.authorize(&who, session, &method, &tag).await?;
+                session.call(Command { method: Some(method) }, timeout).await
+            }
+            Targets::Bulk(tags) => self.bulk(&who, session, method, &tags, timeout).await,
+        }
+    }
+
+    async fn authorize(&self, who: &Principal, session: &Session, method: &Method, tag: &str) -> Result<()> {
+        let action = Action::Command { method: commands::name(method).into(), tag: tag.into() };
+        self.policies().authorize(who, &session.facts, action).await
+    }
+
+    async fn bulk(
+        &self,
+        who: &Principal,
+        session: &Session,
+        method: Method,
+        tags: &[Arc<str>],
+        timeout: Duration,
+    ) -> Result<CommandResult> {
+        // One question per distinct tag.
+        let mut asked: HashMap<&Arc<str>, Option<String>> = HashMap::new();
+        let mut refusals: Vec<(usize, String)> = Vec::new();
+        for (at, tag) in tags.iter().enumerate() {
+            let refusal = match asked.get(tag) {
+                Some(known) => known.clone(),
+                None => {
+                    let refusal = match self.authorize(who, session, &method, tag).await {
+                        Ok(()) => None,
+                        Err(error) if error.code() == Code::PolicyDenied => Some(error.message().to_owned()),
+                        Err(error) => return Err(error),
+                    };
+                    asked.insert(tag, refusal.clone());
+                    refusal
+                }
+            };
+            refusals.extend(refusal.map(|reason| (at, reason)));
+        }
+        let denied: Vec<usize> = refusals.iter().map(|(at, _)| *at).collect();
+        let sent = tags.len() - denied.len();
+        if sent == 0 && !denied.is_empty() {
+            return Ok(bulk_result(refusals.into_iter().map(|(_, reason)| refused(reason)).collect()));
+        }
+        let mut result = session.call(Command { method: Some(commands::without(method, &denied)) }, timeout).await?;
+        if result.hresult != 0 || denied.is_empty() {
+            return Ok(result);
+        }
+        let answered = match result.result.take() {
+            Some(command_result::Result::Bulk(bulk)) if bulk.results.len() == sent => bulk.results,
+            _ => return Err(Error::new(Code::Internal, "the worker's answer has another number of elements")),
+        };
+        let mut answered = answered.into_iter();
+        let mut refusals = refusals.into_iter().peekable();
+        let merged = (0..tags.len())
+            .filter_map(|at| match refusals.next_if(|(refused_at, _)| *refused_at == at) {
+                Some((_, reason)) => Some(refused(reason)),
+                None => answered.next(),
+            })
+            .collect();
+        Ok(bulk_result(merged))
+    }
+}
+
+fn outcome(result: &Result<CommandResult>) -> Outcome {
+    match result {
+        Ok(result) if result.hresult == 0 => Outcome::Ok,
+        Ok(_) => Outcome::Failed,
+        Err(error) => match error.code() {
+            Code::PolicyDenied | Code::PolicyFailed => Outcome::Denied,
+            Code::CommandTimeout => Outcome::Timeout,
+            Code::CommandOutcomeUnknown => Outcome::Unknown,
+            other if other.class() == Class::ResourceExhausted => Outcome::Limited,
+            _ => Outcome::Rejected,
+        },
+    }
+}
+
+fn refused(reason: String) -> BulkResult {
+    BulkResult { hresult: ACCESS_DENIED, message: reason, ..BulkResult::default() }
+}
+
+fn bulk_result(results: Vec<BulkResult>) -> CommandResult {
+    CommandResult {
+        result: Some(command_result::Result::Bulk(BulkResults { results })),
+        ..CommandResult::default()
+    }
+}

@@ -1,0 +1,372 @@
+//! One session: its facts, its log, its items, its classes of readers, its state, and the way commands
+//! take to the worker and back. Does not start or end the worker: `supervise` does, as the one owner of
+//! the process. Invariant: a command has one outcome, told once.
+
+use super::{
+    commands,
+    items::Items,
+    verdicts::{Class, Stamp},
+};
+use crate::{
+    clock::Clock,
+    error::{Code, Error, Result},
+    events::Log,
+    ids::{KeyId, SessionId},
+    keys::{Key, Keys},
+    policies::{Caller, Policies},
+    telemetry::{CloseReason, Metrics},
+};
+use parking_lot::Mutex;
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tidegate_policy::SessionFacts;
+use tidegate_proto::{
+    v1::{Command, CommandResult},
+    worker::v1::{CommandFrame, FromGateway, from_gateway},
+};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+/// Where a session is in its life. Ready → Closing → Closed, or Ready → Faulted → Closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    Ready,
+    Closing(String),
+    /// The cause; the session keeps its slot until it is closed (S-15).
+    Faulted(String),
+    Closed(CloseReason, String),
+}
+
+/// How the worker is to be ended.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    /// At once instead of asking first.
+    pub kill: bool,
+    pub why: CloseReason,
+    /// For people; ends up in the streams' last words.
+    pub reason: String,
+}
+
+/// What does not change.
+#[derive(Debug)]
+pub struct Identity {
+    pub id: SessionId,
+    pub name: String,
+    pub tag: String,
+    pub backend: String,
+    /// None for sessions the gateway opens for itself (S-02).
+    pub owner: Option<KeyId>,
+    pub client_kind: String,
+    pub client_version: String,
+    pub worker_pid: u32,
+    pub epoch: u64,
+    pub opened_unix_ms: i64,
+    pub command_timeout: Duration,
+}
+
+/// Bounds of one session; set by the operator, enforced here.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub pending_commands_max: usize,
+    pub readers_max: usize,
+    pub many_readers: bool,
+    pub items_max: usize,
+    pub bulk_max: usize,
+}
+
+/// One open session; shared by its tasks, its streams and the registry.
+#[derive(Debug)]
+pub struct Session {
+    pub identity: Identity,
+    pub log: Log,
+    pub facts: SessionFacts,
+    pub(super) bounds: Bounds,
+    pub(super) lag_events_max: u64,
+    pub metrics: Metrics,
+    pub(super) clock: Arc<dyn Clock>,
+    keys: Keys,
+    items: Mutex<Items>,
+    /// Copy of the items' revision that streams read without the lock.
+    items_revision: AtomicU64,
+    /// Tells the pressure task that another generation answers now.
+    pub(super) policy_changed: Notify,
+    classes: Mutex<HashMap<ClassKey, Weak<Class>>>,
+    pub(super) state: watch::Sender<State>,
+    pub(super) stop: mpsc::Sender<Stop>,
+    to_worker: mpsc::Sender<FromGateway>,
+    pending: Mutex<Pending>,
+    /// Clock milliseconds of the last unary call, and of the moment the last reader left (0: not so).
+    used_at: AtomicU64,
+    detached_at: AtomicU64,
+    readers: AtomicU32,
+    /// Clock milliseconds of the worker's last frame, and how long its command in hand was running then.
+    pub(super) heard_at: AtomicU64,
+    pub(super) busy_ms: AtomicU64,
+}
+
+type ClassKey = (KeyId, Option<IpAddr>);
+
+/// Commands that wait for the worker.
+#[derive(Debug, Default)]
+struct Pending {
+    next_id: u64,
+    by_id: HashMap<u64, Waiting>,
+    /// Set once the worker is gone; what comes later ends with it.
+    over: Option<Error>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    /// Kept until the reply, even when the caller has gone: its result changes the item table.
+    command: Command,
+    caller: oneshot::Sender<Result<CommandResult>>,
+}
+
+/// A reader's place among those allowed; given back on drop, once.
+#[derive(Debug)]
+pub struct ReaderSlot {
+    session: Arc<Session>,
+}
+
+/// What `Session::new` is made of.
+pub(super) struct Parts {
+    pub identity: Identity,
+    pub log: Log,
+    pub bounds: Bounds,
+    pub lag_events_max: u64,
+    pub metrics: Metrics,
+    pub clock: Arc<dyn Clock>,
+    pub keys: Keys,
+    pub stop: mpsc::Sender<Stop>,
+    pub to_worker: mpsc::Sender<FromGateway>,
+}
+
+// === impl Session ===
+
+impl Session {
+    pub(super) fn new(parts: Parts) -> Arc<Self> {
+        let Parts { identity, log, bounds, lag_events_max, metrics, clock, keys, stop, to_worker } = parts;
+        let owner = identity.owner.as_ref().map(KeyId::as_str).unwrap_or_default();
+        let facts = SessionFacts::new(identity.id.as_str(), owner, identity.tag.as_str(), identity.backend.as_str());
+        let now = clock.monotonic_ms();
+        Arc::new(Self {
+            identity,
+            log,
+            facts,
+            bounds,
+            lag_events_max,
+            metrics,
+            clock,
+            keys,
+            items: Mutex::default(),
+            items_revision: AtomicU64::new(0),
+            policy_changed: Notify::new(),
+            classes: Mutex::default(),
+            state: watch::Sender::new(State::Ready),
+            stop,
+            to_worker,
+            pending: Mutex::default(),
+            used_at: AtomicU64::new(now),
+            detached_at: AtomicU64::new(0),
+            readers: AtomicU32::new(0),
+            heard_at: AtomicU64::new(now),
+            busy_ms: AtomicU64::new(0),
+        })
+    }
+
+    pub fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    pub fn with_items<T>(&self, look: impl FnOnce(&mut Items) -> T) -> T {
+        look(&mut self.items.lock())
+    }
+
+    // --- rights ---
+
+    /// What verdicts made now would depend on. Streams call it per batch: three loads.
+    pub fn stamp(&self, policies: &Policies) -> Stamp {
+        Stamp {
+            generation: policies.host().generation().0,
+            key_revision: self.keys.revision(),
+            items: self.items_revision.load(Ordering::SeqCst),
+        }
+    }
+
+    pub(super) fn key(&self, id: &KeyId) -> Option<Arc<Key>> {
+        self.keys.get(id)
+    }
+
+    pub(super) fn key_is_live(&self, key: &Key) -> bool {
+        self.keys.get(&key.id).is_some()
+    }
+
+    /// The class of a caller's streams; shared while any of them lives.
+    pub fn class(&self, caller: &Caller) -> Arc<Class> {
+        let mut classes = self.classes.lock();
+        let slot = (caller.key.id.clone(), caller.peer);
+        if let Some(class) = classes.get(&slot).and_then(Weak::upgrade) {
+            return class;
+        }
+        classes.retain(|_, class| class.strong_count() > 0);
+        let class = Arc::new(Class::new(caller.clone(), self.facts.clone()));
+        classes.insert(slot, Arc::downgrade(&class));
+        class
+    }
+
+    /// Classes that have a stream.
+    pub fn classes(&self) -> Vec<Arc<Class>> {
+        self.classes.lock().values().filter_map(Weak::upgrade).collect()
+    }
+
+    // --- readers and leases ---
+
+    /// Takes a reader's place (S-10).
+    pub fn take_slot(self: &Arc<Self>) -> Result<ReaderSlot> {
+        let max = if self.bounds.many_readers { self.bounds.readers_max } else { 1 };
+        let taken = self.readers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| {
+            (now as usize).lt(&max).then_some(now + 1)
+        });
+        match taken {
+            Ok(_) => {
+                self.detached_at.store(0, Ordering::SeqCst);
+                Ok(ReaderSlot { session: self.clone() })
+            }
+            Err(_) if self.bounds.many_readers => {
+                Err(Error::new(Code::StreamLimit, format!("the session has {max} readers, the most allowed"))
+                    .with("max", max))
+            }
+            Err(_) => Err(Error::new(Code::StreamAlreadyOpen, "the session has its one reader already")),
+        }
+    }
+
+    /// Streams of clients.
+    pub fn readers(&self) -> u32 {
+        self.readers.load(Ordering::SeqCst)
+    }
+
+    /// A unary call renews the lease (S-11).
+    pub fn touch(&self) {
+        self.used_at.store(self.clock.monotonic_ms(), Ordering::Relaxed);
+    }
+
+    /// Why the session should end now, if it should (S-11, S-12).
+    pub(super) fn expired(&self, lease: Duration, grace: Duration) -> Option<Stop> {
+        if self.readers() > 0 {
+            return None;
+        }
+        let now = self.clock.monotonic_ms();
+        let detached = self.detached_at.load(Ordering::SeqCst);
+        if detached != 0 && now.saturating_sub(detached) > grace.as_millis() as u64 {
+            let reason = format!("no reader came back within {} s", grace.as_secs());
+            return Some(Stop { kill: false, why: CloseReason::Detach, reason });
+        }
+        let used = self.used_at.load(Ordering::Relaxed).max(detached);
+        (now.saturating_sub(used) > lease.as_millis() as u64)
+            .then(|| format!("the lease of {} s ran out", lease.as_secs()))
+            .map(|reason| Stop { kill: false, why: CloseReason::Lease, reason })
+    }
+
+    // --- life ---
+
+    /// Asks for the end and waits for it. Concurrent callers wait for the same end (S-14).
+    pub async fn close(&self, stop: Stop) {
+        // Full or closed: an end is under way already, and a later kill hurries it through its own place.
+        let _under_way = self.stop.try_send(stop);
+        let mut state = self.state.subscribe();
+        // The sender lives in this very session: waiting ends with the state, never by its loss.
+        let _ended = state.wait_for(|state| matches!(state, State::Closed(..))).await;
+    }
+
+    /// Refuses what a session that is ending or over cannot do.
+    pub fn check_ready(&self) -> Result<()> {
+        match &*self.state.borrow() {
+            State::Ready => Ok(()),
+            State::Faulted(cause) => Err(Error::new(Code::SessionFaulted, format!("the session is faulted: {cause}"))),
+            State::Closing(reason) => Err(Error::new(Code::SessionClosing, format!("the session is closing: {reason}"))),
+            State::Closed(_, reason) => Err(Error::new(Code::SessionClosed, format!("the session is closed: {reason}"))),
+        }
+    }
+
+    // --- commands ---
+
+    /// Sends one command to the worker and waits for its result. The caller has the rights already.
+    pub async fn call(&self, command: Command, timeout: Duration) -> Result<CommandResult> {
+        self.check_ready()?;
+        let (answer, answered) = oneshot::channel();
+        let frame = {
+            let mut pending = self.pending.lock();
+            if let Some(over) = &pending.over {
+                return Err(over.clone());
+            }
+            if pending.by_id.len() >= self.bounds.pending_commands_max {
+                let max = self.bounds.pending_commands_max;
+                return Err(Error::new(Code::CommandLimit, format!("{max} commands of the session are waiting"))
+                    .with("max", max));
+            }
+            pending.next_id += 1;
+            let id = pending.next_id;
+            pending.by_id.insert(id, Waiting { command: command.clone(), caller: answer });
+            FromGateway { frame: Some(from_gateway::Frame::Command(CommandFrame { id, command: Some(command) })) }
+        };
+        // The channel has room for every pending command, so this does not wait unless the worker is gone.
+        if self.to_worker.send(frame).await.is_err() {
+            return Err(unknown_outcome("the worker is gone"));
+        }
+        match tokio::time::timeout(timeout, answered).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_dropped)) => Err(unknown_outcome("the session ended")),
+            Err(_elapsed) => {
+                let ms = timeout.as_millis();
+                Err(Error::new(Code::CommandTimeout, format!("no answer within {ms} ms; it may still take effect"))
+                    .with("timeout_ms", ms))
+            }
+        }
+    }
+
+    /// A reply from the worker: items first, then the caller. False: nobody asked.
+    pub(super) fn replied(&self, id: u64, result: CommandResult) -> bool {
+        let Some(waiting) = self.pending.lock().by_id.remove(&id) else { return false };
+        let mut items = self.items.lock();
+        let gone = commands::apply(&waiting.command, &result, &mut items, self.log.head());
+        self.items_revision.store(items.revision(), Ordering::SeqCst);
+        drop(items);
+        for key in gone {
+            self.log.forget(key);
+        }
+        // The caller may have stopped waiting.
+        let _gone = waiting.caller.send(Ok(result));
+        true
+    }
+
+    /// Ends every waiting command, and those to come, with `error`.
+    pub(super) fn end_commands(&self, error: Error) {
+        let waiting: Vec<Waiting> = {
+            let mut pending = self.pending.lock();
+            pending.over = Some(error.clone());
+            pending.by_id.drain().map(|(_, waiting)| waiting).collect()
+        };
+        for one in waiting {
+            let _gone = one.caller.send(Err(unknown_outcome(error.message())));
+        }
+    }
+}
+
+impl Drop for ReaderSlot {
+    fn drop(&mut self) {
+        let session = &self.session;
+        if session.readers.fetch_sub(1, Ordering::SeqCst) == 1 {
+            session.detached_at.store(session.clock.monotonic_ms().max(1), Ordering::SeqCst);
+        }
+    }
+}
+
+fn unknown_outcome(why: &str) -> Error {
+    Error::new(Code::CommandOutcomeUnknown, format!("whether the command took effect is unknown: {why}"))
+}

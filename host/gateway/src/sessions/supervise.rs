@@ -1,0 +1,162 @@
+//! The life of one worker from proof to reaped process: owns the process, watches pipe, heartbeats and
+//! requests to stop, and is the only place that moves a session's state. Knows no readers.
+//! Invariant: when this task ends the process is reaped, the log is closed and no command waits.
+
+use super::{
+    pump::{self, PumpEnd},
+    session::{Session, State, Stop},
+};
+use crate::{
+    error::{Code, Error},
+    telemetry::CloseReason,
+    workers::Worker,
+};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+use tidegate_proto::worker::v1::{FromGateway, Shutdown, from_gateway};
+use tokio::sync::mpsc;
+
+/// How long a worker may stay silent, hang in one command, or take to end.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Beyond the heartbeat interval (15 s by default).
+    pub silence: Duration,
+    /// A command that runs longer is hung, whatever the heartbeats say (75 s by default).
+    pub stuck: Duration,
+    /// From the request to end until the kill.
+    pub shutdown: Duration,
+}
+
+/// After one sign of the end, how long to wait for the other (pipe and process).
+const SETTLE: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Why the worker's life ended.
+enum End {
+    Stop(Stop),
+    Fault { cause: String, protocol: bool },
+}
+
+pub(super) async fn run(
+    session: Arc<Session>,
+    worker: Worker,
+    frames: mpsc::Receiver<FromGateway>,
+    to_worker: mpsc::Sender<FromGateway>,
+    mut stops: mpsc::Receiver<Stop>,
+    patience: Patience,
+) {
+    let Worker { reader, writer, mut process, .. } = worker;
+    let pumped = session.clone();
+    let mut pump = tokio::spawn(async move { pump::run(&pumped, reader).await });
+    let mut write = tokio::spawn(pump::write(frames, writer));
+
+    let end = tokio::select! {
+        biased;
+        stop = stops.recv() => match stop {
+            Some(stop) if stop.why == CloseReason::Fault => End::Fault { cause: stop.reason, protocol: false },
+            Some(stop) => End::Stop(stop),
+            // The session holds a sender, so this arm is for the type only.
+            None => End::Stop(Stop { kill: true, why: CloseReason::Shutdown, reason: "dropped".into() }),
+        },
+        ended = &mut pump => {
+            // The exit tells more than the broken pipe: give it a moment.
+            let exit = tokio::time::timeout(SETTLE, process.wait()).await.ok();
+            fault(ended.unwrap_or_else(|panic| PumpEnd::Protocol(format!("the pump failed: {panic}"))), exit)
+        }
+        exit = process.wait() => {
+            // What the worker wrote before it died is still in the pipe.
+            let ended = tokio::time::timeout(SETTLE, &mut pump).await.ok().and_then(Result::ok);
+            fault(ended.unwrap_or(PumpEnd::Closed), Some(exit))
+        }
+        cause = watch(&session, patience) => End::Fault { cause, protocol: false },
+    };
+
+    match end {
+        End::Stop(stop) => {
+            session.state.send_replace(State::Closing(stop.reason.clone()));
+            if !stop.kill {
+                let deadline_ms = patience.shutdown.as_millis() as u32;
+                let shutdown = Shutdown { deadline_ms, reason: stop.reason.clone() };
+                // Full: the worker does not read, and the kill below is what is left.
+                let _full = to_worker.try_send(FromGateway { frame: Some(from_gateway::Frame::Shutdown(shutdown)) });
+                tokio::select! {
+                    _exit = process.wait() => {}
+                    () = tokio::time::sleep(patience.shutdown) => { session.metrics.workers.killed.inc(); },
+                    () = hurried(&mut stops) => { session.metrics.workers.killed.inc(); },
+                }
+            }
+            process.kill().await;
+            settle(&mut pump, &mut write).await;
+            session.end_commands(Error::new(Code::SessionClosed, format!("the session was closed: {}", stop.reason)));
+            let code = if stop.why == CloseReason::Shutdown { Code::StreamDraining } else { Code::StreamSessionEnded };
+            session.log.close(Error::new(code, format!("the session was closed: {}", stop.reason)));
+            session.state.send_replace(State::Closed(stop.why, stop.reason));
+        }
+        End::Fault { cause, protocol } => {
+            process.kill().await;
+            settle(&mut pump, &mut write).await;
+            let words = process.last_words();
+            let cause = if words.is_empty() { cause } else { format!("{cause}; it said: {words}") };
+            tracing::warn!(session = %session.identity.id, cause, "session faulted");
+            session.metrics.sessions.faulted.inc();
+            if protocol {
+                session.metrics.workers.protocol_errors.inc();
+            }
+            session.state.send_replace(State::Faulted(cause.clone()));
+            session.end_commands(Error::new(Code::SessionFaulted, format!("the session is faulted: {cause}")));
+            session.log.close(Error::new(Code::SessionFaulted, format!("the session is faulted: {cause}")));
+            let reason = stops.recv().await.map_or_else(String::new, |stop| stop.reason);
+            session.state.send_replace(State::Closed(CloseReason::Fault, reason));
+        }
+    }
+}
+
+/// Returns when a second request to stop asks for a kill.
+async fn hurried(stops: &mut mpsc::Receiver<Stop>) {
+    while let Some(stop) = stops.recv().await {
+        if stop.kill {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
+/// Ends both tasks; the pump first gets what is left in the pipe.
+async fn settle(
+    pump: &mut tokio::task::JoinHandle<PumpEnd>,
+    write: &mut tokio::task::JoinHandle<Result<(), tidegate_pipe::PipeError>>,
+) {
+    if !pump.is_finished() && tokio::time::timeout(SETTLE, &mut *pump).await.is_err() {
+        pump.abort();
+    }
+    write.abort();
+}
+
+fn fault(ended: PumpEnd, exit: Option<String>) -> End {
+    let protocol = matches!(ended, PumpEnd::Protocol(_));
+    let cause = match (ended, exit) {
+        (PumpEnd::Closed, Some(exit)) => format!("the worker {exit}"),
+        (ended, Some(exit)) => format!("{ended}, then {exit}"),
+        (ended, None) => ended.to_string(),
+    };
+    End::Fault { cause, protocol }
+}
+
+/// Returns with the cause when the worker is silent or hung.
+async fn watch(session: &Session, patience: Patience) -> String {
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        look.tick().await;
+        let silent = session.clock.monotonic_ms().saturating_sub(session.heard_at.load(Ordering::Relaxed));
+        if silent > patience.silence.as_millis() as u64 {
+            return format!("the worker was silent for {silent} ms");
+        }
+        let busy = session.busy_ms.load(Ordering::Relaxed);
+        if busy > 0 && busy + silent > patience.stuck.as_millis() as u64 {
+            return format!("the worker hung in one command for {} ms", busy + silent);
+        }
+    }
+}

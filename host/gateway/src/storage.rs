@@ -1,0 +1,139 @@
+//! What must outlive the process: SQLite in WAL mode behind one writer with group commit. Knows tables
+//! and files, not what the rows are for; never on the path of an event or a decision. Invariant:
+//! `Ok` from a write means committed and on the disk.
+
+mod failure;
+mod keys;
+mod open;
+mod records;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use keys::KeyRow;
+pub use records::{FenceRow, SessionEnd, SessionRow, SwapRow};
+
+use crate::{
+    data_dir::InstanceId,
+    error::{Code, Error, Result},
+    telemetry::StorageMetrics,
+};
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+use tokio::sync::{mpsc, oneshot};
+use writer::{Order, Trouble, Writer};
+
+/// How many records of ended sessions and of swaps are kept; guessed to be months of audit, tens of MB.
+const RECORDS_MAX: i64 = 100_000;
+
+/// A handle; clones share the writer. The file is closed by `close`, or when the last clone has gone.
+#[derive(Clone)]
+pub struct Storage {
+    /// Dropped before `orders`, so that the writer is the last to close the file and tidies the journal away.
+    shared: Arc<Shared>,
+    orders: mpsc::Sender<Order>,
+}
+
+struct Shared {
+    path: PathBuf,
+    /// A read holds it for one query, on a thread that may block. `None` once closed.
+    reader: Mutex<Option<Connection>>,
+    trouble: Trouble,
+}
+
+// === impl Storage ===
+
+impl Storage {
+    /// Opens or creates the database, migrates it, and starts the writer thread. Blocks: for the start
+    /// of the process, before anything serves. Errors: `storage.corrupt`, `.newer`, `.unavailable`.
+    pub fn open(path: &Path, instance: &InstanceId, metrics: StorageMetrics) -> Result<Self> {
+        let db = open::writer(path)?;
+        records::start_instance(&db, instance, now_unix_ms()).map_err(|e| failure::of("write to", path, &e))?;
+        Self::start(path, db, metrics)
+    }
+
+    fn start(path: &Path, db: Connection, metrics: StorageMetrics) -> Result<Self> {
+        let reader = open::reader(path)?;
+        let trouble = Trouble::default();
+        let (sender, orders) = mpsc::channel(writer::QUEUE);
+        let writer = Writer { db, path: path.to_owned(), orders, metrics, trouble: Arc::clone(&trouble) };
+        std::thread::Builder::new()
+            .name("storage-writer".into())
+            .spawn(move || writer.run())
+            .map_err(|e| Error::new(Code::StorageUnavailable, format!("cannot start the writer's thread: {e}")))?;
+        let shared = Shared { path: path.to_owned(), reader: Mutex::new(Some(reader)), trouble };
+        Ok(Self { shared: Arc::new(shared), orders: sender })
+    }
+
+    /// Why writes fail at present, for the health page; `None` when the last one went well.
+    pub fn trouble(&self) -> Option<Error> {
+        self.shared.trouble.lock().clone()
+    }
+
+    /// Waits until everything handed in before is committed, and closes the file. Later calls answer
+    /// `storage.unavailable`.
+    pub async fn close(&self) {
+        let shared = Arc::clone(&self.shared);
+        // May wait for a query that runs.
+        let _ = tokio::task::spawn_blocking(move || drop(shared.reader.lock().take())).await;
+        let (done, closed) = oneshot::channel();
+        if self.orders.send(Order::Close(done)).await.is_ok() {
+            let _ = closed.await;
+        }
+    }
+
+    /// Hands `work` to the writer and waits for the commit. A future that is dropped meanwhile does not
+    /// take the write back.
+    async fn write<T, F>(&self, work: F) -> Result<T>
+    where
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        self.orders.send(Order::Write(writer::piece(work, reply))).await.map_err(|_| failure::closed())?;
+        answer.await.map_err(|_| failure::closed())?
+    }
+
+    /// Runs `query` on the read connection, off the runtime's threads.
+    async fn read<T, F>(&self, query: F) -> Result<T>
+    where
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let shared = Arc::clone(&self.shared);
+        tokio::task::spawn_blocking(move || {
+            let reader = shared.reader.lock();
+            let db = reader.as_ref().ok_or_else(failure::closed)?;
+            query(db).map_err(|e| failure::of("read", &shared.path, &e))
+        })
+        .await
+        .map_err(|_| Error::new(Code::Internal, "a query panicked"))?
+    }
+
+    /// A writing closure over plain SQLite results.
+    async fn write_sql<T, F>(&self, work: F) -> Result<T>
+    where
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let shared = Arc::clone(&self.shared);
+        self.write(move |db| work(db).map_err(|e| failure::of("write to", &shared.path, &e))).await
+    }
+}
+
+impl fmt::Debug for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Storage").field("path", &self.shared.path).finish_non_exhaustive()
+    }
+}
+
+/// Milliseconds since the Unix epoch; a clock before 1970 counts as 1970.
+pub fn now_unix_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,18 @@
+//! What Tidegate says about itself: logs and metrics. Knows no part of the gateway but their names.
+//! Invariant: no key, no secret and no tag's value leaves through here; labels are from fixed sets.
+
+mod labels;
+mod log;
+mod metrics;
+mod policies;
+mod redact;
+#[cfg(test)]
+mod tests;
+
+pub use labels::{CloseReason, GapReason, Of, Outcome, Policy, StreamEnd, SwapOutcome};
+pub use log::{LogFormat, check_level, init, subscriber};
+pub use metrics::{
+    CommandMetrics, Counter, DecisionMetrics, EventMetrics, Gauge, Histogram, KeyMetrics, LogMetrics, METRICS,
+    MetricRow, Metrics, SessionMetrics, StorageMetrics, StreamMetrics, SwapMetrics, WorkerMetrics,
+};
+pub use policies::{PolicySample, PolicySource};

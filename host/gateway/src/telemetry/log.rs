@@ -1,0 +1,89 @@
+//! Logs: for people on a terminal, JSON for machines; to standard error. Knows formats and filters.
+//! Invariant: every line passes the redaction.
+
+use super::redact::Redacted;
+use crate::error::{Code, Error, Result};
+use std::{io::IsTerminal as _, panic};
+use tracing::{Dispatch, Subscriber};
+use tracing_subscriber::{
+    EnvFilter, Layer as _, Registry,
+    fmt::{self, MakeWriter},
+    layer::SubscriberExt as _,
+};
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    #[default]
+    Human,
+    /// One object per line, fields flat.
+    Json,
+}
+
+/// Longest text of a panic that is logged.
+const PANIC_TEXT_MAX: usize = 256;
+
+/// Switches logging on for the whole process; once. Panics are logged too.
+pub fn init(format: LogFormat, level: &str) -> Result<()> {
+    let dispatch: Dispatch = match format {
+        LogFormat::Human => subscriber(format, level, std::io::stderr, std::io::stderr().is_terminal())?,
+        LogFormat::Json => subscriber(format, level, std::io::stderr, false)?,
+    };
+    tracing::dispatcher::set_global_default(dispatch)
+        .map_err(|_| Error::new(Code::Internal, "logging is switched on already"))?;
+    panic::set_hook(Box::new(|info| {
+        let payload = info.payload();
+        let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(|s| &**s));
+        let text: String = text.unwrap_or("no text").chars().take(PANIC_TEXT_MAX).collect();
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, thread = std::thread::current().name(), "panic: {text}");
+    }));
+    Ok(())
+}
+
+/// What `init` installs, over any writer: tests look into one of their own.
+pub fn subscriber<W>(format: LogFormat, level: &str, writer: W, colours: bool) -> Result<Dispatch>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let filter = filter(level)?;
+    let writer = RedactedWriter(writer);
+    Ok(match format {
+        LogFormat::Human => dispatch(fmt::layer().with_ansi(colours).with_writer(writer).with_filter(filter)),
+        LogFormat::Json => dispatch(
+            fmt::layer().json().flatten_event(true).with_current_span(true).with_writer(writer).with_filter(filter),
+        ),
+    })
+}
+
+/// Checks a level or a list of directives, e.g. `info` or `info,tidegate::events=debug`.
+pub fn check_level(level: &str) -> Result<()> {
+    filter(level).map(drop)
+}
+
+fn filter(level: &str) -> Result<EnvFilter> {
+    EnvFilter::builder().parse(level).map_err(|_| {
+        Error::new(
+            Code::ConfigInvalid,
+            "the log level is none of error, warn, info, debug, trace or a list like info,tidegate::events=debug",
+        )
+    })
+}
+
+fn dispatch<L>(layer: L) -> Dispatch
+where
+    L: tracing_subscriber::Layer<Registry> + Send + Sync,
+    tracing_subscriber::layer::Layered<L, Registry>: Subscriber,
+{
+    Dispatch::new(Registry::default().with(layer))
+}
+
+struct RedactedWriter<W>(W);
+
+impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for RedactedWriter<W> {
+    type Writer = Redacted<W::Writer>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        Redacted(self.0.make_writer())
+    }
+}

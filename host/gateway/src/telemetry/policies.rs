@@ -1,0 +1,104 @@
+//! Metrics of the policies, taken when somebody scrapes. The policy crate counts in plain numbers and
+//! knows no metrics library; this asks it. Invariant: at most `SAMPLES_MAX` series, whatever it answers.
+
+use super::metrics::{MetricRow, bare_name, row, unit};
+use parking_lot::RwLock;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _},
+    metrics::{MetricType, counter::ConstCounter},
+};
+use std::{fmt, sync::Arc};
+
+/// Five policies, three live generations, with room for what went a moment ago.
+const SAMPLES_MAX: usize = 32;
+/// Digits of a digest that tell components apart; the whole one is in `tidegate policy list`.
+const DIGEST_DIGITS: usize = 12;
+
+/// What one component of one policy has done since the start.
+#[derive(Clone, Debug, Default)]
+pub struct PolicySample {
+    /// One of the five names.
+    pub policy: &'static str,
+    /// SHA-256 of the component, hexadecimal.
+    pub digest: String,
+    pub calls: u64,
+    pub failures: u64,
+    pub queue_us: u64,
+    pub instantiate_us: u64,
+    pub guest_us: u64,
+    pub host_us: u64,
+}
+
+type Ask = dyn Fn() -> Vec<PolicySample> + Send + Sync;
+
+/// Where the samples come from; empty until `set`.
+#[derive(Clone, Default)]
+pub struct PolicySource {
+    ask: Arc<RwLock<Option<Box<Ask>>>>,
+}
+
+// === impl PolicySource ===
+
+impl PolicySource {
+    /// Says whom to ask at each scrape; it must answer at once.
+    pub fn set(&self, ask: impl Fn() -> Vec<PolicySample> + Send + Sync + 'static) {
+        *self.ask.write() = Some(Box::new(ask));
+    }
+
+    fn samples(&self) -> Vec<PolicySample> {
+        let mut samples = self.ask.read().as_ref().map(|ask| ask()).unwrap_or_default();
+        samples.truncate(SAMPLES_MAX);
+        for sample in &mut samples {
+            let end = sample.digest.char_indices().nth(DIGEST_DIGITS).map_or(sample.digest.len(), |(at, _)| at);
+            sample.digest.truncate(end);
+        }
+        samples
+    }
+}
+
+impl Collector for PolicySource {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let samples = self.samples();
+        if samples.is_empty() {
+            return Ok(());
+        }
+        for (name, number) in [
+            ("tidegate_policy_calls", (|sample| sample.calls) as fn(&PolicySample) -> u64),
+            ("tidegate_policy_failures", |sample| sample.failures),
+        ] {
+            let row = row(name);
+            let mut metric = encoder.encode_descriptor(row.name, &help(row), None, MetricType::Counter)?;
+            for sample in &samples {
+                let labels = [("policy", sample.policy), ("digest", sample.digest.as_str())];
+                ConstCounter::new(number(sample)).encode(metric.encode_family(&labels)?)?;
+            }
+        }
+        let row = row("tidegate_policy_phase_microseconds");
+        let unit = unit(row);
+        let mut metric = encoder.encode_descriptor(bare_name(row), &help(row), unit.as_ref(), MetricType::Counter)?;
+        for sample in &samples {
+            for (phase, micros) in [
+                ("queue", sample.queue_us),
+                ("instantiate", sample.instantiate_us),
+                ("guest", sample.guest_us),
+                ("host", sample.host_us),
+            ] {
+                let labels = [("policy", sample.policy), ("digest", sample.digest.as_str()), ("phase", phase)];
+                ConstCounter::new(micros).encode(metric.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The registry ends its helps with a stop; a collector has to.
+fn help(row: &MetricRow) -> String {
+    format!("{}.", row.help)
+}
+
+impl fmt::Debug for PolicySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PolicySource").field("set", &self.ask.read().is_some()).finish()
+    }
+}

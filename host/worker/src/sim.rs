@@ -1,0 +1,471 @@
+//! A simulated MXAccess: its methods, its events, and what surprises people about both. One task owns all of it, as
+//! the real thing has one apartment; commands run one after the other. Knows the link, not the pipe behind it.
+//! Invariants: events never wait in a queue of the simulator's own, so a full pipe stops its clock and nothing is lost;
+//! an answer leaves before the events that its command causes.
+
+pub mod settings;
+pub mod waves;
+
+mod bulk;
+mod commands;
+mod faults;
+mod history;
+mod items;
+mod pace;
+mod replay;
+mod writes;
+
+use crate::{
+    answers::Answers,
+    link::{BackendEnd, Link, Vitals},
+    outbox::{Outbox, PipeEnded},
+};
+use faults::Fault;
+use history::History;
+use items::{Item, ItemRef, Kind, Sample, Tables};
+use pace::Pace;
+use replay::Replay;
+use settings::Settings;
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use tidegate_proto::v1::{
+    BufferedDataChange, Command, DataChange, DataType, Event, MxStatus, OperationComplete, SourceTime, Value,
+    WriteComplete, event::Body, source_time::Form, value::Kind as ValueKind,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+
+/// What Hello and GetWorkerInfo say.
+pub const BACKEND: &str = "simulator";
+
+/// SetBufferedUpdateInterval has not been called. (Guessed.)
+const BUFFERED_INTERVAL_MS: u32 = 1_000;
+/// A buffered item that has gathered this many values tells them early.
+const BUFFERED_MAX: usize = 1_000;
+/// From Suspend or Activate to OperationComplete (mxaccess.md, surprise 7).
+const OPERATION: Duration = Duration::from_millis(200);
+/// A data change of an item whose source is known already (mxaccess.md, surprise 5).
+const LATER_CHANGE_MS: u32 = 100;
+/// Waveform events without `rate`, per second.
+const RATE: u32 = 10;
+/// Events made before commands are looked at again.
+const ROUND: u64 = 2_048;
+
+const GOOD: i32 = 192;
+const CONFIGURATION_ERROR: i32 = 4;
+const COMM_FAILURE: i32 = 24;
+const OK: MxStatus = MxStatus { success: -1, category: 0, detected_by: 0, detail: 0 };
+const PENDING: MxStatus = MxStatus { success: -1, category: 1, detected_by: 0, detail: 0 };
+const MISCONFIGURED: MxStatus = MxStatus { success: 0, category: 4, detected_by: 5, detail: 0 };
+const UNREACHABLE: MxStatus = MxStatus { success: 0, category: 3, detected_by: 1, detail: 0 };
+
+/// The simulator's whole state.
+struct Sim {
+    settings: Settings,
+    epoch: u64,
+    vitals: Arc<Vitals>,
+    outbox: Outbox,
+    answers: Answers,
+    tables: Tables,
+    replay: Replay,
+    /// What is to happen at a time; the number keeps those of the same time in order.
+    timers: BTreeMap<(Instant, u64), Due>,
+    timers_made: u64,
+    pace: Pace,
+    /// Items whose waveform runs, and whose turn it is.
+    waves: Vec<usize>,
+    turn: usize,
+    reading: Option<bulk::Reading>,
+    fault: Option<Fault>,
+    bad_until: Option<Instant>,
+    /// When the servers' buffered items are told of next.
+    buffered_at: BTreeMap<i32, Instant>,
+    /// Filled anew for each data change, so that making one allocates nothing.
+    scratch: Event,
+}
+
+/// What a timer is for.
+enum Due {
+    /// The first data change after an Advise; `advises` tells which.
+    First {
+        item: ItemRef,
+        advises: u32,
+    },
+    Written {
+        item: ItemRef,
+        status: MxStatus,
+        value: Value,
+        time: Option<SourceTime>,
+    },
+    Operation {
+        item: ItemRef,
+    },
+    ReplayStart,
+}
+
+/// Why the simulator's task ends by itself.
+enum Halt {
+    PipeEnded,
+    Crashed,
+}
+
+impl From<PipeEnded> for Halt {
+    fn from(_: PipeEnded) -> Self {
+        Self::PipeEnded
+    }
+}
+
+/// Runs until told to stop, or the pipe ends.
+pub async fn run(link: Link) -> BackendEnd {
+    let Link { accept, epoch, commands, mut outbox, vitals, stop } = link;
+    let settings = match Settings::parse(&accept.settings) {
+        Ok(settings) => settings,
+        Err(error) => return BackendEnd::Failed(error.to_string()),
+    };
+    let history = match settings.csv.clone() {
+        None => History::default(),
+        Some(path) => {
+            let timed = settings.speed > 0.0;
+            match tokio::task::spawn_blocking(move || History::read(&path, timed)).await {
+                Ok(Ok(history)) => history,
+                Ok(Err(error)) => return BackendEnd::Failed(error.to_string()),
+                Err(_panic) => return BackendEnd::Failed("csv: reading the file panicked".to_owned()),
+            }
+        }
+    };
+    if let Some(have) = accept.have_sequence {
+        if let Err(error) = outbox.resend(have).await {
+            return BackendEnd::Failed(error.to_string());
+        }
+    }
+    let mut sim = Sim::new(settings, history, epoch, vitals, outbox);
+    match sim.run(commands, stop).await {
+        Ok(()) | Err(Halt::PipeEnded) => BackendEnd::Stopped,
+        Err(Halt::Crashed) => BackendEnd::Crashed,
+    }
+}
+
+// === impl Sim ===
+
+impl Sim {
+    fn new(settings: Settings, history: History, epoch: u64, vitals: Arc<Vitals>, outbox: Outbox) -> Self {
+        let change = DataChange { statuses: vec![OK], ..DataChange::default() };
+        Self {
+            pace: Pace::new(settings.rate.unwrap_or(RATE)),
+            replay: Replay::new(history, &settings),
+            settings,
+            epoch,
+            vitals,
+            outbox,
+            answers: Answers::default(),
+            tables: Tables::default(),
+            timers: BTreeMap::new(),
+            timers_made: 0,
+            waves: Vec::new(),
+            turn: 0,
+            reading: None,
+            fault: None,
+            bad_until: None,
+            buffered_at: BTreeMap::new(),
+            scratch: Event { body: Some(Body::DataChange(change)), ..Event::default() },
+        }
+    }
+
+    async fn run(
+        &mut self,
+        mut commands: mpsc::Receiver<(u64, Command)>,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), Halt> {
+        loop {
+            self.advance(Instant::now()).await?;
+            self.outbox.flush().await?;
+            let wake = self.wake();
+            tokio::select! {
+                biased;
+                () = stopped(&mut stop) => return Ok(self.outbox.flush().await?),
+                // A read pumps events but takes no other command, as in an apartment.
+                command = commands.recv(), if self.reading.is_none() => match command {
+                    Some((id, command)) => self.serve(id, command, &mut stop).await?,
+                    None => return Ok(()),
+                },
+                () = until(wake) => {}
+            }
+        }
+    }
+
+    /// One command, its answer, and the fault it may have asked for.
+    async fn serve(&mut self, id: u64, command: Command, stop: &mut watch::Receiver<bool>) -> Result<(), Halt> {
+        if let Some(result) = self.answers.recall(id) {
+            return Ok(self.outbox.reply(id, result).await?);
+        }
+        self.vitals.busy();
+        let Some(result) = self.execute(id, command) else { return Ok(()) };
+        let fault = self.fault.take();
+        match fault {
+            Some(Fault::Crash) => return Err(Halt::Crashed),
+            Some(Fault::Hang) => std::future::pending().await,
+            _ => {}
+        }
+        self.answer(id, result).await?;
+        if let Some(Fault::Stall(length)) = fault {
+            tokio::select! {
+                () = tokio::time::sleep(length) => {}
+                () = stopped(stop) => {}
+            }
+        } else if let Some(fault) = fault {
+            self.misbehave(fault).await?;
+        }
+        Ok(())
+    }
+
+    async fn answer(&mut self, id: u64, result: tidegate_proto::v1::CommandResult) -> Result<(), PipeEnded> {
+        self.answers.remember(id, &result);
+        self.outbox.reply(id, result).await?;
+        self.vitals.idle();
+        Ok(())
+    }
+
+    /// Does everything that is due.
+    async fn advance(&mut self, now: Instant) -> Result<(), PipeEnded> {
+        while let Some(entry) = self.timers.first_entry().filter(|entry| entry.key().0 <= now) {
+            match entry.remove() {
+                Due::First { item, advises } => {
+                    if self.tables.get(item).is_some_and(|item| item.advises == advises) {
+                        self.current(item).await?;
+                    }
+                }
+                Due::Written { item, status, value, time } => self.written(item, status, value, time).await?,
+                Due::Operation { item } => self.operation_complete(item).await?,
+                Due::ReplayStart => self.replay.start(now),
+            }
+        }
+        if self.bad_until.is_some_and(|end| end <= now) {
+            self.bad_until = None;
+            self.requalify().await?;
+        }
+        if std::mem::take(&mut self.tables.changed) {
+            self.list();
+        }
+        self.run_waves(now).await?;
+        self.run_replay(now).await?;
+        while let Some(entry) = self.buffered_at.first_entry_due(now) {
+            self.tell_buffered(entry).await?;
+        }
+        self.finish_reading(now).await
+    }
+
+    /// When there is something to do next; `None` when only a command can bring something.
+    fn wake(&self) -> Option<Instant> {
+        let timer = self.timers.first_key_value().map(|((at, _), _)| *at);
+        let wave = if self.waves.is_empty() { None } else { self.pace.next_at() };
+        let buffered = self.buffered_at.values().min().copied();
+        let reading = self.reading.as_ref().map(bulk::Reading::deadline);
+        [timer, wave, self.replay.next_at(), buffered, self.bad_until, reading].into_iter().flatten().min()
+    }
+
+    fn after(&mut self, delay: Duration, due: Due) {
+        self.timers_made += 1;
+        self.timers.insert((Instant::now() + delay, self.timers_made), due);
+    }
+
+    /// Makes the lists of slots anew.
+    fn list(&mut self) {
+        self.waves.clear();
+        self.replay.clear_items();
+        for (at, item) in self.tables.all().filter(|(_, item)| item.live()) {
+            match item.kind {
+                Kind::Wave(_) if item.known && !item.hidden => self.waves.push(at.slot),
+                Kind::Replay(tag) => self.replay.add_item(tag, at.slot),
+                _ => {}
+            }
+        }
+    }
+
+    /// As many waveform samples as are due, one item after the other.
+    async fn run_waves(&mut self, now: Instant) -> Result<(), PipeEnded> {
+        if self.waves.is_empty() {
+            self.pace.rest();
+            return Ok(());
+        }
+        let due = self.pace.due(now).min(ROUND);
+        let (quality, status) = self.health();
+        let date = date_now();
+        for _ in 0..due {
+            self.turn = if self.turn + 1 < self.waves.len() { self.turn + 1 } else { 0 };
+            let slot = self.waves[self.turn];
+            let Some(Item { kind: Kind::Wave(wave), .. }) = &mut self.tables.items[slot] else { continue };
+            let sample = Sample { value: wave.next(), quality, time: date.clone(), status };
+            self.emit(slot, sample).await?;
+        }
+        self.pace.made(due);
+        Ok(())
+    }
+
+    /// Tells an item's present value, which also makes its type known.
+    async fn current(&mut self, at: ItemRef) -> Result<(), PipeEnded> {
+        let (quality, status) = self.health();
+        let (state, rate) = (self.replay.state(), self.pace.rate());
+        let Some(item) = self.tables.get(at).filter(|item| item.live()) else { return Ok(()) };
+        let sample = |value| Sample { value, quality, time: date_now(), status };
+        let text = |text: &str| Value { kind: Some(ValueKind::Text(text.to_owned())), data_type: 0 };
+        let sample = match &mut item.kind {
+            Kind::Wave(wave) => sample(wave.next()),
+            Kind::Setpoint { value, .. } => sample(value.clone()),
+            Kind::Invalid => Sample { quality: CONFIGURATION_ERROR, status: MISCONFIGURED, ..sample(Value::default()) },
+            Kind::Control(items::Control::Fault) => sample(text("")),
+            Kind::Control(items::Control::Rate) => {
+                sample(Value { kind: Some(ValueKind::Integer(rate as i32)), data_type: 0 })
+            }
+            Kind::Control(items::Control::Replay) => sample(text(state)),
+            Kind::Replay(tag) => match self.replay.last(*tag) {
+                Some(row) => replay::sample(row, self.bad_until.is_some()),
+                // The replay has not come to this tag: its first row will be the first data change.
+                None => return Ok(()),
+            },
+        };
+        self.emit(at.slot, sample).await
+    }
+
+    /// One value of one item on its way out.
+    async fn emit(&mut self, slot: usize, sample: Sample) -> Result<(), PipeEnded> {
+        let Some(item) = &mut self.tables.items[slot] else { return Ok(()) };
+        if !item.known && !matches!(item.kind, Kind::Invalid) {
+            item.known = true;
+            self.tables.changed = true;
+        }
+        if item.hidden {
+            item.last = Some(sample);
+            return Ok(());
+        }
+        if item.buffered {
+            item.buffer.push(sample.clone());
+            item.last = Some(sample);
+            let (server, full) = (item.server, item.buffer.len() >= BUFFERED_MAX);
+            if full {
+                return self.tell_gathered(slot).await;
+            }
+            let interval = self.tables.servers.get(&server).map_or(BUFFERED_INTERVAL_MS, |s| s.buffered_interval_ms);
+            let interval = Duration::from_millis(interval.into());
+            self.buffered_at.entry(server).or_insert_with(|| Instant::now() + interval);
+            return Ok(());
+        }
+        self.scratch.item_key = item.key;
+        self.scratch.server_handle = item.server;
+        self.scratch.item_handle = item.handle;
+        if let Some(Body::DataChange(change)) = &mut self.scratch.body {
+            change.value = Some(sample.value.clone());
+            change.quality = sample.quality;
+            change.time = Some(sample.time.clone());
+            change.statuses.clear();
+            change.statuses.push(sample.status);
+        }
+        item.last = Some(sample);
+        self.outbox.push(&mut self.scratch).await
+    }
+
+    /// BufferedDataChange for each item of a server that has gathered something.
+    async fn tell_buffered(&mut self, server: i32) -> Result<(), PipeEnded> {
+        let slots: Vec<usize> = match self.tables.servers.get(&server) {
+            Some(server) => server.items.values().copied().collect(),
+            None => return Ok(()),
+        };
+        for slot in slots {
+            self.tell_gathered(slot).await?;
+        }
+        Ok(())
+    }
+
+    async fn tell_gathered(&mut self, slot: usize) -> Result<(), PipeEnded> {
+        let Some(item) = &mut self.tables.items[slot] else { return Ok(()) };
+        if item.buffer.is_empty() {
+            return Ok(());
+        }
+        let mut change = BufferedDataChange { data_type: data_type(&item.buffer[0].value), ..Default::default() };
+        for Sample { value, quality, time, status } in item.buffer.drain(..) {
+            change.values.push(value);
+            change.qualities.push(quality);
+            change.times.push(time);
+            change.statuses.push(status);
+        }
+        let body = Body::BufferedDataChange(change);
+        let mut event = Event { sequence: 0, ..event_of(item, body) };
+        self.outbox.push(&mut event).await
+    }
+
+    async fn operation_complete(&mut self, at: ItemRef) -> Result<(), PipeEnded> {
+        let Some(item) = self.tables.get(at) else { return Ok(()) };
+        let body = Body::OperationComplete(OperationComplete { statuses: vec![OK] });
+        let mut event = event_of(item, body);
+        self.outbox.push(&mut event).await?;
+        // After Activate, where the item stands now; nothing while it is suspended.
+        self.current(at).await
+    }
+
+    async fn write_complete(&mut self, at: ItemRef, status: MxStatus) -> Result<(), PipeEnded> {
+        let Some(item) = self.tables.get(at).filter(|item| item.advised) else { return Ok(()) };
+        let body = Body::WriteComplete(WriteComplete { statuses: vec![status] });
+        let mut event = event_of(item, body);
+        self.outbox.push(&mut event).await
+    }
+
+    /// Quality and status of what a source says now.
+    fn health(&self) -> (i32, MxStatus) {
+        if self.bad_until.is_some() { (COMM_FAILURE, UNREACHABLE) } else { (GOOD, OK) }
+    }
+}
+
+fn event_of(item: &Item, body: Body) -> Event {
+    Event { sequence: 0, item_key: item.key, server_handle: item.server, item_handle: item.handle, body: Some(body) }
+}
+
+/// Servers whose buffered items are due, taken out one by one.
+trait FirstDue {
+    fn first_entry_due(&mut self, now: Instant) -> Option<i32>;
+}
+
+impl FirstDue for BTreeMap<i32, Instant> {
+    fn first_entry_due(&mut self, now: Instant) -> Option<i32> {
+        let server = self.iter().find(|(_, at)| **at <= now).map(|(server, _)| *server)?;
+        self.remove(&server);
+        Some(server)
+    }
+}
+
+/// MxDataType of a value, as the contract numbers them.
+fn data_type(value: &Value) -> i32 {
+    let kind = match &value.kind {
+        None => DataType::NoData,
+        Some(ValueKind::Boolean(_) | ValueKind::Booleans(_)) => DataType::Boolean,
+        Some(ValueKind::Integer(_) | ValueKind::Integers(_)) => DataType::Integer,
+        Some(ValueKind::Single(_) | ValueKind::Singles(_)) => DataType::Float,
+        Some(ValueKind::Double(_) | ValueKind::Doubles(_)) => DataType::Double,
+        Some(ValueKind::Text(_) | ValueKind::Texts(_)) => DataType::String,
+        Some(ValueKind::Date(_) | ValueKind::Dates(_)) => DataType::Time,
+        Some(ValueKind::ElapsedMs(_)) => DataType::ElapsedTime,
+        Some(ValueKind::Opaque(_)) => DataType::Unknown,
+    };
+    kind as i32
+}
+
+/// Now as an OLE automation date.
+fn date_now() -> SourceTime {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    SourceTime { form: Some(Form::Date(since_1970.as_secs_f64() / 86_400.0 + 25_569.0)) }
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // Without a sender the link is gone, which is a reason to stop as well.
+    let _seen = stop.wait_for(|stop| *stop).await;
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,118 @@
+//! How many events are due: exact on average however late it is asked. Knows no events. Invariant: what was not made in
+//! time is due later, never lost.
+
+use tokio::time::Instant;
+
+/// A rate and how far it has been kept up with.
+#[derive(Debug)]
+pub(super) struct Pace {
+    rate: u32,
+    /// When counting began; `None` at rest.
+    since: Option<Instant>,
+    made: u64,
+}
+
+// === impl Pace ===
+
+impl Pace {
+    /// `rate` per second; 0: never anything.
+    pub(super) fn new(rate: u32) -> Self {
+        Self { rate, since: None, made: 0 }
+    }
+
+    pub(super) fn rate(&self) -> u32 {
+        self.rate
+    }
+
+    /// Counting begins anew.
+    pub(super) fn set_rate(&mut self, rate: u32) {
+        *self = Self::new(rate);
+    }
+
+    /// There is nothing to spread events over: time passes without making any due.
+    pub(super) fn rest(&mut self) {
+        self.since = None;
+    }
+
+    /// Events due by now. Counting begins with the first call.
+    pub(super) fn due(&mut self, now: Instant) -> u64 {
+        let Some(since) = self.since else {
+            self.since = Some(now);
+            self.made = 0;
+            return 0;
+        };
+        let passed = now.saturating_duration_since(since).as_nanos();
+        let all = passed * u128::from(self.rate) / 1_000_000_000;
+        u64::try_from(all).unwrap_or(u64::MAX).saturating_sub(self.made)
+    }
+
+    pub(super) fn made(&mut self, count: u64) {
+        self.made += count;
+    }
+
+    /// When the next one is due; in the past when some are due already.
+    pub(super) fn next_at(&self) -> Option<Instant> {
+        if self.rate == 0 {
+            return None;
+        }
+        let nanos = (u128::from(self.made) + 1) * 1_000_000_000;
+        let nanos = nanos.div_ceil(u128::from(self.rate));
+        self.since?.checked_add(std::time::Duration::from_nanos(u64::try_from(nanos).ok()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn every_rate_is_exact_and_catches_up() {
+        let start = Instant::now();
+        for rate in [1, 3, 7, 999, 1_000, 333_333, 500_000] {
+            let mut pace = Pace::new(rate);
+            assert_eq!(pace.due(start), 0);
+            let mut made = 0;
+            let mut now = start;
+            for step in [1u64, 17, 1_000, 999_999, 3_000_000, 2_000_000_000, 7_998_999_000] {
+                assert!(pace.next_at().unwrap() > now || pace.due(now) > 0);
+                now += Duration::from_nanos(step);
+                let due = pace.due(now);
+                pace.made(due);
+                made += due;
+            }
+            let end = start + Duration::from_secs(10);
+            made += pace.due(end);
+            assert_eq!(made, u64::from(rate) * 10, "{rate}");
+        }
+    }
+
+    #[test]
+    fn what_is_due_is_due_exactly_when_it_was_announced() {
+        let start = Instant::now();
+        for rate in [1, 3, 7, 333_333, 500_000] {
+            let mut pace = Pace::new(rate);
+            pace.due(start);
+            for _ in 0..100 {
+                let at = pace.next_at().unwrap();
+                assert_eq!(pace.due(at - Duration::from_nanos(1)), 0);
+                assert_eq!(pace.due(at), 1);
+                pace.made(1);
+            }
+        }
+        let mut none = Pace::new(0);
+        none.due(start);
+        assert_eq!((none.due(start + Duration::from_secs(1_000)), none.next_at()), (0, None));
+    }
+
+    #[test]
+    fn rest_makes_nothing_due() {
+        let start = Instant::now();
+        let mut pace = Pace::new(100);
+        pace.due(start);
+        pace.rest();
+        assert_eq!(pace.next_at(), None);
+        assert_eq!(pace.due(start + Duration::from_secs(60)), 0);
+        assert_eq!(pace.due(start + Duration::from_secs(61)), 100);
+    }
+}

@@ -1,0 +1,247 @@
+//! What an operator can set of a simulator, as text that came with Accept: TOML, or `key=value,key=value` on one line.
+//! Invariants: all mistakes are told at once, each with its key; no value of `users` reaches an error or a log.
+
+use serde::de::DeserializeOwned;
+use std::{fmt, path::PathBuf};
+use toml::{Table, Value};
+
+/// Events per second that the simulator was built for; more is refused (issue of the first slice).
+pub const RATE_MAX: u32 = 500_000;
+
+const KEYS: &str = "rate, seed, wave, first_change_ms, write_ms, faults, users, csv, speed, hold";
+
+/// Settings of one simulator.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Waveform events per second of the whole session, spread over the advised items in turn; 0: none but each
+    /// item's first. Unset: 10 for waveforms, and a replay is not held back.
+    pub rate: Option<u32>,
+    /// What random walks and steps begin with: the same seed and tag give the same values.
+    pub seed: u64,
+    /// The waveform of tags whose last part does not name one; unset: by the tag.
+    pub wave: Option<super::waves::Shape>,
+    /// From Advise to an item's first data change. A real server takes 3,000 to 8,000.
+    pub first_change_ms: u32,
+    /// From Write to its OnWriteComplete.
+    pub write_ms: u32,
+    /// Whether writing to `$Sim.Fault` and `$Sim.Rate` has an effect. Never in production.
+    pub faults: bool,
+    /// Who may be authenticated. In TOML tables, else `name:password:guid;name:password`.
+    pub users: Vec<User>,
+    /// A history to replay: `timestamp,tag,value[,quality]`.
+    pub csv: Option<PathBuf>,
+    /// 0: as fast as `rate` allows; else that many times as fast as the timestamps say.
+    pub speed: f64,
+    /// The replay begins when `start` is written to `$Sim.Replay`, not with the first advised tag of the file.
+    pub hold: bool,
+}
+
+/// A user that the simulator knows. Ids count from 1 in the order of the settings.
+#[derive(Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    pub name: String,
+    pub password: String,
+    #[serde(default)]
+    pub guid: String,
+}
+
+/// All that is wrong with a settings text, one line for each key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the simulator's settings are wrong: {}", .0.join("; "))]
+pub struct SettingsError(pub Vec<String>);
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            rate: None,
+            seed: 1,
+            wave: None,
+            first_change_ms: 0,
+            write_ms: 20,
+            faults: false,
+            users: Vec::new(),
+            csv: None,
+            speed: 0.0,
+            hold: false,
+        }
+    }
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("User").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+// === impl Settings ===
+
+impl Settings {
+    pub fn parse(text: &str) -> Result<Self, SettingsError> {
+        let table = table(text)?;
+        let mut reader = Reader { table, errors: Vec::new() };
+        let defaults = Self::default();
+        let settings = Self {
+            rate: reader.take("rate", |&rate: &u32| rate <= RATE_MAX, "a whole number from 0 to 500000"),
+            seed: reader.take("seed", |_| true, "a whole number that is not negative").unwrap_or(defaults.seed),
+            wave: reader.take("wave", |_| true, super::waves::SHAPES),
+            first_change_ms: reader.milliseconds("first_change_ms", defaults.first_change_ms),
+            write_ms: reader.milliseconds("write_ms", defaults.write_ms),
+            faults: reader.take("faults", |_| true, "true or false").unwrap_or(defaults.faults),
+            users: reader.users(),
+            csv: reader.take("csv", |path: &PathBuf| !path.as_os_str().is_empty(), "the path of a file"),
+            speed: reader.speed(),
+            hold: reader.take("hold", |_| true, "true or false").unwrap_or(defaults.hold),
+        };
+        let Reader { table, mut errors } = reader;
+        errors.extend(table.keys().map(|key| format!("{key}: there is no such key; there are {KEYS}")));
+        if errors.is_empty() { Ok(settings) } else { Err(SettingsError(errors)) }
+    }
+}
+
+/// Takes keys out of the table and gathers what is wrong with them.
+struct Reader {
+    table: Table,
+    errors: Vec<String>,
+}
+
+impl Reader {
+    fn take<T: DeserializeOwned>(&mut self, key: &str, fits: impl FnOnce(&T) -> bool, wanted: &str) -> Option<T> {
+        let value = self.table.remove(key)?;
+        match value.try_into::<T>() {
+            Ok(value) if fits(&value) => Some(value),
+            _ => {
+                self.errors.push(format!("{key}: must be {wanted}"));
+                None
+            }
+        }
+    }
+
+    fn milliseconds(&mut self, key: &str, default: u32) -> u32 {
+        self.take(key, |&ms: &u32| ms <= 600_000, "milliseconds, at most 600000").unwrap_or(default)
+    }
+
+    fn speed(&mut self) -> f64 {
+        if let Some(Value::Integer(whole)) = self.table.get("speed") {
+            let whole = *whole as f64;
+            self.table.insert("speed".to_owned(), Value::Float(whole));
+        }
+        let fits = |&speed: &f64| (0.0..=1e9).contains(&speed);
+        self.take("speed", fits, "a number from 0 to 1000000000").unwrap_or_default()
+    }
+
+    fn users(&mut self) -> Vec<User> {
+        let users = match self.table.remove("users") {
+            None => Some(Vec::new()),
+            Some(Value::String(text)) => text.split(';').filter(|user| !user.is_empty()).map(user).collect(),
+            Some(value) => value.try_into::<Vec<User>>().ok(),
+        };
+        match users {
+            Some(users) if users.iter().all(|user| !user.name.is_empty()) => users,
+            _ => {
+                self.errors
+                    .push("users: must be tables of name, password, guid or `name:password:guid;...`".to_owned());
+                Vec::new()
+            }
+        }
+    }
+}
+
+fn user(text: &str) -> Option<User> {
+    let mut parts = text.splitn(3, ':');
+    let (name, password) = (parts.next()?.to_owned(), parts.next()?.to_owned());
+    Some(User { name, password, guid: parts.next().unwrap_or_default().to_owned() })
+}
+
+/// Both forms as one. A single line that is no TOML is read as `key=value,...`.
+fn table(text: &str) -> Result<Table, SettingsError> {
+    let text = text.trim();
+    let error = match text.parse::<Table>() {
+        Ok(table) => return Ok(table),
+        Err(error) => error,
+    };
+    if text.contains('\n') {
+        let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+        // The message alone: the whole error quotes the line, which may hold a password.
+        return Err(SettingsError(vec![format!("line {line}: {}", error.message().replace('\n', ", "))]));
+    }
+    let mut table = Table::new();
+    let mut errors = Vec::new();
+    for pair in text.split(',').filter(|pair| !pair.trim().is_empty()) {
+        let Some((key, value)) = pair.split_once('=') else {
+            // Only its place: without a key it may be part of a password that has a comma.
+            errors.push(format!("part {}: must be key=value", 1 + table.len() + errors.len()));
+            continue;
+        };
+        let (key, value) = (key.trim(), value.trim());
+        if table.insert(key.to_owned(), scalar(key, value)).is_some() {
+            errors.push(format!("{key}: is there twice"));
+        }
+    }
+    if errors.is_empty() { Ok(table) } else { Err(SettingsError(errors)) }
+}
+
+fn scalar(key: &str, text: &str) -> Value {
+    // Paths, shapes and users are text even when they look like numbers.
+    if matches!(key, "csv" | "users" | "wave") {
+        return Value::String(text.trim_matches('"').to_owned());
+    }
+    if let Ok(whole) = text.parse() {
+        return Value::Integer(whole);
+    }
+    if let Ok(flag) = text.parse() {
+        return Value::Boolean(flag);
+    }
+    text.parse().map_or_else(|_| Value::String(text.to_owned()), Value::Float)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_mean_the_same() {
+        let short = "rate=1000,seed=7,first_change_ms=3000,faults=true,users=ann:secret:{g};bo:pw,csv=/a/b.csv,speed=2,wave=sine";
+        let long = r#"
+            rate = 1000
+            seed = 7
+            first_change_ms = 3000
+            faults = true
+            csv = "/a/b.csv"
+            speed = 2.0
+            wave = "sine"
+            [[users]]
+            name = "ann"
+            password = "secret"
+            guid = "{g}"
+            [[users]]
+            name = "bo"
+            password = "pw"
+        "#;
+        let settings = Settings::parse(short).unwrap();
+        assert_eq!(settings, Settings::parse(long).unwrap());
+        assert_eq!((settings.rate, settings.seed, settings.speed), (Some(1_000), 7, 2.0));
+        assert_eq!(settings.users[0].guid, "{g}");
+        assert!(!format!("{settings:?}").contains("secret"));
+        assert_eq!(Settings::parse("").unwrap(), Settings::default());
+        assert_eq!(Settings::parse("rate=5").unwrap(), Settings::parse("rate = 5").unwrap());
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once_each_with_its_key() {
+        for text in [
+            "rate=500001,seed=x,speed=-1,users=secret,tempo=3",
+            "rate = 500001\nseed = \"x\"\nspeed = nan\nusers = [{ name = \"\", password = \"secret\" }]\ntempo = 3",
+        ] {
+            let SettingsError(errors) = Settings::parse(text).unwrap_err();
+            for key in ["rate: ", "seed: ", "speed: ", "users: ", "tempo: "] {
+                assert!(errors.iter().any(|error| error.starts_with(key)), "{key} in {errors:?}");
+            }
+            assert_eq!(errors.len(), 5);
+            assert!(!errors.join("").contains("secret"));
+        }
+        assert!(Settings::parse("a\nb").unwrap_err().to_string().contains("line 1"));
+        assert!(Settings::parse("rate=1,rate=2").unwrap_err().to_string().contains("rate: is there twice"));
+        assert!(!Settings::parse("users=ann:se,cret").unwrap_err().to_string().contains("cret"));
+    }
+}

@@ -1,0 +1,185 @@
+//! Waveforms: what a simulated attribute does from sample to sample. Knows no items and no clock. Invariant: values
+//! depend on seed, tag and sample number only, so that the same settings give the same history.
+
+use tidegate_proto::v1::{BooleanArray, DoubleArray, IntegerArray, TextArray, Value, value::Kind};
+
+/// Elements of whole arrays (`Tag[]`); elements are 1-based.
+pub const ARRAY: usize = 10;
+
+/// For errors.
+pub(super) const SHAPES: &str = "sine, ramp, walk, step, counter, toggle or text";
+
+/// Samples of one period of sine and ramp.
+const PERIOD: u64 = 200;
+const TEXTS: [&str; 4] = ["Idle", "Starting", "Running", "Stopped"];
+
+/// The kinds of waveforms. A tag chooses one by the beginning of its last part (`Area1.Sine3`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shape {
+    /// Double, 0 to 100.
+    Sine,
+    /// Double, 0 to 100, then from 0 again.
+    Ramp,
+    /// Double, a random step of at most 0.5 at a time, kept within 0 to 100.
+    Walk,
+    /// Double, a random level that holds for a random number of samples.
+    Step,
+    /// Int32, one more each time.
+    Counter,
+    /// Boolean, the other each time.
+    Toggle,
+    /// String, four states in turn.
+    Text,
+}
+
+/// One attribute's waveform and where it stands.
+#[derive(Clone, Debug)]
+pub struct Wave {
+    shape: Shape,
+    array: bool,
+    samples: u64,
+    random: u64,
+    level: f64,
+    hold: u64,
+}
+
+// === impl Wave ===
+
+impl Wave {
+    /// `default` is for tags that name no shape; without one, the tag decides somehow, but always the same.
+    pub fn new(tag: &str, array: bool, seed: u64, default: Option<Shape>) -> Self {
+        let hash = hash(tag);
+        let by_tag = [Shape::Sine, Shape::Ramp, Shape::Walk, Shape::Step];
+        let shape = named(tag).or(default).unwrap_or(by_tag[(hash % 4) as usize]);
+        // Never zero: a xorshift would stay there.
+        let random = (hash ^ seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)) | 1;
+        Self { shape, array, samples: 0, random, level: 50.0, hold: 0 }
+    }
+
+    /// The next sample.
+    pub fn next(&mut self) -> Value {
+        let kind = if self.array { self.array() } else { self.scalar() };
+        Value { kind: Some(kind), data_type: 0 }
+    }
+
+    fn scalar(&mut self) -> Kind {
+        let n = self.samples;
+        self.samples += 1;
+        match self.shape {
+            Shape::Sine => {
+                let angle = (n % PERIOD) as f64 / PERIOD as f64 * std::f64::consts::TAU;
+                Kind::Double(50.0 + 50.0 * angle.sin())
+            }
+            Shape::Ramp => Kind::Double((n % PERIOD) as f64 / PERIOD as f64 * 100.0),
+            Shape::Walk => {
+                let step = self.random() - 0.5;
+                self.level = (self.level + step).clamp(0.0, 100.0);
+                Kind::Double(self.level)
+            }
+            Shape::Step => {
+                if self.hold == 0 {
+                    self.level = (self.random() * 10.0).floor() * 10.0;
+                    self.hold = 1 + (self.random() * 20.0) as u64;
+                }
+                self.hold -= 1;
+                Kind::Double(self.level)
+            }
+            Shape::Counter => Kind::Integer(n as i32),
+            Shape::Toggle => Kind::Boolean(n % 2 == 1),
+            Shape::Text => Kind::Text(TEXTS[(n % 4) as usize].to_owned()),
+        }
+    }
+
+    fn array(&mut self) -> Kind {
+        let mut booleans = Vec::new();
+        let mut integers = Vec::new();
+        let mut doubles = Vec::new();
+        let mut texts = Vec::new();
+        for _ in 0..ARRAY {
+            match self.scalar() {
+                Kind::Boolean(value) => booleans.push(value),
+                Kind::Integer(value) => integers.push(value),
+                Kind::Text(value) => texts.push(value),
+                Kind::Double(value) => doubles.push(value),
+                // `scalar` makes no other kind.
+                _ => {}
+            }
+        }
+        match self.shape {
+            Shape::Counter => Kind::Integers(IntegerArray { values: integers }),
+            Shape::Toggle => Kind::Booleans(BooleanArray { values: booleans }),
+            Shape::Text => Kind::Texts(TextArray { values: texts }),
+            _ => Kind::Doubles(DoubleArray { values: doubles }),
+        }
+    }
+
+    /// xorshift64*, scaled to 0..1.
+    fn random(&mut self) -> f64 {
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        (self.random.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+fn named(tag: &str) -> Option<Shape> {
+    let last = tag.rsplit('.').next()?.to_ascii_lowercase();
+    [
+        ("sine", Shape::Sine),
+        ("ramp", Shape::Ramp),
+        ("walk", Shape::Walk),
+        ("randomwalk", Shape::Walk),
+        ("step", Shape::Step),
+        ("count", Shape::Counter),
+        ("toggle", Shape::Toggle),
+        ("bool", Shape::Toggle),
+        ("text", Shape::Text),
+    ]
+    .into_iter()
+    .find_map(|(name, shape)| last.starts_with(name).then_some(shape))
+}
+
+/// FNV-1a.
+fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn doubles(wave: &mut Wave, count: usize) -> Vec<f64> {
+        (0..count)
+            .map(|_| match wave.next().kind {
+                Some(Kind::Double(value)) => value,
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_same_seed_and_tag_give_the_same_history() {
+        for tag in ["A.Walk", "A.Step", "A.Sine", "A.Ramp", "A.Whatever"] {
+            let histories: Vec<_> = [1, 1, 2].map(|seed| doubles(&mut Wave::new(tag, false, seed, None), 1_000)).into();
+            assert_eq!(histories[0], histories[1], "{tag}");
+            assert!(histories[0].iter().all(|value| (0.0..=100.0).contains(value)));
+            if tag.contains("Walk") || tag.contains("Step") {
+                assert_ne!(histories[0], histories[2], "{tag}");
+            }
+        }
+    }
+
+    #[test]
+    fn shapes_have_their_types() {
+        let first = |tag: &str, array| Wave::new(tag, array, 1, Some(Shape::Sine)).next().kind.unwrap();
+        assert_eq!(first("A.Counter", false), Kind::Integer(0));
+        assert_eq!(first("A.BoolValve", false), Kind::Boolean(false));
+        assert_eq!(first("A.TextState", false), Kind::Text("Idle".to_owned()));
+        assert_eq!(first("A.Flow", false), Kind::Double(50.0));
+        assert_eq!(first("A.Counter", true), Kind::Integers(IntegerArray { values: (0..10).collect() }));
+        assert!(matches!(first("A.Toggle", true), Kind::Booleans(array) if array.values.len() == ARRAY));
+        assert!(matches!(first("A.Text", true), Kind::Texts(array) if array.values.len() == ARRAY));
+        assert!(matches!(first("A.Ramp", true), Kind::Doubles(array) if array.values.len() == ARRAY));
+    }
+}

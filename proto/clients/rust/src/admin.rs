@@ -1,0 +1,91 @@
+//! The operators' API with types: sessions, keys, policies. It knows nothing of streams. The one
+//! secret that passes here is the one of a new key.
+
+use crate::{ClientError, gateway::authorized};
+use tidegate_proto::v1::{
+    CreateKeyRequest, CreateKeyResponse, EndSessionRequest, KeySummary, ListKeysRequest, ListPoliciesRequest,
+    ListPoliciesResponse, ListSessionsRequest, PinPoliciesRequest, ReloadPoliciesRequest, RevokeKeyRequest,
+    RollbackPoliciesRequest, SessionSummary, SwapRecord, admin_client::AdminClient,
+};
+use tonic::{
+    Request,
+    metadata::{Ascii, MetadataValue},
+    transport::Channel,
+};
+
+/// A connection to the operators' API.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    client: AdminClient<Channel>,
+    key: Option<MetadataValue<Ascii>>,
+}
+
+// === impl Admin ===
+
+impl Admin {
+    pub(crate) fn new(client: AdminClient<Channel>, key: Option<MetadataValue<Ascii>>) -> Self {
+        Self { client, key }
+    }
+
+    pub async fn sessions(&self) -> Result<Vec<SessionSummary>, ClientError> {
+        Ok(self.client().list_sessions(self.request(ListSessionsRequest {})).await?.into_inner().sessions)
+    }
+
+    /// Asks the worker to end, and kills it if it does not in time.
+    pub async fn close_session(&self, session_id: &str, reason: &str) -> Result<(), ClientError> {
+        self.end_session(session_id, false, reason).await
+    }
+
+    /// Kills the worker at once. The reason must not be blank.
+    pub async fn kill_session(&self, session_id: &str, reason: &str) -> Result<(), ClientError> {
+        self.end_session(session_id, true, reason).await
+    }
+
+    pub async fn create_key(&self, request: CreateKeyRequest) -> Result<CreateKeyResponse, ClientError> {
+        Ok(self.client().create_key(self.request(request)).await?.into_inner())
+    }
+
+    pub async fn keys(&self) -> Result<Vec<KeySummary>, ClientError> {
+        Ok(self.client().list_keys(self.request(ListKeysRequest {})).await?.into_inner().keys)
+    }
+
+    pub async fn revoke_key(&self, key_id: &str) -> Result<(), ClientError> {
+        let request = RevokeKeyRequest { key_id: key_id.into() };
+        self.client().revoke_key(self.request(request)).await?;
+        Ok(())
+    }
+
+    pub async fn policies(&self) -> Result<ListPoliciesResponse, ClientError> {
+        Ok(self.client().list_policies(self.request(ListPoliciesRequest {})).await?.into_inner())
+    }
+
+    pub async fn reload_policies(&self) -> Result<SwapRecord, ClientError> {
+        let response = self.client().reload_policies(self.request(ReloadPoliciesRequest {})).await?.into_inner();
+        response.swap.ok_or(ClientError::Incomplete("the swap's record"))
+    }
+
+    pub async fn rollback_policies(&self, reason: &str) -> Result<SwapRecord, ClientError> {
+        let request = RollbackPoliciesRequest { reason: reason.into() };
+        let response = self.client().rollback_policies(self.request(request)).await?.into_inner();
+        response.swap.ok_or(ClientError::Incomplete("the swap's record"))
+    }
+
+    pub async fn pin_policies(&self, pinned: bool) -> Result<(), ClientError> {
+        self.client().pin_policies(self.request(PinPoliciesRequest { pinned })).await?;
+        Ok(())
+    }
+
+    async fn end_session(&self, session_id: &str, kill: bool, reason: &str) -> Result<(), ClientError> {
+        let request = EndSessionRequest { session_id: session_id.into(), kill, reason: reason.into() };
+        self.client().end_session(self.request(request)).await?;
+        Ok(())
+    }
+
+    fn client(&self) -> AdminClient<Channel> {
+        self.client.clone()
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        authorized(self.key.as_ref(), message)
+    }
+}

@@ -1,0 +1,193 @@
+//! Makes a connection: TCP without TLS (h2c) or a Unix socket, with windows wide enough for event
+//! streams. It knows addresses and keys, not calls. A key never appears in `Debug`.
+
+use crate::{Admin, ClientError, Gateway};
+use hyper_util::rt::TokioIo;
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tidegate_proto::v1::{admin_client::AdminClient, gateway_client::GatewayClient};
+use tonic::{
+    metadata::{Ascii, MetadataValue},
+    transport::{Channel, Endpoint, Uri},
+};
+
+/// Measured: the default window of 64 KiB costs 20-40 % of the throughput of a stream.
+const STREAM_WINDOW: u32 = 4 << 20;
+/// Of one connection, so that one stream nobody reads does not hold back the ones beside it.
+const STREAMS_PER_WINDOW: u32 = 16;
+/// A snapshot of a big session is one message; the gateway bounds what it sends.
+const MESSAGE_MAX: usize = 256 << 20;
+/// Guessed: a gateway on the same network answers at once or not at all.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where a gateway listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// `host:port`, with or without `http://`.
+    Tcp(String),
+    /// A Unix socket.
+    Socket(PathBuf),
+}
+
+/// A connection to be.
+#[derive(Clone)]
+pub struct Connect {
+    target: Target,
+    key: Option<String>,
+    stream_window: u32,
+}
+
+// === impl Connect ===
+
+impl Connect {
+    pub fn to(address: impl Into<String>) -> Self {
+        Self::target(Target::Tcp(address.into()))
+    }
+
+    pub fn socket(path: impl AsRef<Path>) -> Self {
+        Self::target(Target::Socket(path.as_ref().to_owned()))
+    }
+
+    pub fn target(target: Target) -> Self {
+        Self { target, key: None, stream_window: STREAM_WINDOW }
+    }
+
+    /// The API key that every call carries.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// How many bytes a stream may send ahead of its reader; small ones let the gateway feel a slow
+    /// reader sooner. HTTP/2 allows 1 to 2^31 - 1.
+    #[must_use]
+    pub fn stream_window(mut self, bytes: u32) -> Self {
+        self.stream_window = bytes.clamp(1, i32::MAX as u32);
+        self
+    }
+
+    /// The client API.
+    pub async fn gateway(self) -> Result<Gateway, ClientError> {
+        let key = self.bearer()?;
+        let client = GatewayClient::new(self.channel().await?).max_decoding_message_size(MESSAGE_MAX);
+        Ok(Gateway::new(client, key))
+    }
+
+    /// The operators' API.
+    pub async fn admin(self) -> Result<Admin, ClientError> {
+        let key = self.bearer()?;
+        let client = AdminClient::new(self.channel().await?).max_decoding_message_size(MESSAGE_MAX);
+        Ok(Admin::new(client, key))
+    }
+
+    fn bearer(&self) -> Result<Option<MetadataValue<Ascii>>, ClientError> {
+        let Some(key) = &self.key else { return Ok(None) };
+        let mut value = MetadataValue::try_from(format!("Bearer {key}"))
+            .map_err(|_| ClientError::Usage("the key holds characters that no key has".into()))?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+
+    async fn channel(&self) -> Result<Channel, ClientError> {
+        let address = self.target.to_string();
+        let uri = match &self.target {
+            Target::Tcp(address) if address.contains("://") => address.clone(),
+            Target::Tcp(address) => format!("http://{address}"),
+            Target::Socket(_) => "http://localhost".to_owned(),
+        };
+        if uri.starts_with("https:") {
+            return Err(ClientError::Usage(format!("{uri}: this client speaks no TLS yet")));
+        }
+        let endpoint = Endpoint::from_shared(uri)
+            .map_err(|_| ClientError::Usage(format!("{address} is not an address such as 127.0.0.1:7410")))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .initial_stream_window_size(self.stream_window)
+            .initial_connection_window_size(self.stream_window.saturating_mul(STREAMS_PER_WINDOW).min(i32::MAX as u32))
+            .tcp_nodelay(true);
+        let connected = match &self.target {
+            Target::Tcp(_) => endpoint.connect().await,
+            Target::Socket(path) => {
+                let path = path.clone();
+                let connector = tower::service_fn(move |_: Uri| {
+                    let path = path.clone();
+                    async move { connect_unix(&path).await.map(TokioIo::new) }
+                });
+                endpoint.connect_with_connector(connector).await
+            }
+        };
+        connected.map_err(|error| ClientError::Connect { address, cause: root_cause(&error) })
+    }
+}
+
+impl fmt::Debug for Connect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connect")
+            .field("target", &self.target)
+            .field("key", &self.key.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => f.write_str(address),
+            Self::Socket(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+#[cfg(unix)]
+async fn connect_unix(path: &Path) -> io::Result<tokio::net::UnixStream> {
+    tokio::net::UnixStream::connect(path).await
+}
+
+#[cfg(not(unix))]
+async fn connect_unix(_: &Path) -> io::Result<tokio::net::TcpStream> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no Unix sockets"))
+}
+
+/// tonic says `transport error` and keeps what a person wants to know at the end of the chain.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_there_is_said_plainly() {
+        let gone = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+        let error = Connect::to(gone.to_string()).gateway().await.expect_err("nothing listens");
+        assert!(matches!(&error, ClientError::Connect { address, .. } if *address == gone.to_string()), "{error}");
+        let error = Connect::socket("/nonexistent/admin.sock").admin().await.expect_err("no socket");
+        assert!(error.to_string().contains("No such file"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn unusable_input_is_refused_before_connecting() {
+        for (connect, word) in [
+            (Connect::to("127.0.0.1:1").key("line\nbreak"), "key"),
+            (Connect::to("not an address"), "address"),
+            (Connect::to("https://127.0.0.1:1"), "TLS"),
+        ] {
+            let error = connect.gateway().await.expect_err("refused");
+            assert!(matches!(&error, ClientError::Usage(text) if text.contains(word)), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_not_shown() {
+        let shown = format!("{:?}", Connect::to("127.0.0.1:1").key("secret-of-mine"));
+        assert!(!shown.contains("secret-of-mine"), "{shown}");
+    }
+}

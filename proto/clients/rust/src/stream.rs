@@ -1,0 +1,111 @@
+//! A stream of events whose account is kept. It never reconnects by itself: whoever wants to go on
+//! resumes at `position`. Invariant: what `next` returns has passed the account.
+
+use crate::{Account, ClientError, Gateway, Position};
+use tidegate_proto::v1::{
+    EventBatch, Gap, StreamEventsRequest, StreamEventsResponse, StreamOpened, stream_events_request as request,
+    stream_events_response as response,
+};
+use tonic::Streaming;
+
+/// Where a stream begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// After the newest event there is.
+    #[default]
+    Live,
+    /// The oldest event still kept.
+    Oldest,
+    /// After a position that this reader had.
+    Resume(Position),
+}
+
+/// What a reader may wish for.
+#[derive(Clone, Debug, Default)]
+pub struct StreamOptions {
+    /// How long the gateway may gather events, at most 1000.
+    pub linger_ms: u32,
+    /// For people; at most 64 characters.
+    pub reader_name: String,
+    /// The account of the stream that this one continues.
+    pub account: Account,
+}
+
+/// What a stream carries after it opened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Message {
+    Batch(EventBatch),
+    Gap(Gap),
+}
+
+/// An open stream and its account.
+#[derive(Debug)]
+pub struct EventStream {
+    inner: Streaming<StreamEventsResponse>,
+    opened: StreamOpened,
+    account: Account,
+}
+
+// === impl EventStream ===
+
+impl EventStream {
+    pub(crate) async fn open(
+        gateway: &Gateway,
+        session_id: &str,
+        start: Start,
+        options: StreamOptions,
+    ) -> Result<Self, ClientError> {
+        let start = match start {
+            Start::Live => request::Start::Live(request::Live {}),
+            Start::Oldest => request::Start::Oldest(request::Oldest {}),
+            Start::Resume(Position { epoch, after }) => request::Start::Resume(request::Resume { epoch, after }),
+        };
+        let message = StreamEventsRequest {
+            session_id: session_id.into(),
+            start: Some(start),
+            max_linger_ms: options.linger_ms,
+            reader_name: options.reader_name,
+        };
+        let mut inner = gateway.client().stream_events(gateway.request(message)).await?.into_inner();
+        let mut account = options.account;
+        account.ended();
+        let first = inner.message().await?.ok_or(ClientError::Incomplete("its first message"))?;
+        account.take(&first)?;
+        let Some(response::Message::Opened(opened)) = first.message else {
+            return Err(ClientError::Incomplete("`opened` as its first message"));
+        };
+        Ok(Self { inner, opened, account })
+    }
+
+    /// The next batch or gap; `None` when the gateway ended the stream without an error. A stream
+    /// that broke its account returns the violation and can still be read on.
+    pub async fn next(&mut self) -> Result<Option<Message>, ClientError> {
+        let Some(message) = self.inner.message().await? else { return Ok(None) };
+        self.account.take(&message)?;
+        Ok(match message.message {
+            Some(response::Message::Batch(batch)) => Some(Message::Batch(batch)),
+            Some(response::Message::Gap(gap)) => Some(Message::Gap(gap)),
+            // The account refuses both: they are violations.
+            Some(response::Message::Opened(_)) | None => None,
+        })
+    }
+
+    /// What the stream said when it opened.
+    pub fn opened(&self) -> &StreamOpened {
+        &self.opened
+    }
+
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// Ends the stream and keeps its account, to be continued.
+    pub fn into_account(self) -> Account {
+        self.account
+    }
+
+    /// Everything up to here was received.
+    pub fn position(&self) -> Position {
+        self.account.position().unwrap_or(Position { epoch: self.opened.epoch, after: self.opened.after })
+    }
+}
