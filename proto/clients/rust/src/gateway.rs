@@ -68,8 +68,17 @@ impl Gateway {
         method: Method,
         timeout_ms: u32,
     ) -> Result<CommandResult, ClientError> {
-        let command = Some(Command { method: Some(method) });
-        let request = InvokeRequest { session_id: session_id.into(), command, timeout_ms };
+        self.command(session_id, Command { method: Some(method) }, timeout_ms).await
+    }
+
+    /// A command as it stands.
+    pub async fn command(
+        &self,
+        session_id: &str,
+        command: Command,
+        timeout_ms: u32,
+    ) -> Result<CommandResult, ClientError> {
+        let request = InvokeRequest { session_id: session_id.into(), command: Some(command), timeout_ms };
         let response = self.client.clone().invoke(self.request(request)).await?.into_inner();
         response.result.ok_or(ClientError::Incomplete("the result"))
     }

@@ -54,7 +54,7 @@ impl GatewayProcess {
         let log = File::create(folder.path().join("gateway.log"))?;
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("serve").arg("--data").arg(&data).arg("--plugins").arg(&plugins);
-        command.args(["--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]);
+        command.args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
         for backend in backends {
             command.arg("--backend").arg(backend);
         }
