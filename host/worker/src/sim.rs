@@ -138,10 +138,10 @@ pub async fn run(link: Link) -> BackendEnd {
             }
         }
     };
-    if let Some(have) = accept.have_sequence {
-        if let Err(error) = outbox.resend(have).await {
-            return BackendEnd::Failed(error.to_string());
-        }
+    if let Some(have) = accept.have_sequence
+        && let Err(error) = outbox.resend(have).await
+    {
+        return BackendEnd::Failed(error.to_string());
     }
     let mut sim = Sim::new(settings, history, epoch, vitals, outbox);
     match sim.run(commands, stop).await {
@@ -241,7 +241,8 @@ impl Sim {
                 }
                 Due::Written { item, status, value, time } => self.written(item, status, value, time).await?,
                 Due::Operation { item } => self.operation_complete(item).await?,
-                Due::ReplayStart => self.replay.start(now),
+                Due::ReplayStart if self.replay.start(now) => self.tell_replay_state().await?,
+                Due::ReplayStart => {}
             }
         }
         if self.bad_until.is_some_and(|end| end <= now) {
@@ -299,7 +300,7 @@ impl Sim {
             self.turn = if self.turn + 1 < self.waves.len() { self.turn + 1 } else { 0 };
             let slot = self.waves[self.turn];
             let Some(Item { kind: Kind::Wave(wave), .. }) = &mut self.tables.items[slot] else { continue };
-            let sample = Sample { value: wave.next(), quality, time: date.clone(), status };
+            let sample = Sample { value: wave.sample(), quality, time: date.clone(), status };
             self.emit(slot, sample).await?;
         }
         self.pace.made(due);
@@ -314,7 +315,7 @@ impl Sim {
         let sample = |value| Sample { value, quality, time: date_now(), status };
         let text = |text: &str| Value { kind: Some(ValueKind::Text(text.to_owned())), data_type: 0 };
         let sample = match &mut item.kind {
-            Kind::Wave(wave) => sample(wave.next()),
+            Kind::Wave(wave) => sample(wave.sample()),
             Kind::Setpoint { value, .. } => sample(value.clone()),
             Kind::Invalid => Sample { quality: CONFIGURATION_ERROR, status: MISCONFIGURED, ..sample(Value::default()) },
             Kind::Control(items::Control::Fault) => sample(text("")),

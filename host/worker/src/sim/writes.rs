@@ -54,10 +54,10 @@ impl Sim {
             // A write before the type is known (mxaccess.md, surprise 4).
             _ if !item.known => return Err(Raised::argument("Value does not fall within the expected range")),
             Kind::Setpoint { guard: Guard::Secured, .. } if users.is_none() => status = SECURED,
-            Kind::Setpoint { guard: Guard::Verified, .. } => {
-                if users.is_none_or(|(current, verifier)| verifier == 0 || verifier == current) {
-                    status = VERIFIED;
-                }
+            Kind::Setpoint { guard: Guard::Verified, .. }
+                if users.is_none_or(|(current, verifier)| verifier == 0 || verifier == current) =>
+            {
+                status = VERIFIED;
             }
             _ => {}
         }
