@@ -82,7 +82,7 @@ impl Sim {
         let Kind::Setpoint { value, .. } = &mut item.kind else { return Ok(()) };
         value.clone_from(&written);
         if live {
-            let time = time.unwrap_or_else(super::date_now);
+            let time = time.unwrap_or_else(super::emit::date_now);
             let sample = super::Sample { value: written, quality, time, status: healthy };
             self.emit(at.slot, sample).await?;
         }
