@@ -210,8 +210,8 @@ impl Sessions {
         helpers.spawn(session.log.clone().run_waker());
         helpers.spawn(pressure::run(session.clone(), shared.policies.clone()));
         tasks.spawn("session", async move {
-            shared.record_opened(&session).await;
-            life.await;
+            // Side by side: a slow disk delays no worker.
+            tokio::join!(shared.record_opened(&session), life);
             // Dropping them at the end of this block ends them: they own nothing.
             helpers.abort_all();
             shared.open.write().remove(&session.identity.id);

@@ -152,6 +152,11 @@ impl ReaderControl {
         }
     }
 
+    /// It was told to end and has not yet: its connection takes nothing, or it will be polled in a moment.
+    pub fn is_told_to_end(&self) -> bool {
+        self.has_orders() && self.orders.lock().end.is_some()
+    }
+
     pub(super) fn has_orders(&self) -> bool {
         self.has_orders.load(Ordering::SeqCst)
     }

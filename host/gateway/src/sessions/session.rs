@@ -303,26 +303,7 @@ impl Session {
     /// Sends one command to the worker and waits for its result. The caller has the rights already.
     pub async fn call(&self, command: Command, timeout: Duration) -> Result<CommandResult> {
         self.check_ready()?;
-        let (answer, answered) = oneshot::channel();
-        let frame = {
-            let mut pending = self.pending.lock();
-            if let Some(over) = &pending.over {
-                return Err(over.clone());
-            }
-            if pending.by_id.len() >= self.bounds.pending_commands_max {
-                let max = self.bounds.pending_commands_max;
-                return Err(Error::new(Code::CommandLimit, format!("{max} commands of the session are waiting"))
-                    .with("max", max));
-            }
-            pending.next_id += 1;
-            let id = pending.next_id;
-            pending.by_id.insert(id, Waiting { command: command.clone(), caller: answer });
-            FromGateway { frame: Some(from_gateway::Frame::Command(CommandFrame { id, command: Some(command) })) }
-        };
-        // The channel has room for every pending command, so this does not wait unless the worker is gone.
-        if self.to_worker.send(frame).await.is_err() {
-            return Err(unknown_outcome("the worker is gone"));
-        }
+        let answered = self.send(command)?;
         match tokio::time::timeout(timeout, answered).await {
             Ok(Ok(result)) => result,
             Ok(Err(_dropped)) => Err(unknown_outcome("the session ended")),
@@ -332,6 +313,32 @@ impl Session {
                     .with("timeout_ms", ms))
             }
         }
+    }
+
+    /// Numbers a command and hands it to the writer under one lock: the worker takes ids in rising order only.
+    fn send(&self, command: Command) -> Result<oneshot::Receiver<Result<CommandResult>>> {
+        let mut pending = self.pending.lock();
+        if let Some(over) = &pending.over {
+            return Err(over.clone());
+        }
+        let max = self.bounds.pending_commands_max;
+        let full =
+            || Error::new(Code::CommandLimit, format!("{max} commands of the session are waiting")).with("max", max);
+        if pending.by_id.len() >= max {
+            return Err(full());
+        }
+        let id = pending.next_id + 1;
+        let frame = CommandFrame { id, command: Some(command.clone()) };
+        match self.to_worker.try_send(FromGateway { frame: Some(from_gateway::Frame::Command(frame)) }) {
+            Ok(()) => {}
+            // It has room for every pending command; a worker that does not read is found by its silence.
+            Err(mpsc::error::TrySendError::Full(_)) => return Err(full()),
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(unknown_outcome("the worker is gone")),
+        }
+        pending.next_id = id;
+        let (caller, answered) = oneshot::channel();
+        pending.by_id.insert(id, Waiting { command, caller });
+        Ok(answered)
     }
 
     /// A reply from the worker: items first, then the caller. False: nobody asked.
