@@ -1,0 +1,3 @@
+;; The gate must refuse it: `plugin` lacks `configure`.
+;; part CONFIGURE_EXPORT
+;; (nothing stands here)
