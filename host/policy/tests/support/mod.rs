@@ -33,7 +33,7 @@ fn folder() -> PathBuf {
 }
 
 /// Names of all guests.
-pub fn guests() -> Vec<String> {
+pub(crate) fn guests() -> Vec<String> {
     let entries = std::fs::read_dir(folder()).expect("guests");
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.expect("entry").file_name().into_string().ok())
@@ -44,14 +44,14 @@ pub fn guests() -> Vec<String> {
 }
 
 /// A guest as a component in binary form.
-pub fn guest(name: &str) -> Vec<u8> {
+pub(crate) fn guest(name: &str) -> Vec<u8> {
     let text = std::fs::read_to_string(folder().join(format!("{name}.wat"))).expect("guest");
     let text = if text.contains(";; whole\n") { text } else { framed(&text) };
     wat::parse_str(&text).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
 /// A well-behaved guest whose bytes differ by `mark`.
-pub fn marked(name: &str, mark: u32) -> Vec<u8> {
+pub(crate) fn marked(name: &str, mark: u32) -> Vec<u8> {
     let text = std::fs::read_to_string(folder().join(format!("{name}.wat"))).expect("guest");
     let marked = framed(&text).replace("\"guest\"", &format!("\"g{mark:04}\""));
     wat::parse_str(&marked).expect("marked guest")
@@ -85,13 +85,13 @@ fn framed(text: &str) -> String {
 }
 
 /// A plugins folder and a store in a temporary folder.
-pub struct Bench {
-    pub dir: tempfile::TempDir,
-    pub config: PolicyConfig,
+pub(crate) struct Bench {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) config: PolicyConfig,
 }
 
 impl Bench {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().expect("tempdir");
         let plugins = dir.path().join("plugins");
         std::fs::create_dir(&plugins).expect("plugins");
@@ -103,16 +103,16 @@ impl Bench {
         Self { dir, config }
     }
 
-    pub fn start(&self) -> PolicyHost {
+    pub(crate) fn start(&self) -> PolicyHost {
         PolicyHost::start(self.config.clone()).expect("starts")
     }
 
-    pub fn plugins(&self) -> &Path {
+    pub(crate) fn plugins(&self) -> &Path {
         self.config.plugins_dir.as_deref().expect("a folder")
     }
 
     /// Puts a file in place the careful way: beside, then renamed.
-    pub fn put(&self, name: &str, bytes: &[u8]) {
+    pub(crate) fn put(&self, name: &str, bytes: &[u8]) {
         let beside = self.dir.path().join("beside");
         std::fs::write(&beside, bytes).expect("write");
         std::fs::rename(&beside, self.plugins().join(name)).expect("rename");
@@ -120,7 +120,7 @@ impl Bench {
 }
 
 /// Waits for a condition, at most ten seconds.
-pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(10);
     while !condition() {
         assert!(Instant::now() < end, "waited in vain until {what}");
@@ -128,26 +128,26 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-pub async fn until_generation(host: &PolicyHost, id: u64) {
+pub(crate) async fn until_generation(host: &PolicyHost, id: u64) {
     until(&format!("generation {id} serves, {:#?}", host.list().swaps.last()), || host.generation().0 >= id).await;
 }
 
 /// The latest refusal once there are `count` attempts that were refused.
-pub async fn until_refused(host: &PolicyHost, count: u64) -> SwapRecord {
+pub(crate) async fn until_refused(host: &PolicyHost, count: u64) -> SwapRecord {
     until("a set is refused", || host.counters().refused_swaps >= count).await;
     let swaps = host.list().swaps;
     swaps.into_iter().rev().find(|swap| swap.outcome == Outcome::Refused).expect("a refusal")
 }
 
-pub fn key(id: &str, scope: &str) -> Principal {
+pub(crate) fn key(id: &str, scope: &str) -> Principal {
     Principal::new(id, vec![scope.to_owned()], vec![], vec![], "")
 }
 
 /// Guests of the frame misbehave when the session's id is `boom`.
-pub fn place(id: &str) -> SessionFacts {
+pub(crate) fn place(id: &str) -> SessionFacts {
     SessionFacts::new(id, "k", "", "sim")
 }
 
-pub fn tags(count: usize) -> Vec<Arc<str>> {
+pub(crate) fn tags(count: usize) -> Vec<Arc<str>> {
     (0..count).map(|n| Arc::from(format!("Area1.Tag{n}"))).collect()
 }
