@@ -321,7 +321,7 @@ async fn swapping_under_calls_fails_no_decision_and_mixes_no_generation() {
                 while !stop.load(std::sync::atomic::Ordering::SeqCst) {
                     let decision = host.access(&key("k", ""), &place("boom"), Action::Read).await;
                     assert_eq!(decision.cause, None);
-                    // Even generations deny, odd ones allow: an answer of another generation would show.
+                    // Even generations allow, odd ones deny: an answer of another generation would show.
                     assert_eq!(decision.value.is_allow(), decision.generation.0 % 2 == 0, "{decision:?}");
                     assert!(decision.generation >= last, "generations only rise");
                     last = decision.generation;
