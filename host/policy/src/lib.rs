@@ -27,7 +27,7 @@ mod warden;
 pub use config::{Breaker, Deadlines, Limits, PolicyConfig, StartError, Watch};
 pub use control::FlipHook;
 pub use counters::{Counters, PolicyCounters};
-pub use gate::{Refusal, RefusalCode};
+pub use gate::{Inspection, Refusal, RefusalCode, inspect};
 pub use host::PolicyHost;
 pub use model::*;
 pub use record::{Fence, Listing, Outcome, PinReason, PolicyRow, RollbackError, SwapRecord, Trigger};
