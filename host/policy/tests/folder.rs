@@ -2,6 +2,7 @@
 
 #![cfg(unix)]
 
+#[path = "support/bench.rs"]
 mod support;
 
 use std::fs;

@@ -1,6 +1,7 @@
 //! Guests that misbehave, each with what the host must make of it. A guest in tests/guests that stands in
 //! no table fails the test.
 
+#[path = "support/bench.rs"]
 mod support;
 
 use std::collections::BTreeSet;

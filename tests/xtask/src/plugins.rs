@@ -16,7 +16,7 @@ const TARGET: &str = "wasm32-wasip2";
 const POLICIES: [&str; 5] = ["access", "backpressure", "dashboard-tags", "rate-limit", "version-floor"];
 
 #[derive(Debug, Subcommand)]
-pub enum Plugins {
+pub(crate) enum Plugins {
     /// Build the default policies into plugins/dist and note what they were made of
     Build,
     /// Fail if plugins/dist was made of other sources; where the target is installed, also build and
@@ -53,7 +53,7 @@ struct Package {
     dependencies: Vec<String>,
 }
 
-pub fn run(job: Plugins) -> anyhow::Result<()> {
+pub(crate) fn run(job: Plugins) -> anyhow::Result<()> {
     let root = root();
     match job {
         Plugins::Build => build(&root),
@@ -78,7 +78,10 @@ fn build(root: &Path) -> anyhow::Result<()> {
         println!("{name}.wasm {} bytes", bytes.len());
         digests.of.insert(name.to_owned(), made);
     }
-    let text = format!("# Written by `cargo xtask plugins build`; checked by `cargo xtask plugins check`.\n{}", toml::to_string(&digests)?);
+    let text = format!(
+        "# Written by `cargo xtask plugins build`; checked by `cargo xtask plugins check`.\n{}",
+        toml::to_string(&digests)?
+    );
     fs::write(dist.join("digests.toml"), text)?;
     Ok(())
 }
