@@ -18,6 +18,8 @@ mod gate;
 mod generation;
 mod host;
 mod instance;
+#[cfg(test)]
+mod measure;
 mod model;
 mod record;
 mod store;
