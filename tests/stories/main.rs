@@ -3,10 +3,12 @@
 
 mod access;
 mod commands;
+mod demo;
 mod ends;
 mod harness;
 mod line;
 mod policies;
+mod pressure;
 mod secrets;
 mod start;
 mod streams;

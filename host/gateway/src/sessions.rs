@@ -3,6 +3,7 @@
 //! reaped, and a failed open leaves nothing: no slot, no process, no entry (S-01).
 
 mod caller;
+mod closed;
 pub mod commands;
 mod invoke;
 pub mod items;
@@ -30,6 +31,7 @@ use crate::{
     workers::{Backend, Launch, WorkerHub},
 };
 use parking_lot::RwLock;
+use closed::Closed;
 use session::{Bounds, Identity, Parts};
 use std::{
     collections::HashMap,
@@ -94,6 +96,7 @@ struct Shared {
     tasks: Tasks,
     slots: Arc<Semaphore>,
     open: RwLock<HashMap<SessionId, Arc<Session>>>,
+    closed: Closed,
     draining: AtomicBool,
 }
 
@@ -128,6 +131,7 @@ impl Sessions {
             tasks,
             slots,
             open: RwLock::default(),
+            closed: Closed::default(),
             draining: AtomicBool::new(false),
         };
         Self { shared: Arc::new(shared) }
@@ -214,7 +218,9 @@ impl Sessions {
             tokio::join!(shared.record_opened(&session), life);
             // Dropping them at the end of this block ends them: they own nothing.
             helpers.abort_all();
-            shared.open.write().remove(&session.identity.id);
+            let identity = &session.identity;
+            shared.closed.remember(identity.id.clone(), identity.owner.clone(), session.log.head());
+            shared.open.write().remove(&identity.id);
             drop(slot);
             let (why, reason) = match session.state() {
                 State::Closed(why, reason) => (why, reason),
@@ -248,6 +254,12 @@ impl Sessions {
             None if sees_all => Err(Error::new(Code::SessionUnknown, "there is no such session")),
             _ => Err(Error::new(Code::SessionNotPermitted, "this key has no such session")),
         }
+    }
+
+    /// The newest sequence of a session that has ended and that `caller` could have closed.
+    pub fn closed_head(&self, caller: &Caller, id: &str) -> Option<u64> {
+        let sees_all = caller.key.has(Scope::SessionsAll);
+        self.shared.closed.head(&SessionId::parse(id)?, &caller.key.id, sees_all)
     }
 
     /// For operators on the machine: no caller, no owner gate.

@@ -323,7 +323,7 @@ pub(crate) fn place(folder: &Path, name: &str, bytes: &[u8]) {
 }
 
 /// The program under test, without what the caller's environment says about gateways.
-fn tidegate() -> Command {
+pub(crate) fn tidegate() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("TIDEGATE_") {

@@ -74,7 +74,14 @@ impl Gateway for GatewayService {
         request: Request<CloseSessionRequest>,
     ) -> Result<Response<CloseSessionResponse>, Status> {
         let caller = caller(&request)?;
-        let session = self.sessions.get(&caller, &request.get_ref().session_id).map_err(|error| status(&error))?;
+        let id = &request.get_ref().session_id;
+        let session = match self.sessions.get(&caller, id) {
+            Ok(session) => session,
+            Err(error) => {
+                let head = self.sessions.closed_head(&caller, id).ok_or_else(|| status(&error))?;
+                return Ok(Response::new(CloseSessionResponse { head }));
+            }
+        };
         self.sessions
             .policies()
             .authorize(&caller.principal(), &session.facts, Action::Close)
