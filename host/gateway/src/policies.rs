@@ -1,5 +1,5 @@
 //! The control points: where the gateway asks its policies, and what an answer means for a caller. The
-//! only module beside `sessions` that knows the policy crate's types; it decides nothing itself.
+//! only module beside `sessions` and `nodes` that knows the policy crate's types; it decides nothing itself.
 //! Invariant: a policy that fails never widens what is allowed.
 
 mod buckets;
@@ -16,7 +16,7 @@ use crate::{
 };
 use std::{net::IpAddr, sync::Arc};
 use tidegate_policy::{
-    Action, Decision, FailureCause, ItemVerdict, Policy, PolicyHost, Principal, SessionFacts, Verdict,
+    Action, Admission, ClientNode, Decision, FailureCause, ItemVerdict, Policy, PolicyHost, Principal, SessionFacts, Verdict,
 };
 
 /// Who calls: a key that was checked, and where from.
@@ -128,6 +128,17 @@ impl Policies {
         Err(Error::new(Code::PolicyDenied, format!("the access policy refused: {reason}"))
             .with("rule", name.unwrap_or_else(|| rule.to_string().into()))
             .with("generation", decision.generation.0))
+    }
+
+    /// May nodes of this kind and version write? The node's own id is left out: the verdict is kept for all of
+    /// its kind and version.
+    pub async fn version_floor(&self, kind: &str, version: &str, floor: Option<String>) -> Decision<Admission> {
+        let node = ClientNode { id: String::new(), kind: kind.to_owned(), version: version.to_owned() };
+        let decision = self.host.version_floor(node, floor).await;
+        if decision.value != Admission::ReadWrite {
+            self.metrics.decisions.denied.of(telemetry::Policy::VersionFloor).inc();
+        }
+        decision
     }
 
     /// A verdict for each tag, all of one generation.

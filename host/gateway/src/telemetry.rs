@@ -11,7 +11,7 @@ mod tests;
 
 pub use labels::{CloseReason, GapReason, Of, Outcome, Policy, StreamEnd, SwapOutcome};
 pub use log::{LogFormat, check_level, init, subscriber};
-pub use metrics::{
+pub use metrics::{NodeMetrics, 
     CommandMetrics, Counter, DecisionMetrics, EventMetrics, Gauge, Histogram, KeyMetrics, LogMetrics, METRICS,
     MetricRow, Metrics, SessionMetrics, StorageMetrics, StreamMetrics, SwapMetrics, WorkerMetrics,
 };

@@ -38,6 +38,18 @@ pub fn name(method: &Method) -> &'static str {
     }
 }
 
+/// Changes values in the plant; what a node below the version floor may not do.
+pub fn is_write(method: &Method) -> bool {
+    matches!(
+        method,
+        Method::Write(_)
+            | Method::Write2(_)
+            | Method::WriteSecured(_)
+            | Method::WriteSecured2(_)
+            | Method::WriteBulk(_)
+    )
+}
+
 /// The tags a command is about. A handle nobody has is no tag: the worker answers it as the server would.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Targets {

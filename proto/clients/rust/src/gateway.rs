@@ -68,8 +68,20 @@ impl Gateway {
         method: Method,
         timeout_ms: u32,
     ) -> Result<CommandResult, ClientError> {
+        self.invoke_for("", session_id, method, timeout_ms).await
+    }
+
+    /// As `invoke`, for a runtime node that this key attached to the session; an empty node is none.
+    pub async fn invoke_for(
+        &self,
+        node_id: &str,
+        session_id: &str,
+        method: Method,
+        timeout_ms: u32,
+    ) -> Result<CommandResult, ClientError> {
         let command = Some(Command { method: Some(method) });
-        let request = InvokeRequest { session_id: session_id.into(), command, timeout_ms };
+        let request =
+            InvokeRequest { session_id: session_id.into(), command, timeout_ms, node_id: node_id.into() };
         let response = self.client.clone().invoke(self.request(request)).await?.into_inner();
         response.result.ok_or(ClientError::Incomplete("the result"))
     }
