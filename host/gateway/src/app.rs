@@ -2,6 +2,8 @@
 //! of the end. Every part is made here and handed its neighbours; none finds another by itself. Invariant: what
 //! fails at the start is undone, and the end takes no longer than the drain and the workers' patience.
 
+mod swaps;
+
 use crate::{
     clock::{Clock, SystemClock},
     config::ServeConfig,
@@ -138,7 +140,7 @@ impl App {
         tasks.spawn("workers", until_stop(Box::pin(hub.run(workers))));
         tasks.spawn("sweep", until_stop(Box::pin(sessions.clone().sweep())));
         tasks.spawn("rejudge", until_stop(Box::pin(sessions.clone().rejudge(flips))));
-        tasks.spawn("swaps", until_stop(Box::pin(policies::record_swaps(host, storage.clone(), metrics.clone()))));
+        tasks.spawn("swaps", until_stop(Box::pin(swaps::record(host, storage.clone(), metrics.clone()))));
         tasks.spawn("log bytes", until_stop(Box::pin(gauge_log_bytes(budget, metrics))));
 
         let app = Self {

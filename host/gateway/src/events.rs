@@ -3,11 +3,14 @@
 //! the pump's `append` costs the same however many readers there are, and for every reader
 //! delivered + filtered + conflated + gapped = produced, each sequence once and in order.
 
+mod batch;
 mod budget;
 mod conflate;
 mod cursor;
 mod last_values;
 mod log;
+#[cfg(test)]
+mod log_tests;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
@@ -18,8 +21,9 @@ mod ring;
 mod segment;
 pub mod wire;
 
+pub use batch::{BATCH_BYTES, BATCH_EVENTS, Batch, Next, View};
 pub use budget::LogBudget;
-pub use cursor::{BATCH_BYTES, BATCH_EVENTS, Batch, Cursor, Next, View};
+pub use cursor::Cursor;
 pub use last_values::LastValue;
 pub use log::{Appended, AttachError, Log, LogStats, Snapshot, Start};
 pub use reader::{Order, ReaderControl, ReaderMode, ReaderSpec};

@@ -3,6 +3,9 @@
 
 use std::{fmt, sync::Arc};
 
+/// How the text of an API key begins; also what the log's redaction looks for.
+pub const KEY_PREFIX: &str = "tg_";
+
 /// `session-` and 32 lower-case hexadecimal digits (S-01).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(Arc<str>);

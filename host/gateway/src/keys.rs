@@ -10,11 +10,10 @@ mod tests;
 
 pub use first::FirstKeyOut;
 pub use secret::KeySecret;
-pub(crate) use secret::PREFIX as KEY_PREFIX;
 
 use crate::{
     error::{Code, Error, Result},
-    ids::KeyId,
+    ids::{KEY_PREFIX, KeyId},
     storage::{KeyRow, Storage, now_unix_ms},
     telemetry::KeyMetrics,
 };
@@ -217,32 +216,15 @@ impl Keys {
         self.shared.live.load().len()
     }
 
-    /// Takes the text of a key (without `Bearer `). Malformed, unknown and revoked answer alike.
+    /// Takes the text of a key (without `Bearer `). Malformed, unknown and revoked answer alike. Whoever
+    /// turns the caller away counts it: `KeyMetrics::auth_failures`.
     pub fn authenticate(&self, text: &str) -> Result<Arc<Key>> {
         let found = KeySecret::parse(text).and_then(|(id, secret)| {
             let live = self.shared.live.load();
             let key = live.get(&id)?;
             secret.matches(&key.digest).then(|| Arc::clone(key))
         });
-        found.ok_or_else(|| {
-            self.shared.metrics.auth_failures.inc();
-            Error::new(Code::AuthInvalid, "the key is malformed, unknown or revoked")
-        })
-    }
-
-    /// Takes the value of an `authorization` header: `Bearer ` and the key. `None`: no header.
-    pub fn authenticate_header(&self, value: Option<&[u8]>) -> Result<Arc<Key>> {
-        let Some(value) = value else {
-            self.shared.metrics.auth_failures.inc();
-            return Err(Error::new(Code::AuthMissing, "the request carries no `authorization: Bearer` header"));
-        };
-        // The scheme's name has no case (RFC 9110, section 11.1).
-        let text = std::str::from_utf8(value).unwrap_or_default();
-        let key = match text.split_once(' ') {
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest.trim(),
-            _ => "",
-        };
-        self.authenticate(key)
+        found.ok_or_else(|| Error::new(Code::AuthInvalid, "the key is malformed, unknown or revoked"))
     }
 
     /// Makes a key; live when this returns. The secret is shown here and nowhere else.
@@ -370,7 +352,7 @@ fn checked(new: &NewKey) -> Result<Vec<Scope>> {
     scopes.dedup();
     for (what, globs) in [("read", &new.read), ("write", &new.write)] {
         if globs.len() > GLOBS_MAX {
-            wrong.push(format!("{} globs to {what}; at most {GLOBS_MAX} are allowed", globs.len()));
+            wrong.push(format!("{} globs to {what} are more than {GLOBS_MAX}", globs.len()));
         }
         // All that are too many need not be looked at.
         for glob in globs.iter().take(GLOBS_MAX) {
@@ -388,16 +370,16 @@ pub fn check_glob(glob: &str) -> Result<(), &'static str> {
     match glob {
         "" => Err("is empty"),
         _ if glob.chars().count() > GLOB_MAX => Err("has more than 128 characters"),
-        _ if glob.contains("**") => Err("has `**`; `*` crosses dots already"),
+        _ if glob.contains("**") => Err("has `**`, and `*` crosses dots already"),
         _ if glob.chars().any(char::is_control) => Err("has control characters"),
         _ if glob.trim() != glob => Err("begins or ends with white space"),
         _ => Ok(()),
     }
 }
 
-/// What is quoted back of hostile input.
+/// What is quoted back of hostile input. Keys get pasted into wrong fields; those are not repeated.
 fn shortened(text: &str) -> String {
-    text.chars().take(40).collect()
+    if text.contains(KEY_PREFIX) { "…".into() } else { text.chars().take(40).collect() }
 }
 
 fn count(number: usize) -> i64 {

@@ -3,28 +3,20 @@
 //! Invariant: a policy that fails never widens what is allowed.
 
 mod buckets;
-mod report;
-
-pub use report::{listing, record_swaps, samples, swap_record};
 
 use crate::{
     clock::Clock,
     config::ServeConfig,
     error::{Code, Error, Result},
-    keys::Key,
-    telemetry::{self, Metrics},
+    ids::KeyId,
+    telemetry::{self, Metrics, PolicySample},
 };
-use std::{net::IpAddr, sync::Arc};
+use buckets::Buckets;
+use std::{path::PathBuf, sync::Arc};
 use tidegate_policy::{
-    Action, Admission, ClientNode, Decision, FailureCause, ItemVerdict, Policy, PolicyHost, Principal, SessionFacts, Verdict,
+    Action, Admission, ClientNode, Decision, FailureCause, ItemVerdict, Outcome, Policy, PolicyConfig, PolicyHost,
+    Principal, RateAnswer, RateRequest, RollbackError, SessionFacts, StartError, SwapRecord, Trigger, Verdict,
 };
-
-/// Who calls: a key that was checked, and where from.
-#[derive(Clone, Debug)]
-pub struct Caller {
-    pub key: Arc<Key>,
-    pub peer: Option<IpAddr>,
-}
 
 /// Asks the policies and turns their answers into errors. Clones share the buckets.
 #[derive(Clone, Debug)]
@@ -45,16 +37,6 @@ pub enum Rate {
     Snapshot,
 }
 
-// === impl Caller ===
-
-impl Caller {
-    pub fn principal(&self) -> Principal {
-        let key = &self.key;
-        let peer = self.peer.map(|ip| ip.to_string()).unwrap_or_default();
-        Principal::new(key.id.as_str(), key.scope_texts(), key.read.to_vec(), key.write.to_vec(), peer)
-    }
-}
-
 // === impl Policies ===
 
 impl Policies {
@@ -63,7 +45,7 @@ impl Policies {
     }
 
     /// Takes a request's cost out of its bucket as the rate-limit policy sizes it, or refuses with the time to wait.
-    pub async fn admit(&self, who: &Principal, key: &Key, rate: Rate) -> Result<()> {
+    pub async fn admit(&self, who: &Principal, key: &KeyId, rate: Rate) -> Result<()> {
         let (kind, cost) = match rate {
             Rate::Open => ("open", 1),
             Rate::Stream => ("stream", 1),
@@ -71,13 +53,13 @@ impl Policies {
             Rate::Snapshot => ("snapshot", 1),
         };
         let now_ms = self.clock.monotonic_ms();
-        let tokens = self.buckets.tokens(&key.id, kind, now_ms);
+        let tokens = self.buckets.tokens(key, kind, now_ms);
         let request = RateRequest { kind: kind.to_owned(), cost, tokens, now: self.clock.unix_ms() };
         let wait_ms = match self.host.rate_limit(who, request).await.value {
             RateAnswer::Unlimited => return Ok(()),
             RateAnswer::Limit { retry_ms } => retry_ms,
             RateAnswer::Pass { per_second, burst } => {
-                let taken = self.buckets.take(&key.id, kind, now_ms, f64::from(cost), (per_second, burst));
+                let taken = self.buckets.take(key, kind, now_ms, f64::from(cost), (per_second, burst));
                 match taken {
                     Ok(()) => return Ok(()),
                     Err(wait_ms) => wait_ms,
@@ -142,12 +124,7 @@ impl Policies {
     }
 
     /// A verdict for each tag, all of one generation.
-    pub async fn judge(
-        &self,
-        who: &Principal,
-        place: &SessionFacts,
-        tags: &[Arc<str>],
-    ) -> Decision<Vec<ItemVerdict>> {
+    pub async fn judge(&self, who: &Principal, place: &SessionFacts, tags: &[Arc<str>]) -> Decision<Vec<ItemVerdict>> {
         self.host.judge_items(who, place, tags).await
     }
 }
@@ -172,6 +149,47 @@ pub async fn start(config: &ServeConfig, store_dir: PathBuf) -> Result<PolicyHos
         }
         StartError::Engine(_) | StartError::Embedded(_) => Error::new(Code::Internal, error.to_string()),
     })
+}
+
+/// What has been counted, per policy and component, for each scrape.
+pub fn samples(host: &PolicyHost) -> impl Fn() -> Vec<PolicySample> + Send + Sync + 'static {
+    let host = host.clone();
+    move || {
+        host.counters()
+            .policies
+            .iter()
+            .map(|counted| PolicySample {
+                policy: counted.policy.name(),
+                digest: counted.digest.to_hex(),
+                calls: counted.calls,
+                failures: counted.failures.iter().map(|(_, count)| count).sum(),
+                queue_us: counted.queue_us,
+                instantiate_us: counted.instantiate_us,
+                guest_us: counted.guest_us,
+                host_us: counted.host_us,
+            })
+            .collect()
+    }
+}
+
+/// A swap back is called so, whoever asked for it.
+pub fn outcome(swap: &SwapRecord) -> telemetry::SwapOutcome {
+    match (swap.outcome, swap.trigger) {
+        (Outcome::Refused, _) => telemetry::SwapOutcome::Refused,
+        (Outcome::Unchanged, _) => telemetry::SwapOutcome::Unchanged,
+        (Outcome::Swapped, Trigger::Rollback | Trigger::Breaker) => telemetry::SwapOutcome::RolledBack,
+        (Outcome::Swapped, _) => telemetry::SwapOutcome::Swapped,
+    }
+}
+
+/// A fence names its stream as `session/reader`.
+pub fn fence_name(session: &str, reader: &str) -> String {
+    format!("{session}/{reader}")
+}
+
+/// The session and reader of a fence.
+pub fn fence_parts(name: &str) -> (String, String) {
+    name.split_once('/').map_or_else(|| (name.to_owned(), String::new()), |(s, r)| (s.to_owned(), r.to_owned()))
 }
 
 /// What a caller hears when the policy itself failed.

@@ -2,6 +2,7 @@
 //! Invariant: a session is in the registry from the moment its worker proved itself until its process is
 //! reaped, and a failed open leaves nothing: no slot, no process, no entry (S-01).
 
+mod caller;
 pub mod commands;
 mod invoke;
 pub mod items;
@@ -12,6 +13,7 @@ pub mod session;
 mod supervise;
 pub mod verdicts;
 
+pub use caller::Caller;
 pub use session::{Session, State, Stop};
 pub use supervise::Patience;
 
@@ -21,7 +23,7 @@ use crate::{
     events::{Log, LogBounds, LogBudget},
     ids::SessionId,
     keys::{Keys, Scope},
-    policies::{Caller, Policies, Rate},
+    policies::{Policies, Rate},
     storage::{SessionEnd, SessionRow, Storage},
     tasks::Tasks,
     telemetry::{CloseReason, Metrics},
@@ -171,7 +173,7 @@ impl Sessions {
         let backend = self.backend(&request.backend)?;
         let facts = SessionFacts::new("", "", request.tag.as_str(), backend.name.as_str());
         let who = caller.principal();
-        shared.policies.admit(&who, &caller.key, Rate::Open).await?;
+        shared.policies.admit(&who, &caller.key.id, Rate::Open).await?;
         shared.policies.authorize(&who, &facts, Action::Open).await?;
         let slot = shared.slots.clone().try_acquire_owned().map_err(|_full| {
             let max = settings.sessions_max;
@@ -233,8 +235,8 @@ impl Sessions {
         helpers.spawn(session.log.clone().run_waker());
         helpers.spawn(pressure::run(session.clone(), shared.policies.clone()));
         tasks.spawn("session", async move {
-            shared.record_opened(&session).await;
-            life.await;
+            // Side by side: a slow disk delays no worker.
+            tokio::join!(shared.record_opened(&session), life);
             // Dropping them at the end of this block ends them: they own nothing.
             helpers.abort_all();
             shared.open.write().remove(&session.identity.id);

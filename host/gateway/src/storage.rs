@@ -37,14 +37,15 @@ const RECORDS_MAX: i64 = 100_000;
 /// A handle; clones share the writer. The file is closed by `close`, or when the last clone has gone.
 #[derive(Clone)]
 pub struct Storage {
-    orders: mpsc::Sender<Order>,
+    /// Dropped before `orders`, so that the writer is the last to close the file and tidies the journal away.
     shared: Arc<Shared>,
+    orders: mpsc::Sender<Order>,
 }
 
 struct Shared {
     path: PathBuf,
-    /// A read holds it for one query, on a thread that may block.
-    reader: Mutex<Connection>,
+    /// A read holds it for one query, on a thread that may block. `None` once closed.
+    reader: Mutex<Option<Connection>>,
     trouble: Trouble,
 }
 
@@ -68,8 +69,8 @@ impl Storage {
             .name("storage-writer".into())
             .spawn(move || writer.run())
             .map_err(|e| Error::new(Code::StorageUnavailable, format!("cannot start the writer's thread: {e}")))?;
-        let shared = Shared { path: path.to_owned(), reader: Mutex::new(reader), trouble };
-        Ok(Self { orders: sender, shared: Arc::new(shared) })
+        let shared = Shared { path: path.to_owned(), reader: Mutex::new(Some(reader)), trouble };
+        Ok(Self { shared: Arc::new(shared), orders: sender })
     }
 
     /// Why writes fail at present, for the health page; `None` when the last one went well.
@@ -77,9 +78,12 @@ impl Storage {
         self.shared.trouble.lock().clone()
     }
 
-    /// Waits until everything handed in before is committed, and closes the file. Later writes answer
+    /// Waits until everything handed in before is committed, and closes the file. Later calls answer
     /// `storage.unavailable`.
     pub async fn close(&self) {
+        let shared = Arc::clone(&self.shared);
+        // May wait for a query that runs.
+        let _ = tokio::task::spawn_blocking(move || drop(shared.reader.lock().take())).await;
         let (done, closed) = oneshot::channel();
         if self.orders.send(Order::Close(done)).await.is_ok() {
             let _ = closed.await;
@@ -117,7 +121,9 @@ impl Storage {
     {
         let shared = Arc::clone(&self.shared);
         tokio::task::spawn_blocking(move || {
-            query(&shared.reader.lock()).map_err(|e| failure::of("read", &shared.path, &e))
+            let reader = shared.reader.lock();
+            let db = reader.as_ref().ok_or_else(failure::closed)?;
+            query(db).map_err(|e| failure::of("read", &shared.path, &e))
         })
         .await
         .map_err(|_| Error::new(Code::Internal, "a query panicked"))?

@@ -8,6 +8,7 @@ pub mod waves;
 
 mod bulk;
 mod commands;
+mod emit;
 mod faults;
 mod history;
 mod items;
@@ -26,15 +27,8 @@ use items::{Item, ItemRef, Kind, Sample, Tables};
 use pace::Pace;
 use replay::Replay;
 use settings::Settings;
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
-use tidegate_proto::v1::{
-    BufferedDataChange, Command, DataChange, DataType, Event, MxStatus, OperationComplete, SourceTime, Value,
-    WriteComplete, event::Body, source_time::Form, value::Kind as ValueKind,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tidegate_proto::v1::{Command, CommandResult, DataChange, Event, MxStatus, SourceTime, Value, event::Body};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -138,10 +132,10 @@ pub async fn run(link: Link) -> BackendEnd {
             }
         }
     };
-    if let Some(have) = accept.have_sequence {
-        if let Err(error) = outbox.resend(have).await {
-            return BackendEnd::Failed(error.to_string());
-        }
+    if let Some(have) = accept.have_sequence
+        && let Err(error) = outbox.resend(have).await
+    {
+        return BackendEnd::Failed(error.to_string());
     }
     let mut sim = Sim::new(settings, history, epoch, vitals, outbox);
     match sim.run(commands, stop).await {
@@ -223,7 +217,7 @@ impl Sim {
         Ok(())
     }
 
-    async fn answer(&mut self, id: u64, result: tidegate_proto::v1::CommandResult) -> Result<(), PipeEnded> {
+    async fn answer(&mut self, id: u64, result: CommandResult) -> Result<(), PipeEnded> {
         self.answers.remember(id, &result);
         self.outbox.reply(id, result).await?;
         self.vitals.idle();
@@ -241,7 +235,8 @@ impl Sim {
                 }
                 Due::Written { item, status, value, time } => self.written(item, status, value, time).await?,
                 Due::Operation { item } => self.operation_complete(item).await?,
-                Due::ReplayStart => self.replay.start(now),
+                Due::ReplayStart if self.replay.start(now) => self.tell_replay_state().await?,
+                Due::ReplayStart => {}
             }
         }
         if self.bad_until.is_some_and(|end| end <= now) {
@@ -294,133 +289,17 @@ impl Sim {
         }
         let due = self.pace.due(now).min(ROUND);
         let (quality, status) = self.health();
-        let date = date_now();
+        let date = emit::date_now();
         for _ in 0..due {
             self.turn = if self.turn + 1 < self.waves.len() { self.turn + 1 } else { 0 };
             let slot = self.waves[self.turn];
             let Some(Item { kind: Kind::Wave(wave), .. }) = &mut self.tables.items[slot] else { continue };
-            let sample = Sample { value: wave.next(), quality, time: date.clone(), status };
+            let sample = Sample { value: wave.sample(), quality, time: date.clone(), status };
             self.emit(slot, sample).await?;
         }
         self.pace.made(due);
         Ok(())
     }
-
-    /// Tells an item's present value, which also makes its type known.
-    async fn current(&mut self, at: ItemRef) -> Result<(), PipeEnded> {
-        let (quality, status) = self.health();
-        let (state, rate) = (self.replay.state(), self.pace.rate());
-        let Some(item) = self.tables.get(at).filter(|item| item.live()) else { return Ok(()) };
-        let sample = |value| Sample { value, quality, time: date_now(), status };
-        let text = |text: &str| Value { kind: Some(ValueKind::Text(text.to_owned())), data_type: 0 };
-        let sample = match &mut item.kind {
-            Kind::Wave(wave) => sample(wave.next()),
-            Kind::Setpoint { value, .. } => sample(value.clone()),
-            Kind::Invalid => Sample { quality: CONFIGURATION_ERROR, status: MISCONFIGURED, ..sample(Value::default()) },
-            Kind::Control(items::Control::Fault) => sample(text("")),
-            Kind::Control(items::Control::Rate) => {
-                sample(Value { kind: Some(ValueKind::Integer(rate as i32)), data_type: 0 })
-            }
-            Kind::Control(items::Control::Replay) => sample(text(state)),
-            Kind::Replay(tag) => match self.replay.last(*tag) {
-                Some(row) => replay::sample(row, self.bad_until.is_some()),
-                // The replay has not come to this tag: its first row will be the first data change.
-                None => return Ok(()),
-            },
-        };
-        self.emit(at.slot, sample).await
-    }
-
-    /// One value of one item on its way out.
-    async fn emit(&mut self, slot: usize, sample: Sample) -> Result<(), PipeEnded> {
-        let Some(item) = &mut self.tables.items[slot] else { return Ok(()) };
-        if !item.known && !matches!(item.kind, Kind::Invalid) {
-            item.known = true;
-            self.tables.changed = true;
-        }
-        if item.hidden {
-            item.last = Some(sample);
-            return Ok(());
-        }
-        if item.buffered {
-            item.buffer.push(sample.clone());
-            item.last = Some(sample);
-            let (server, full) = (item.server, item.buffer.len() >= BUFFERED_MAX);
-            if full {
-                return self.tell_gathered(slot).await;
-            }
-            let interval = self.tables.servers.get(&server).map_or(BUFFERED_INTERVAL_MS, |s| s.buffered_interval_ms);
-            let interval = Duration::from_millis(interval.into());
-            self.buffered_at.entry(server).or_insert_with(|| Instant::now() + interval);
-            return Ok(());
-        }
-        self.scratch.item_key = item.key;
-        self.scratch.server_handle = item.server;
-        self.scratch.item_handle = item.handle;
-        if let Some(Body::DataChange(change)) = &mut self.scratch.body {
-            change.value = Some(sample.value.clone());
-            change.quality = sample.quality;
-            change.time = Some(sample.time.clone());
-            change.statuses.clear();
-            change.statuses.push(sample.status);
-        }
-        item.last = Some(sample);
-        self.outbox.push(&mut self.scratch).await
-    }
-
-    /// BufferedDataChange for each item of a server that has gathered something.
-    async fn tell_buffered(&mut self, server: i32) -> Result<(), PipeEnded> {
-        let slots: Vec<usize> = match self.tables.servers.get(&server) {
-            Some(server) => server.items.values().copied().collect(),
-            None => return Ok(()),
-        };
-        for slot in slots {
-            self.tell_gathered(slot).await?;
-        }
-        Ok(())
-    }
-
-    async fn tell_gathered(&mut self, slot: usize) -> Result<(), PipeEnded> {
-        let Some(item) = &mut self.tables.items[slot] else { return Ok(()) };
-        if item.buffer.is_empty() {
-            return Ok(());
-        }
-        let mut change = BufferedDataChange { data_type: data_type(&item.buffer[0].value), ..Default::default() };
-        for Sample { value, quality, time, status } in item.buffer.drain(..) {
-            change.values.push(value);
-            change.qualities.push(quality);
-            change.times.push(time);
-            change.statuses.push(status);
-        }
-        let body = Body::BufferedDataChange(change);
-        let mut event = Event { sequence: 0, ..event_of(item, body) };
-        self.outbox.push(&mut event).await
-    }
-
-    async fn operation_complete(&mut self, at: ItemRef) -> Result<(), PipeEnded> {
-        let Some(item) = self.tables.get(at) else { return Ok(()) };
-        let body = Body::OperationComplete(OperationComplete { statuses: vec![OK] });
-        let mut event = event_of(item, body);
-        self.outbox.push(&mut event).await?;
-        // After Activate, where the item stands now; nothing while it is suspended.
-        self.current(at).await
-    }
-
-    async fn write_complete(&mut self, at: ItemRef, status: MxStatus) -> Result<(), PipeEnded> {
-        let Some(item) = self.tables.get(at).filter(|item| item.advised) else { return Ok(()) };
-        let body = Body::WriteComplete(WriteComplete { statuses: vec![status] });
-        let mut event = event_of(item, body);
-        self.outbox.push(&mut event).await
-    }
-
-    /// Quality and status of what a source says now.
-    fn health(&self) -> (i32, MxStatus) {
-        if self.bad_until.is_some() { (COMM_FAILURE, UNREACHABLE) } else { (GOOD, OK) }
-    }
-}
-
-fn event_of(item: &Item, body: Body) -> Event {
-    Event { sequence: 0, item_key: item.key, server_handle: item.server, item_handle: item.handle, body: Some(body) }
 }
 
 /// Servers whose buffered items are due, taken out one by one.
@@ -434,28 +313,6 @@ impl FirstDue for BTreeMap<i32, Instant> {
         self.remove(&server);
         Some(server)
     }
-}
-
-/// MxDataType of a value, as the contract numbers them.
-fn data_type(value: &Value) -> i32 {
-    let kind = match &value.kind {
-        None => DataType::NoData,
-        Some(ValueKind::Boolean(_) | ValueKind::Booleans(_)) => DataType::Boolean,
-        Some(ValueKind::Integer(_) | ValueKind::Integers(_)) => DataType::Integer,
-        Some(ValueKind::Single(_) | ValueKind::Singles(_)) => DataType::Float,
-        Some(ValueKind::Double(_) | ValueKind::Doubles(_)) => DataType::Double,
-        Some(ValueKind::Text(_) | ValueKind::Texts(_)) => DataType::String,
-        Some(ValueKind::Date(_) | ValueKind::Dates(_)) => DataType::Time,
-        Some(ValueKind::ElapsedMs(_)) => DataType::ElapsedTime,
-        Some(ValueKind::Opaque(_)) => DataType::Unknown,
-    };
-    kind as i32
-}
-
-/// Now as an OLE automation date.
-fn date_now() -> SourceTime {
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    SourceTime { form: Some(Form::Date(since_1970.as_secs_f64() / 86_400.0 + 25_569.0)) }
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {

@@ -24,5 +24,5 @@ pub struct SimArgs {
 
 pub(super) async fn run(command: WorkerCommand) -> anyhow::Result<()> {
     let WorkerCommand::Sim(SimArgs { connect, session }) = command;
-    anyhow::bail!("no simulator in this build for {session} at {}", connect.display())
+    tidegate_worker::run_sim(tidegate_worker::WorkerArgs { connect, session }).await
 }

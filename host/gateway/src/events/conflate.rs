@@ -43,3 +43,26 @@ impl Plan {
         kind == Kind::DataChange && self.newest.get(&item).is_some_and(|newest| *newest > sequence)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::{
+        LogBudget,
+        budget::SessionBytes,
+        wire::tests::{event, prefixed},
+    };
+
+    #[test]
+    fn a_plan_knows_nothing_outside_of_its_stretch() {
+        let account = Arc::new(SessionBytes::new(u64::MAX, Arc::new(LogBudget::new(u64::MAX))));
+        let events: Vec<_> = (1..=6).map(|sequence| prefixed(&event(sequence, 1, Kind::DataChange, 3))).collect();
+        let segment = Segment::check(1, 6, events.concat().into(), 0, &account).expect("a right frame");
+        let plan = Plan::new(1, 4, &[Arc::new(segment)]);
+        let dropped: Vec<_> = (1..=6).filter(|sequence| plan.drops(*sequence, 1, Kind::DataChange)).collect();
+        assert_eq!(dropped, [1, 2, 3], "4 is the newest of the stretch, whatever comes later");
+        assert!(!plan.drops(2, 1, Kind::WriteComplete) && !plan.drops(2, 9, Kind::DataChange));
+        assert_eq!(Plan::end(10, u64::MAX), 10 + PLAN_EVENTS_MAX);
+        assert_eq!(Plan::end(u64::MAX - 1, u64::MAX), u64::MAX);
+    }
+}

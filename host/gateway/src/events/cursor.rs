@@ -4,13 +4,16 @@
 
 use super::{
     EndReason, Gap, GapReason,
+    batch::{
+        ADVANCE_MS, BATCH_BYTES, BATCH_EVENTS, Batch, COPY_BYTES, Next, Run, SCAN_EVENTS, SMALL_BYTES, View,
+        take_payload,
+    },
     conflate::Plan,
     log::Shared,
     reader::{ReaderControl, ReaderMode},
     ring::Ring,
     segment::Segment,
 };
-use bytes::{BufMut as _, Bytes, BytesMut};
 use std::{
     fmt,
     future::Future as _,
@@ -20,53 +23,6 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, Sleep};
-
-/// A batch ends at this many events (semantics.md, Streams) …
-pub const BATCH_EVENTS: usize = 256;
-/// … or at this many bytes of them; one event alone may be larger.
-pub const BATCH_BYTES: usize = 256 << 10;
-/// Pieces of a segment below this are copied together (semantics.md): a message costs more than the copy.
-pub(super) const SMALL_BYTES: usize = 4 << 10;
-/// What is copied together ends here; 256 events of usual size fit. A reader that lingers asked for fewer
-/// messages, so for it pieces below this are small.
-pub(super) const COPY_BYTES: usize = 32 << 10;
-/// Events looked at for one batch of a filtered or conflated stream; bounds the time of a poll.
-pub(super) const SCAN_EVENTS: usize = 4_096;
-/// A position does not stand still longer than this because everything is filtered (semantics.md, Streams).
-pub(super) const ADVANCE_MS: u64 = 1_000;
-
-/// What the reader may see, as of this poll.
-#[derive(Clone, Copy)]
-pub enum View<'a> {
-    All,
-    /// By item key. Not asked about events that concern no item (key 0): whoever may stream sees those.
-    Filtered(&'a dyn Fn(u64) -> bool),
-}
-
-/// What a stream does next.
-#[derive(Clone, Debug)]
-pub enum Next {
-    Batch(Batch),
-    Gap(Gap),
-    /// Nothing follows. `Cursor::position` is where to resume.
-    Ended(EndReason),
-}
-
-/// The events `from..=to` as far as they may be seen: events + filtered + conflated = to - from + 1.
-#[derive(Clone, Debug)]
-pub struct Batch {
-    pub from: u64,
-    pub to: u64,
-    /// Events in the payload.
-    pub events: u64,
-    pub filtered: u64,
-    pub conflated: u64,
-    /// Events between `to` and the newest one.
-    pub lag: u64,
-    /// Events with tag and length, ready to follow a `BatchHeader`. While any slice of it lives, the
-    /// segment it shares stays on the session's account; copies (bounded by `BATCH_BYTES`) are not counted.
-    pub payload: Bytes,
-}
 
 /// One stream's place. Dropping it detaches the reader.
 pub struct Cursor {
@@ -87,7 +43,9 @@ pub struct Cursor {
     flush_to: u64,
     /// The tokio timer and the time it is set to. Only wakes; whether something is due says the clock.
     timer: Option<(u64, Pin<Box<Sleep>>)>,
+    /// Used within one poll only; kept for their memory.
     runs: Vec<Run>,
+    window: Vec<Arc<Segment>>,
 }
 
 #[derive(Debug)]
@@ -95,14 +53,6 @@ enum Conflation {
     Off,
     Ordered,
     On(Plan),
-}
-
-/// Events next to each other in one segment, all of them to be sent.
-#[derive(Debug)]
-struct Run {
-    segment: Arc<Segment>,
-    lo: usize,
-    hi: usize,
 }
 
 enum Look {
@@ -138,6 +88,7 @@ impl Cursor {
             flush_to: 0,
             timer: None,
             runs: Vec::new(),
+            window: Vec::new(),
         }
     }
 
@@ -217,7 +168,7 @@ impl Cursor {
                 return Look::Ready(Next::Gap(Gap { from: self.position + 1, to: through, reason }));
             }
         }
-        self.plan_conflation(&ring);
+        let plans_to = self.plan_end(head);
         if self.position == head {
             return match &ring.closed {
                 Some(reason) => {
@@ -229,12 +180,25 @@ impl Cursor {
         }
         let closed = ring.closed.is_some();
         self.runs.clear();
-        let found = match view {
-            View::All if matches!(self.conflation, Conflation::Off) => self.find_slice(&ring),
-            View::All => self.find_seen(&ring, &|_| true),
-            View::Filtered(sees) => self.find_seen(&ring, sees),
+        let found = if matches!(view, View::All) && matches!(self.conflation, Conflation::Off) {
+            let found = self.find_slice(&ring);
+            drop(ring);
+            found
+        } else {
+            let scan_to = self.scan_end(head);
+            self.open_window(&ring, plans_to.unwrap_or(0).max(scan_to));
+            // The pump need not wait for what follows, and the judge may ask the log.
+            drop(ring);
+            if let Some(to) = plans_to {
+                self.conflation = Conflation::On(Plan::new(self.position, to, &self.window));
+            }
+            let found = match view {
+                View::All => self.find_seen(head, &|_| true),
+                View::Filtered(sees) => self.find_seen(head, sees),
+            };
+            self.window.clear();
+            found
         };
-        drop(ring);
         if let Some(wait) = self.hold_back(&found, head, closed) {
             self.runs.clear();
             return wait;
@@ -265,24 +229,29 @@ impl Cursor {
         }
     }
 
-    /// Goes on conflating, or stops when the plan is done and less than a batch is waiting.
-    fn plan_conflation(&mut self, ring: &Ring) {
-        let waiting = ring.head - self.position;
+    /// The end of the plan to be made now, if any. Conflating stops when a plan is done and no more than a
+    /// batch is waiting.
+    fn plan_end(&mut self, head: u64) -> Option<u64> {
+        let waiting = head - self.position;
         let goes_on = match &self.conflation {
-            Conflation::Off => return,
+            Conflation::Off => return None,
             Conflation::Ordered => waiting > 0,
-            Conflation::On(plan) if self.position < plan.to => return,
+            Conflation::On(plan) if self.position < plan.to => return None,
             Conflation::On(_) => waiting > BATCH_EVENTS as u64,
         };
-        self.conflation = if goes_on {
-            let to = Plan::end(self.position, ring.head);
-            let first = ring.find(self.position + 1, self.hint).unwrap_or(self.hint);
-            let segments: Vec<_> = ring.from(first).take_while(|segment| segment.first <= to).cloned().collect();
-            Conflation::On(Plan::new(self.position, to, &segments))
-        } else {
+        if !goes_on {
+            self.conflation = Conflation::Off;
             self.control.set_mode(ReaderMode::Normal);
-            Conflation::Off
-        };
+        }
+        goes_on.then(|| Plan::end(self.position, head))
+    }
+
+    /// The segments of the events after the position, up to `to`.
+    fn open_window(&mut self, ring: &Ring, to: u64) {
+        self.window.clear();
+        let Some(ordinal) = ring.find(self.position + 1, self.hint) else { return };
+        self.hint = ordinal;
+        self.window.extend(ring.from(ordinal).take_while(|segment| segment.first <= to).cloned());
     }
 
     /// Everything may be seen: the rest of one segment as it is, or small pieces together.
@@ -330,18 +299,16 @@ impl Cursor {
         bytes >= BATCH_BYTES
     }
 
-    /// Not everything may be seen, or values are conflated: looks at each event.
-    fn find_seen(&mut self, ring: &Ring, sees: &dyn Fn(u64) -> bool) -> Found {
+    /// Not everything may be seen, or values are conflated: looks at each event of the window.
+    fn find_seen(&mut self, head: u64, sees: &dyn Fn(u64) -> bool) -> Found {
         let mut found = Found { to: self.position, events: 0, bytes: 0, filtered: 0, conflated: 0, full: false };
-        let Some(ordinal) = ring.find(self.position + 1, self.hint) else { return found };
-        self.hint = ordinal;
-        let (plan, end, scan) = match &self.conflation {
-            Conflation::On(plan) => (Some(plan), plan.to, SCAN_EVENTS as u64),
-            _ => (None, ring.head, self.stretch_max()),
+        let scan_to = self.scan_end(head);
+        let (plan, end) = match &self.conflation {
+            Conflation::On(plan) => (Some(plan), plan.to.min(scan_to)),
+            _ => (None, scan_to),
         };
-        let end = end.min(self.position.saturating_add(scan));
-        found.full = plan.is_some() || end < ring.head;
-        'segments: for segment in ring.from(ordinal) {
+        found.full = plan.is_some() || end < head;
+        'segments: for segment in &self.window {
             let lo = (found.to + 1 - segment.first) as usize;
             for (nth, entry) in segment.index().iter().enumerate().skip(lo) {
                 if found.to == end {
@@ -371,9 +338,14 @@ impl Cursor {
         found
     }
 
-    /// How many events of a filtered stretch wait together; also keeps such a reader far from any pressure.
-    fn stretch_max(&self) -> u64 {
-        (self.log.bounds.lag_events_max / 8).clamp(1, SCAN_EVENTS as u64)
+    /// The last event to look at in this poll. A filtered stretch that waits for an event to show is short
+    /// enough to keep its reader far from any pressure.
+    fn scan_end(&self, head: u64) -> u64 {
+        let events = match self.conflation {
+            Conflation::Off => (self.log.bounds.lag_events_max / 8).clamp(1, SCAN_EVENTS as u64),
+            _ => SCAN_EVENTS as u64,
+        };
+        head.min(self.position.saturating_add(events))
     }
 
     /// Whether the batch should wait: for the linger to pass, or for an event that may be seen.
@@ -435,29 +407,4 @@ impl fmt::Debug for Cursor {
             .field("control", &self.control)
             .finish_non_exhaustive()
     }
-}
-
-impl fmt::Debug for View<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::All => "All",
-            Self::Filtered(_) => "Filtered",
-        })
-    }
-}
-
-/// One run is handed out as it is; several are copied together, in one allocation.
-fn take_payload(runs: &mut Vec<Run>, bytes: usize) -> Bytes {
-    let payload = match &runs[..] {
-        [] => Bytes::new(),
-        [run] => run.segment.slice(run.lo, run.hi),
-        many => {
-            let mut copy = BytesMut::with_capacity(bytes);
-            many.iter().for_each(|run| copy.put_slice(run.segment.raw(run.lo, run.hi)));
-            copy.freeze()
-        }
-    };
-    // The cursor holds no segment between polls; those that left the ring are freed by their last slice.
-    runs.clear();
-    payload
 }

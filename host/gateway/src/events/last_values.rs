@@ -116,3 +116,63 @@ impl LastValues {
         self.refused
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::{
+        LogBudget,
+        budget::SessionBytes,
+        wire::{
+            Kind,
+            tests::{event, prefixed},
+        },
+    };
+    use std::sync::Arc;
+
+    /// Data changes from `first`: (item, bytes of text).
+    fn segment(first: u64, changes: &[(u64, usize)]) -> Segment {
+        let account = Arc::new(SessionBytes::new(u64::MAX, Arc::new(LogBudget::new(u64::MAX))));
+        let events: Vec<_> = (first..)
+            .zip(changes)
+            .map(|(seq, (item, size))| prefixed(&event(seq, *item, Kind::DataChange, *size)))
+            .collect();
+        Segment::check(first, changes.len() as u32, events.concat().into(), 0, &account).expect("a right frame")
+    }
+
+    fn held(values: &LastValues) -> Vec<(u64, u64)> {
+        let sum: usize = values.values.values().map(|value| value.event.len()).sum();
+        assert_eq!(sum as u64, values.bytes());
+        let mut held: Vec<_> = values.values.iter().map(|(item, value)| (*item, value.sequence)).collect();
+        held.sort_unstable();
+        held
+    }
+
+    #[test]
+    fn what_does_not_fit_is_absent_rather_than_old() {
+        let bounds = LogBounds { last_values_max: 3, last_value_bytes_max: 600, ..LogBounds::default() };
+        let mut values = LastValues::new(&bounds);
+        values.fold(&segment(1, &[(1, 10), (2, 10), (1, 20)]));
+        assert_eq!(held(&values), [(1, 3), (2, 2)]);
+        // An older value of the item fits, but is not its last one.
+        values.fold(&segment(4, &[(1, 10), (1, 5_000)]));
+        assert_eq!((held(&values), values.refused()), (vec![(2, 2)], 1));
+        values.fold(&segment(6, &[(3, 1), (4, 1), (5, 1)]));
+        assert_eq!((held(&values), values.refused()), (vec![(2, 2), (4, 7), (5, 8)], 2));
+    }
+
+    #[test]
+    fn forgotten_items_are_bounded_and_do_not_come_back() {
+        let mut values = LastValues::new(&LogBounds::default());
+        values.fold(&segment(1, &[(1, 10), (2, 10)]));
+        values.forget(1);
+        values.forget(1);
+        values.fold(&segment(3, &[(1, 10)]));
+        assert_eq!(held(&values), [(2, 2)]);
+        for item in 10..10 + TOMBSTONES_MAX as u64 {
+            values.forget(item);
+        }
+        assert_eq!((values.forgotten.len(), values.forgotten_order.len()), (TOMBSTONES_MAX, TOMBSTONES_MAX));
+        assert!(!values.is_forgotten(1) && values.is_forgotten(10));
+    }
+}

@@ -22,6 +22,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::Waker,
 };
 use thiserror::Error;
 use tokio::sync::Notify;
@@ -202,13 +203,16 @@ impl Log {
     /// Wakes waiting readers whenever something was appended, until the log is closed. The session
     /// spawns it, once; without it only timers and orders wake a reader.
     pub async fn run_waker(self) {
+        let mut wakers = Vec::new();
         loop {
             self.shared.appended.notified().await;
             let head = self.head();
             {
                 let readers = self.shared.readers.lock();
-                readers.attached.iter().for_each(|reader| reader.wake_at(head));
+                wakers.extend(readers.attached.iter().filter_map(|reader| reader.take_waker_at(head)));
             }
+            // Without the lock: whoever is woken may attach or go.
+            wakers.drain(..).for_each(Waker::wake);
             if self.is_closed() {
                 return;
             }

@@ -4,8 +4,8 @@
 
 use super::{
     BATCH_BYTES, BATCH_EVENTS, Gap, GapReason, Kind, LogBounds, Start,
+    batch::{ADVANCE_MS, COPY_BYTES, SCAN_EVENTS, SMALL_BYTES},
     conflate::PLAN_EVENTS_MAX,
-    cursor::{ADVANCE_MS, COPY_BYTES, SCAN_EVENTS, SMALL_BYTES},
     segment::Segment,
 };
 use std::collections::{HashMap, HashSet};

@@ -105,9 +105,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => reader().prop_map(Op::Detach),
         30 => (reader(), view(), 1usize..6, prop::bool::weighted(0.2))
             .prop_map(|(reader, view, times, keeps)| Op::Poll { reader, view, times, keeps }),
-        5 => (reader(), view()).prop_map(|(reader, view)| Op::Discard { reader, view }),
+        12 => (reader(), view()).prop_map(|(reader, view)| Op::Discard { reader, view }),
         5 => reader().prop_map(Op::Conflate),
-        3 => (reader(), prop_oneof![0u64..30, Just(u64::MAX)]).prop_map(|(reader, keep)| Op::Skip(reader, keep)),
+        8 => (reader(), prop_oneof![0u64..30, Just(u64::MAX)]).prop_map(|(reader, keep)| Op::Skip(reader, keep)),
         1 => reader().prop_map(Op::End),
         3 => Just(Op::DropKept),
         5 => Just(Op::Trim),
@@ -139,14 +139,14 @@ fn bounds() -> impl Strategy<Value = (LogBounds, u64)> {
 }
 
 /// What a client knows: it adds up what it got and checks that ranges join.
-#[derive(Default)]
-struct Account {
-    start: u64,
-    next: u64,
-    delivered: u64,
-    filtered: u64,
-    conflated: u64,
-    gapped: u64,
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    pub(super) start: u64,
+    pub(super) next: u64,
+    pub(super) delivered: u64,
+    pub(super) filtered: u64,
+    pub(super) conflated: u64,
+    pub(super) gapped: u64,
 }
 
 struct Reader {
@@ -174,11 +174,12 @@ fn reason() -> EndReason {
 // === impl Account ===
 
 impl Account {
-    fn take(&mut self, next: &Next, head: u64) {
+    /// `head` as it was when `next` was made, or later.
+    pub(super) fn take(&mut self, next: &Next, head: u64) {
         match next {
             Next::Batch(batch) => {
                 assert_eq!(batch.from, self.next, "ranges join");
-                assert!(batch.to >= batch.from && batch.to + batch.lag == head);
+                assert!(batch.to >= batch.from && batch.to + batch.lag <= head);
                 let decoded = v1::EventBatch::decode(batch.payload.clone()).expect("a payload is events");
                 let sequences: Vec<_> = decoded.events.iter().map(|event| event.sequence).collect();
                 assert!(sequences.is_sorted_by(|one, next| one < next), "in order, none twice");
@@ -201,7 +202,7 @@ impl Account {
         }
     }
 
-    fn closes(&self) {
+    pub(super) fn closes(&self) {
         let told = self.delivered + self.filtered + self.conflated + self.gapped;
         assert_eq!(self.start + told, self.next - 1, "delivered + filtered + conflated + gapped = produced");
     }
@@ -429,7 +430,7 @@ impl Rig {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 384, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     // shows: S-04, S-05, S-06, S-07
     #[test]

@@ -152,6 +152,11 @@ impl ReaderControl {
         }
     }
 
+    /// It was told to end and has not yet: its connection takes nothing, or it will be polled in a moment.
+    pub fn is_told_to_end(&self) -> bool {
+        self.has_orders() && self.orders.lock().end.is_some()
+    }
+
     pub(super) fn has_orders(&self) -> bool {
         self.has_orders.load(Ordering::SeqCst)
     }
@@ -164,10 +169,12 @@ impl ReaderControl {
         })
     }
 
-    pub(super) fn wake_at(&self, head: u64) {
-        if head >= self.wake_from.load(Ordering::SeqCst) {
-            self.wake();
+    /// The waker, if the reader waits for an event that `head` has reached.
+    pub(super) fn take_waker_at(&self, head: u64) -> Option<Waker> {
+        if head < self.wake_from.load(Ordering::SeqCst) {
+            return None;
         }
+        self.waker.lock().take()
     }
 
     /// Waits for an event from `wake_from` on. The caller looks again afterwards, so nothing is missed.

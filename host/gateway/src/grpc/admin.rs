@@ -7,7 +7,7 @@ use crate::{
     events::ReaderMode,
     ids::KeyId,
     keys::{Keys, NewKey},
-    policies::{self, Policies},
+    policies::Policies,
     sessions::{Session, Sessions, State, Stop},
     telemetry::CloseReason,
 };
@@ -100,7 +100,7 @@ impl Admin for AdminService {
     }
 
     async fn list_policies(&self, _: Request<ListPoliciesRequest>) -> Result<Response<ListPoliciesResponse>, Status> {
-        let mut listing = policies::listing(self.policies.host());
+        let mut listing = super::policies::listing(self.policies.host());
         listing.plugins_dir =
             self.context.plugins_dir.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default();
         Ok(Response::new(listing))
@@ -110,7 +110,7 @@ impl Admin for AdminService {
         &self,
         _: Request<ReloadPoliciesRequest>,
     ) -> Result<Response<ReloadPoliciesResponse>, Status> {
-        let swap = policies::swap_record(&self.policies.host().reload().await);
+        let swap = super::policies::swap_record(&self.policies.host().reload().await);
         Ok(Response::new(ReloadPoliciesResponse { swap: Some(swap) }))
     }
 
@@ -119,7 +119,7 @@ impl Admin for AdminService {
         request: Request<RollbackPoliciesRequest>,
     ) -> Result<Response<RollbackPoliciesResponse>, Status> {
         let swap = self.policies.rollback(&request.get_ref().reason).await.map_err(|error| status(&error))?;
-        Ok(Response::new(RollbackPoliciesResponse { swap: Some(policies::swap_record(&swap)) }))
+        Ok(Response::new(RollbackPoliciesResponse { swap: Some(super::policies::swap_record(&swap)) }))
     }
 
     async fn pin_policies(

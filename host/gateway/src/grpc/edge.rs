@@ -12,8 +12,7 @@ use super::{
 use crate::{
     error::{Code, Error, Result},
     keys::Keys,
-    policies::Caller,
-    sessions::Sessions,
+    sessions::{Caller, Sessions},
     telemetry::Metrics,
 };
 use http::{HeaderMap, HeaderValue, Request, Response, header};
@@ -166,10 +165,12 @@ impl Edge {
         side: Side,
         shutdown: CancellationToken,
     ) {
-        let edge = self.clone();
+        // Cancelled by a stream whose peer takes nothing any more.
+        let cut = CancellationToken::new();
+        let (edge, token) = (self.clone(), cut.clone());
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            let edge = edge.clone();
-            async move { Ok::<_, Infallible>(edge.respond(request, side).await) }
+            let (edge, cut) = (edge.clone(), token.clone());
+            async move { Ok::<_, Infallible>(edge.respond(request, side, &cut).await) }
         });
         let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -184,9 +185,13 @@ impl Edge {
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            () = cut.cancelled() => return,
             () = shutdown.cancelled() => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                tokio::select! {
+                    ended = connection => ended,
+                    () = cut.cancelled() => return,
+                }
             }
         };
         if let Err(error) = ended {
@@ -194,13 +199,13 @@ impl Edge {
         }
     }
 
-    async fn respond(&self, request: Request<Incoming>, side: Side) -> Response<EdgeBody> {
+    async fn respond(&self, request: Request<Incoming>, side: Side, cut: &CancellationToken) -> Response<EdgeBody> {
         let deadline = deadline(request.headers());
         let streaming = side != Side::Operator && request.uri().path() == STREAM_EVENTS;
         let answer = async {
             match side {
                 Side::Operator => Ok(pass(&self.operator, request).await),
-                Side::Clients { peer } => self.client(request, peer).await,
+                Side::Clients { peer } => self.client(request, peer, cut).await,
             }
         };
         let answer = match deadline {
@@ -213,7 +218,12 @@ impl Edge {
         answer.unwrap_or_else(|error| status(&error).into_http::<tonic::body::Body>().map(EdgeBody::Tonic))
     }
 
-    async fn client(&self, mut request: Request<Incoming>, peer: Option<IpAddr>) -> Result<Response<EdgeBody>> {
+    async fn client(
+        &self,
+        mut request: Request<Incoming>,
+        peer: Option<IpAddr>,
+        cut: &CancellationToken,
+    ) -> Result<Response<EdgeBody>> {
         // Health and reflection tell nothing that needs a key.
         if !request.uri().path().starts_with("/tidegate.") {
             return Ok(pass(&self.clients, request).await);
@@ -226,11 +236,12 @@ impl Edge {
         })?;
         let caller = Caller { key, peer };
         if request.uri().path() == STREAM_EVENTS {
-            let body = Limited::new(request.into_body(), stream::REQUEST_BYTES_MAX).collect().await.map_err(|error| {
-                Error::new(Code::RequestInvalid, format!("the request of StreamEvents cannot be read: {error}"))
-            })?;
+            let body =
+                Limited::new(request.into_body(), stream::REQUEST_BYTES_MAX).collect().await.map_err(|error| {
+                    Error::new(Code::RequestInvalid, format!("the request of StreamEvents cannot be read: {error}"))
+                })?;
             let asked = stream::request(&body.to_bytes())?;
-            let events = EventStream::open(&self.sessions, &caller, asked).await?;
+            let events = EventStream::open(&self.sessions, &caller, asked, cut.clone()).await?;
             let mut response = Response::new(EdgeBody::Events(Box::new(events)));
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             return Ok(response);

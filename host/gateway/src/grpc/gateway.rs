@@ -3,8 +3,8 @@
 use super::status::status;
 use crate::{
     error::{Code, Error},
-    policies::{Caller, Rate},
-    sessions::{OpenRequest, Sessions, Stop, verdicts},
+    policies::Rate,
+    sessions::{Caller, OpenRequest, Sessions, Stop, verdicts},
     telemetry::CloseReason,
 };
 use std::time::Duration;
@@ -120,7 +120,7 @@ impl Gateway for GatewayService {
         session.check_ready().map_err(|error| status(&error))?;
         session.touch();
         let policies = self.sessions.policies();
-        policies.admit(&caller.principal(), &caller.key, Rate::Snapshot).await.map_err(|error| status(&error))?;
+        policies.admit(&caller.principal(), &caller.key.id, Rate::Snapshot).await.map_err(|error| status(&error))?;
         let class = session.class(&caller);
         // The values are taken between two equal looks at the stamp, so that they are of one generation.
         loop {

@@ -9,11 +9,10 @@ use super::{
 };
 use crate::{
     error::{Code, Error, Result},
-    events::{
-        self, AttachError, BatchHeader, Cursor, Next, ReaderSpec, Start, View},
-    policies::{Caller, Policies, Rate},
+    events::{self, AttachError, BatchHeader, Cursor, Next, ReaderControl, ReaderSpec, Start, View},
+    policies::{Policies, Rate},
     sessions::{
-        Session, Sessions,
+        Caller, Session, Sessions,
         session::ReaderSlot,
         verdicts::{Class, Verdicts},
     },
@@ -28,11 +27,14 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 use tidegate_policy::Action;
 use tidegate_proto::v1::{
     self, StreamEventsRequest, StreamEventsResponse, StreamOpened, stream_events_request, stream_events_response,
 };
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Length of a gRPC message prefix: a flag and a big-endian length.
 const PREFIX: usize = 5;
@@ -41,6 +43,9 @@ pub(super) const REQUEST_BYTES_MAX: usize = 4096;
 /// As in events.proto.
 const LINGER_MS_MAX: u32 = 1000;
 const READER_NAME_CHARS_MAX: usize = 64;
+/// How long a peer that takes no bytes may keep a stream that is to end, and how often that is looked at. Guessed.
+const STALL: Duration = Duration::from_secs(10);
+const STALL_LOOK: Duration = Duration::from_secs(1);
 
 /// A stream under way; a body that hyper polls whenever the connection has room, so that one message is in
 /// flight and the socket's pace is the reader's lag.
@@ -56,6 +61,7 @@ pub(super) struct EventStream {
     over: bool,
     metrics: Metrics,
     _slot: ReaderSlot,
+    _watched: DropGuard,
 }
 
 type Judging = Pin<Box<dyn Future<Output = Arc<Verdicts>> + Send>>;
@@ -64,7 +70,13 @@ type Judging = Pin<Box<dyn Future<Output = Arc<Verdicts>> + Send>>;
 
 impl EventStream {
     /// Checks the request and attaches a reader.
-    pub(super) async fn open(sessions: &Sessions, caller: &Caller, request: StreamEventsRequest) -> Result<Self> {
+    /// `connection` is what to cancel when the peer takes nothing any more.
+    pub(super) async fn open(
+        sessions: &Sessions,
+        caller: &Caller,
+        request: StreamEventsRequest,
+        connection: CancellationToken,
+    ) -> Result<Self> {
         let session = sessions.get(caller, &request.session_id)?;
         session.check_ready()?;
         if request.max_linger_ms > LINGER_MS_MAX {
@@ -80,7 +92,7 @@ impl EventStream {
             .with("field", "reader_name"));
         }
         let policies = sessions.policies().clone();
-        policies.admit(&caller.principal(), &caller.key, Rate::Stream).await?;
+        policies.admit(&caller.principal(), &caller.key.id, Rate::Stream).await?;
         let class = session.class(caller);
         let verdicts = class.refresh(&session, &policies).await;
         if let Some(error) = &verdicts.refused {
@@ -116,6 +128,7 @@ impl EventStream {
             generation: verdicts.stamp.generation,
         };
         let opened = plain(stream_events_response::Message::Opened(opened));
+        let watched = watch_for_stall(session.clone(), cursor.control().clone(), connection);
         let metrics = session.metrics.clone();
         metrics.streams.opened.inc();
         metrics.streams.open.inc();
@@ -130,6 +143,7 @@ impl EventStream {
             over: false,
             metrics,
             _slot: slot,
+            _watched: watched,
         })
     }
 
@@ -166,6 +180,8 @@ impl EventStream {
                     // Published first, then compared: see the invariant above.
                     self.cursor.intend(batch.to);
                     if self.stale() {
+                        // Nothing was sent: a fence read from now on must not name these events.
+                        self.cursor.intend(self.cursor.position());
                         self.judge();
                         continue;
                     }
@@ -235,9 +251,8 @@ impl EventStream {
     fn end(&mut self, error: Error) -> Poll<Option<Frame<Chunk>>> {
         self.over = true;
         self.metrics.streams.ended.of(end_label(error.code())).inc();
-        let error = error
-            .with("resume_epoch", self.session.identity.epoch)
-            .with("resume_after", self.cursor.position());
+        let error =
+            error.with("resume_epoch", self.session.identity.epoch).with("resume_after", self.cursor.position());
         let mut trailers = HeaderMap::new();
         if status(&error).add_header(&mut trailers).is_err() {
             // Cannot happen with a cut message; the plain status says the same without details.
@@ -260,6 +275,38 @@ impl fmt::Debug for EventStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EventStream").field("session", &self.session.identity.id).finish_non_exhaustive()
     }
+}
+
+/// A body is polled only while its peer takes bytes, so a stalled peer never hears that its stream ended, and would
+/// keep its place and its slice for ever. This cuts the connection when an end has been due for `STALL`; the
+/// peer can resume from wherever it was. Ends with the stream.
+fn watch_for_stall(session: Arc<Session>, reader: Arc<ReaderControl>, connection: CancellationToken) -> DropGuard {
+    let over = CancellationToken::new();
+    let ended = over.clone();
+    let watch = async move {
+        let mut due_since = None;
+        let mut look = tokio::time::interval(STALL_LOOK);
+        loop {
+            look.tick().await;
+            if !(reader.is_told_to_end() || session.log.is_closed()) {
+                due_since = None;
+                continue;
+            }
+            let since: Instant = *due_since.get_or_insert_with(Instant::now);
+            if since.elapsed() > STALL {
+                tracing::warn!(session = %session.identity.id, reader = reader.name(), "a stalled connection is cut");
+                connection.cancel();
+                return;
+            }
+        }
+    };
+    tokio::spawn(async move {
+        tokio::select! {
+            () = ended.cancelled() => {}
+            () = watch => {}
+        }
+    });
+    over.drop_guard()
 }
 
 /// How the metrics call the end of a stream.

@@ -1,13 +1,10 @@
 //! The text of a key: `tg_` key id `_` 64 hexadecimal digits, e.g. `tg_k0123456789abcdef_…`. Hexadecimal
 //! because a double click takes it whole and no shell minds it. Invariant: no way to print it but `expose`.
 
-use crate::ids::{KeyId, hex, random};
+use crate::ids::{KEY_PREFIX, KeyId, hex, random};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 use subtle::ConstantTimeEq as _;
-
-/// Also what the log's redaction looks for.
-pub(crate) const PREFIX: &str = "tg_";
 
 /// A key's whole text; Debug shows none of it, and there is no Display.
 pub struct KeySecret {
@@ -25,7 +22,7 @@ impl KeySecret {
 
     /// Takes a text apart; `None` when it cannot be a key's.
     pub(super) fn parse(text: &str) -> Option<(KeyId, Self)> {
-        let (id, digits) = text.strip_prefix(PREFIX)?.split_once('_')?;
+        let (id, digits) = text.strip_prefix(KEY_PREFIX)?.split_once('_')?;
         let id = KeyId::parse(id)?;
         let bytes = from_hex(digits)?;
         let secret = Self::of(&id, bytes);
@@ -47,7 +44,7 @@ impl KeySecret {
     }
 
     fn of(id: &KeyId, bytes: [u8; 32]) -> Self {
-        Self { text: format!("{PREFIX}{id}_{}", hex(&bytes)), bytes }
+        Self { text: format!("{KEY_PREFIX}{id}_{}", hex(&bytes)), bytes }
     }
 }
 

@@ -51,15 +51,18 @@ impl Buckets {
                 return Err(1000);
             }
         }
-        let bucket =
-            buckets.entry(slot).or_insert(Bucket { tokens: burst, per_second, burst, at_ms: now_ms });
+        let bucket = buckets.entry(slot).or_insert(Bucket { tokens: burst, per_second, burst, at_ms: now_ms });
         *bucket = Bucket { per_second, burst, tokens: bucket.at(now_ms).tokens.min(burst), at_ms: now_ms };
         if bucket.tokens >= cost {
             bucket.tokens -= cost;
             return Ok(());
         }
         let missing = cost.min(burst) - bucket.tokens;
-        Err(if per_second > 0.0 { (missing / per_second * 1000.0).ceil().clamp(1.0, 3_600_000.0) as u64 } else { 3_600_000 })
+        Err(if per_second > 0.0 {
+            (missing / per_second * 1000.0).ceil().clamp(1.0, 3_600_000.0) as u64
+        } else {
+            3_600_000
+        })
     }
 }
 

@@ -133,7 +133,8 @@ pub fn inspect(method: &Method, items: &Items, bulk_max: usize) -> Result<Target
         }
         Method::WriteBulk(c) => {
             check_bulk(c.writes.len(), bulk_max)?;
-            let tag_of = |item: i32| items.by_handle(c.server_handle, item).map_or_else(|| "".into(), |i| i.tag.clone());
+            let tag_of =
+                |item: i32| items.by_handle(c.server_handle, item).map_or_else(|| "".into(), |i| i.tag.clone());
             Targets::Bulk(c.writes.iter().map(|w| tag_of(w.item_handle)).collect())
         }
         Method::Register(c) => {

@@ -3,12 +3,12 @@
 //! Invariant: an element the policy denied never reaches the worker, and never fails its neighbours.
 
 use super::{
-    Session, Sessions,
+    Caller, Session, Sessions,
     commands::{self, Targets},
 };
 use crate::{
     error::{Class, Code, Error, Result},
-    policies::{Caller, Rate},
+    policies::Rate,
     telemetry::Outcome,
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -54,7 +54,8 @@ impl Sessions {
             let targets = commands::inspect(&method, items, bounds.bulk_max)?;
             let wanted = commands::items_added(&method);
             // Retired items hold memory until their events have left the log, so they count, with room to spare.
-            if wanted > 0 && (items.live() + wanted > bounds.items_max || items.kept() + wanted > 2 * bounds.items_max) {
+            if wanted > 0 && (items.live() + wanted > bounds.items_max || items.kept() + wanted > 2 * bounds.items_max)
+            {
                 let max = bounds.items_max;
                 let live = items.live();
                 return Err(Error::new(
@@ -70,7 +71,7 @@ impl Sessions {
             Targets::None | Targets::One(_) => 1,
         };
         let who = caller.principal();
-        self.policies().admit(&who, &caller.key, Rate::Invoke(elements)).await?;
+        self.policies().admit(&who, &caller.key.id, Rate::Invoke(elements)).await?;
         if !node.is_empty() && commands::is_write(&method) {
             self.write_gate()?.check(caller, &session.identity.id, node).await?;
         }
@@ -163,8 +164,5 @@ fn refused(reason: String) -> BulkResult {
 }
 
 fn bulk_result(results: Vec<BulkResult>) -> CommandResult {
-    CommandResult {
-        result: Some(command_result::Result::Bulk(BulkResults { results })),
-        ..CommandResult::default()
-    }
+    CommandResult { result: Some(command_result::Result::Bulk(BulkResults { results })), ..CommandResult::default() }
 }

@@ -35,8 +35,12 @@ pub(super) async fn run(session: Arc<Session>, policies: Policies) {
                 session.with_items(|items| items.sweep(floor));
             }
         }
-        let readers: HashMap<u64, Arc<ReaderControl>> =
-            log.readers().into_iter().filter(|reader| reader.is_external()).map(|reader| (reader.id(), reader)).collect();
+        let readers: HashMap<u64, Arc<ReaderControl>> = log
+            .readers()
+            .into_iter()
+            .filter(|reader| reader.is_external())
+            .map(|reader| (reader.id(), reader))
+            .collect();
         let lags = lags(&session, &readers);
         for ask in book.look(session.clock.monotonic_ms(), &lags) {
             let Some(reader) = readers.get(&ask.reader) else { continue };

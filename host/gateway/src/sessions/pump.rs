@@ -54,7 +54,9 @@ pub(super) async fn run(session: &Session, mut reader: GatewayReader) -> PumpEnd
                 session.busy_ms.store(u64::from(beat.busy_ms), Ordering::Relaxed);
             }
             Some(from_worker::Frame::Goodbye(goodbye)) => farewell = Some(goodbye.reason),
-            Some(other @ (from_worker::Frame::Hello(_) | from_worker::Frame::Answer(_) | from_worker::Frame::Resend(_))) => {
+            Some(
+                other @ (from_worker::Frame::Hello(_) | from_worker::Frame::Answer(_) | from_worker::Frame::Resend(_)),
+            ) => {
                 let name = tidegate_pipe::handshake::name(&other);
                 return PumpEnd::Protocol(format!("{name} has no place in a running session"));
             }

@@ -3,6 +3,7 @@
 //! itself is each stream's own (verdicts, `Stamp`). Invariant: the fences of a flip are read after it.
 
 use super::Sessions;
+use crate::policies::fence_name;
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Instant};
 use tidegate_policy::{Fence, GenerationId};
@@ -33,7 +34,7 @@ impl Sessions {
         for session in self.all() {
             for reader in session.log.readers() {
                 fences.push(Fence {
-                    stream: format!("{}/{}", session.identity.id, reader.name()),
+                    stream: fence_name(session.identity.id.as_str(), reader.name()),
                     epoch: session.identity.epoch,
                     sequence: reader.intended(),
                 });

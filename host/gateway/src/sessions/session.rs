@@ -3,7 +3,7 @@
 //! the process. Invariant: a command has one outcome, told once.
 
 use super::{
-    commands,
+    Caller, commands,
     items::Items,
     verdicts::{Class, Stamp},
 };
@@ -13,7 +13,7 @@ use crate::{
     events::Log,
     ids::{KeyId, SessionId},
     keys::{Key, Keys},
-    policies::{Caller, Policies},
+    policies::Policies,
     telemetry::{CloseReason, Metrics},
 };
 use parking_lot::Mutex;
@@ -230,9 +230,9 @@ impl Session {
     /// Takes a reader's place (S-10).
     pub fn take_slot(self: &Arc<Self>) -> Result<ReaderSlot> {
         let max = if self.bounds.many_readers { self.bounds.readers_max } else { 1 };
-        let taken = self.readers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| {
-            (now as usize).lt(&max).then_some(now + 1)
-        });
+        let taken = self
+            .readers
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| (now as usize).lt(&max).then_some(now + 1));
         match taken {
             Ok(_) => {
                 self.detached_at.store(0, Ordering::SeqCst);
@@ -289,8 +289,12 @@ impl Session {
         match &*self.state.borrow() {
             State::Ready => Ok(()),
             State::Faulted(cause) => Err(Error::new(Code::SessionFaulted, format!("the session is faulted: {cause}"))),
-            State::Closing(reason) => Err(Error::new(Code::SessionClosing, format!("the session is closing: {reason}"))),
-            State::Closed(_, reason) => Err(Error::new(Code::SessionClosed, format!("the session is closed: {reason}"))),
+            State::Closing(reason) => {
+                Err(Error::new(Code::SessionClosing, format!("the session is closing: {reason}")))
+            }
+            State::Closed(_, reason) => {
+                Err(Error::new(Code::SessionClosed, format!("the session is closed: {reason}")))
+            }
         }
     }
 
@@ -299,26 +303,7 @@ impl Session {
     /// Sends one command to the worker and waits for its result. The caller has the rights already.
     pub async fn call(&self, command: Command, timeout: Duration) -> Result<CommandResult> {
         self.check_ready()?;
-        let (answer, answered) = oneshot::channel();
-        let frame = {
-            let mut pending = self.pending.lock();
-            if let Some(over) = &pending.over {
-                return Err(over.clone());
-            }
-            if pending.by_id.len() >= self.bounds.pending_commands_max {
-                let max = self.bounds.pending_commands_max;
-                return Err(Error::new(Code::CommandLimit, format!("{max} commands of the session are waiting"))
-                    .with("max", max));
-            }
-            pending.next_id += 1;
-            let id = pending.next_id;
-            pending.by_id.insert(id, Waiting { command: command.clone(), caller: answer });
-            FromGateway { frame: Some(from_gateway::Frame::Command(CommandFrame { id, command: Some(command) })) }
-        };
-        // The channel has room for every pending command, so this does not wait unless the worker is gone.
-        if self.to_worker.send(frame).await.is_err() {
-            return Err(unknown_outcome("the worker is gone"));
-        }
+        let answered = self.send(command)?;
         match tokio::time::timeout(timeout, answered).await {
             Ok(Ok(result)) => result,
             Ok(Err(_dropped)) => Err(unknown_outcome("the session ended")),
@@ -328,6 +313,32 @@ impl Session {
                     .with("timeout_ms", ms))
             }
         }
+    }
+
+    /// Numbers a command and hands it to the writer under one lock: the worker takes ids in rising order only.
+    fn send(&self, command: Command) -> Result<oneshot::Receiver<Result<CommandResult>>> {
+        let mut pending = self.pending.lock();
+        if let Some(over) = &pending.over {
+            return Err(over.clone());
+        }
+        let max = self.bounds.pending_commands_max;
+        let full =
+            || Error::new(Code::CommandLimit, format!("{max} commands of the session are waiting")).with("max", max);
+        if pending.by_id.len() >= max {
+            return Err(full());
+        }
+        let id = pending.next_id + 1;
+        let frame = CommandFrame { id, command: Some(command.clone()) };
+        match self.to_worker.try_send(FromGateway { frame: Some(from_gateway::Frame::Command(frame)) }) {
+            Ok(()) => {}
+            // It has room for every pending command; a worker that does not read is found by its silence.
+            Err(mpsc::error::TrySendError::Full(_)) => return Err(full()),
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(unknown_outcome("the worker is gone")),
+        }
+        pending.next_id = id;
+        let (caller, answered) = oneshot::channel();
+        pending.by_id.insert(id, Waiting { command, caller });
+        Ok(answered)
     }
 
     /// A reply from the worker: items first, then the caller. False: nobody asked.

@@ -3,17 +3,13 @@
 //! Invariant: the `Stamp` of a set of verdicts says exactly which questions it answers; a stream that
 //! finds another stamp current must not hand over what it composed.
 
-use super::{items::Items, session::Session};
+use super::{Caller, items::Items, session::Session};
 use crate::{
     error::{Code, Error, Result},
-    policies::{Caller, Policies},
+    policies::Policies,
 };
 use arc_swap::ArcSwap;
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tidegate_policy::{Action, Principal, SessionFacts};
 use tokio::time::Instant;
 
@@ -126,7 +122,13 @@ impl Class {
     }
 
     /// `None`: no room at the policy threads, a guest that failed, or a flip in the middle; ask again.
-    async fn judge(&self, session: &Session, policies: &Policies, before: &Verdicts, wanted: Stamp) -> Option<Verdicts> {
+    async fn judge(
+        &self,
+        session: &Session,
+        policies: &Policies,
+        before: &Verdicts,
+        wanted: Stamp,
+    ) -> Option<Verdicts> {
         if !session.key_is_live(&self.caller.key) {
             let error = Error::new(Code::AuthInvalid, "the key of this stream was revoked");
             return Some(Verdicts::refused(wanted, error));

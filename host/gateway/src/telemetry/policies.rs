@@ -1,7 +1,7 @@
 //! Metrics of the policies, taken when somebody scrapes. The policy crate counts in plain numbers and
 //! knows no metrics library; this asks it. Invariant: at most `SAMPLES_MAX` series, whatever it answers.
 
-use super::metrics::{bare_name, row, unit};
+use super::metrics::{MetricRow, bare_name, row, unit};
 use parking_lot::RwLock;
 use prometheus_client::{
     collector::Collector,
@@ -68,7 +68,7 @@ impl Collector for PolicySource {
             ("tidegate_policy_failures", |sample| sample.failures),
         ] {
             let row = row(name);
-            let mut metric = encoder.encode_descriptor(row.name, row.help, None, MetricType::Counter)?;
+            let mut metric = encoder.encode_descriptor(row.name, &help(row), None, MetricType::Counter)?;
             for sample in &samples {
                 let labels = [("policy", sample.policy), ("digest", sample.digest.as_str())];
                 ConstCounter::new(number(sample)).encode(metric.encode_family(&labels)?)?;
@@ -76,7 +76,7 @@ impl Collector for PolicySource {
         }
         let row = row("tidegate_policy_phase_microseconds");
         let unit = unit(row);
-        let mut metric = encoder.encode_descriptor(bare_name(row), row.help, unit.as_ref(), MetricType::Counter)?;
+        let mut metric = encoder.encode_descriptor(bare_name(row), &help(row), unit.as_ref(), MetricType::Counter)?;
         for sample in &samples {
             for (phase, micros) in [
                 ("queue", sample.queue_us),
@@ -90,6 +90,11 @@ impl Collector for PolicySource {
         }
         Ok(())
     }
+}
+
+/// The registry ends its helps with a stop; a collector has to.
+fn help(row: &MetricRow) -> String {
+    format!("{}.", row.help)
 }
 
 impl fmt::Debug for PolicySource {

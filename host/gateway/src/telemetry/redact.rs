@@ -1,7 +1,7 @@
 //! The last line of defence of the log: a text that looks like a key loses its secret half, whoever
 //! put it there. It knows the shape of a key and nothing else. Invariant: costs one search per line.
 
-use crate::keys::KEY_PREFIX;
+use crate::ids::KEY_PREFIX;
 use std::{
     borrow::Cow,
     io::{self, Write},

@@ -92,7 +92,7 @@ impl Sim {
             .collect();
         for at in all {
             let Some(last) = self.tables.get(at).and_then(|item| item.last.clone()) else { continue };
-            self.emit(at.slot, Sample { quality, status, time: super::date_now(), ..last }).await?;
+            self.emit(at.slot, Sample { quality, status, time: super::emit::date_now(), ..last }).await?;
         }
         Ok(())
     }

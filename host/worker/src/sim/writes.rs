@@ -54,10 +54,10 @@ impl Sim {
             // A write before the type is known (mxaccess.md, surprise 4).
             _ if !item.known => return Err(Raised::argument("Value does not fall within the expected range")),
             Kind::Setpoint { guard: Guard::Secured, .. } if users.is_none() => status = SECURED,
-            Kind::Setpoint { guard: Guard::Verified, .. } => {
-                if users.is_none_or(|(current, verifier)| verifier == 0 || verifier == current) {
-                    status = VERIFIED;
-                }
+            Kind::Setpoint { guard: Guard::Verified, .. }
+                if users.is_none_or(|(current, verifier)| verifier == 0 || verifier == current) =>
+            {
+                status = VERIFIED;
             }
             _ => {}
         }
@@ -82,7 +82,7 @@ impl Sim {
         let Kind::Setpoint { value, .. } = &mut item.kind else { return Ok(()) };
         value.clone_from(&written);
         if live {
-            let time = time.unwrap_or_else(super::date_now);
+            let time = time.unwrap_or_else(super::emit::date_now);
             let sample = super::Sample { value: written, quality, time, status: healthy };
             self.emit(at.slot, sample).await?;
         }

@@ -68,10 +68,10 @@ impl Gateway {
         method: Method,
         timeout_ms: u32,
     ) -> Result<CommandResult, ClientError> {
-        self.invoke_for("", session_id, method, timeout_ms).await
+        self.command(session_id, Command { method: Some(method) }, timeout_ms).await
     }
 
-    /// As `invoke`, for a runtime node that this key attached to the session; an empty node is none.
+    /// A write for a runtime node that this key attached to the session.
     pub async fn invoke_for(
         &self,
         node_id: &str,
@@ -80,8 +80,21 @@ impl Gateway {
         timeout_ms: u32,
     ) -> Result<CommandResult, ClientError> {
         let command = Some(Command { method: Some(method) });
-        let request =
-            InvokeRequest { session_id: session_id.into(), command, timeout_ms, node_id: node_id.into() };
+        self.send(InvokeRequest { session_id: session_id.into(), command, timeout_ms, node_id: node_id.into() }).await
+    }
+
+    /// A command as it stands.
+    pub async fn command(
+        &self,
+        session_id: &str,
+        command: Command,
+        timeout_ms: u32,
+    ) -> Result<CommandResult, ClientError> {
+        let command = Some(command);
+        self.send(InvokeRequest { session_id: session_id.into(), command, timeout_ms, node_id: String::new() }).await
+    }
+
+    async fn send(&self, request: InvokeRequest) -> Result<CommandResult, ClientError> {
         let response = self.client.clone().invoke(self.request(request)).await?.into_inner();
         response.result.ok_or(ClientError::Incomplete("the result"))
     }

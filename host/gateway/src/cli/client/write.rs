@@ -20,7 +20,7 @@ pub struct WriteArgs {
     /// The session's id, as `client open` printed it.
     #[arg(value_name = "SESSION")]
     session: String,
-    /// The item, e.g. Area1.Pump1.Setpoint.
+    /// The item, e.g. Area1.Setpoint.Speed.
     #[arg(value_name = "TAG")]
     tag: String,
     /// The value.

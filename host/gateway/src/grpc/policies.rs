@@ -1,0 +1,58 @@
+//! The policy host's state in the form of the admin API. Decides nothing.
+
+use crate::policies::{fence_parts, outcome};
+use tidegate_policy::{PolicyHost, SwapRecord};
+use tidegate_proto::v1::{self, ListPoliciesResponse, PolicySummary, swap_record::Fence};
+
+/// The whole state, newest swap first.
+pub(super) fn listing(host: &PolicyHost) -> ListPoliciesResponse {
+    let listing = host.list();
+    let counters = host.counters();
+    let policies = listing
+        .policies
+        .iter()
+        .map(|row| {
+            let counted = counters.policies.iter().find(|counted| counted.policy == row.policy);
+            PolicySummary {
+                policy: row.policy.name().to_owned(),
+                name: row.name.clone(),
+                version: row.version.clone(),
+                digest: row.digest.to_hex(),
+                settings_digest: row.settings_digest.to_hex(),
+                contract: row.contract.to_owned(),
+                source: row.file.clone().unwrap_or_else(|| "embedded".to_owned()),
+                calls: counted.map_or(0, |counted| counted.calls),
+                failures: counted.map_or(0, |counted| counted.failures.iter().map(|(_, count)| count).sum()),
+            }
+        })
+        .collect();
+    ListPoliciesResponse {
+        generation: listing.generation.0,
+        pinned: listing.pinned.is_some(),
+        plugins_dir: String::new(),
+        policies,
+        swaps: listing.swaps.iter().rev().map(swap_record).collect(),
+    }
+}
+
+/// One attempt, as the admin API shows it.
+pub(super) fn swap_record(swap: &SwapRecord) -> v1::SwapRecord {
+    v1::SwapRecord {
+        at_unix_ms: swap.at_ms as i64,
+        generation: swap.to.0,
+        outcome: outcome(swap).as_str().to_owned(),
+        trigger: swap.trigger.as_str().to_owned(),
+        code: swap.code.map(|code| code.as_str().to_owned()).unwrap_or_default(),
+        message: swap.message.clone(),
+        gate_us: swap.gate_us,
+        enforced_us: swap.enforced_us.unwrap_or_default(),
+        fences: swap
+            .fences
+            .iter()
+            .map(|fence| {
+                let (session, reader) = fence_parts(&fence.stream);
+                Fence { session_id: session, reader, sequence: fence.sequence }
+            })
+            .collect(),
+    }
+}

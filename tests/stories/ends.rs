@@ -1,0 +1,172 @@
+//! Everything ends at some time: workers that die or misbehave, gateways that are asked to stop or killed.
+
+use crate::harness::{Gateway, Launch, Session, eventually, is_alive, is_gone, reason};
+use rustix::process::{Pid, Signal};
+use tidegate_client::Start;
+
+const TAGS: &[&str] = &["Area1.Pump1.Sine", "Area1.Pump1.Counter"];
+
+fn kill(pid: u32) {
+    let pid = Pid::from_raw(pid.cast_signed()).expect("a process id");
+    rustix::process::kill_process(pid, Signal::KILL).expect("the worker is there");
+}
+
+/// Short times, for stories about workers that hang or fall silent.
+fn impatient() -> Launch {
+    let launch = Launch::new().flag("--heartbeat-seconds", "1").flag("--heartbeat-grace-seconds", "2");
+    launch.flag("--stuck-ceiling-seconds", "3").flag("--command-timeout-ms", "500")
+}
+
+/// The session of a dead worker says so to everybody, and leaves nothing behind once it is closed.
+async fn is_faulted(gw: &Gateway, s: &Session) {
+    eventually("the worker to be reaped", async || is_gone(s.pid).then_some(())).await;
+    let admin = gw.admin().await;
+    let session = eventually("the session to be faulted", async || {
+        let sessions = admin.sessions().await.expect("a listing");
+        sessions.into_iter().find(|one| one.session_id == s.id).filter(|one| one.state == "faulted")
+    })
+    .await;
+    assert!(!session.fault.is_empty(), "{session:?}");
+    assert_eq!(reason(s.client.register(&s.id, "late").await), "session.faulted");
+    assert_eq!(reason(s.client.snapshot(&s.id).await), "session.faulted");
+    let stream = s.client.stream(&s.id, Start::Live, Default::default()).await;
+    assert_eq!(reason(stream), "session.faulted");
+    s.close().await;
+    eventually("the slot to be free", async || {
+        admin.sessions().await.expect("a listing").iter().all(|one| one.session_id != s.id).then_some(())
+    })
+    .await;
+}
+
+// shows: S-15
+#[tokio::test]
+async fn a_killed_worker_faults_its_session_alone() {
+    let gw = Gateway::start().await;
+    let (dies, lives) = (gw.open("line-1").await, gw.open("line-2").await);
+    let (mut one, mut other) = (dies.reader("one").await, lives.reader("other").await);
+    dies.advise(TAGS).await;
+    lives.advise(TAGS).await;
+    one.count(20).await;
+    other.count(20).await;
+    kill(dies.pid);
+    let end = one.ended().await;
+    assert_eq!(end.reason, "session.faulted", "{end}");
+    assert_eq!(end.resume_position(), Some(one.position()));
+    let before = other.position().after;
+    other.to(before + 50).await;
+    is_faulted(&gw, &dies).await;
+    let head = lives.silence().await;
+    other.to(head).await;
+    assert_eq!(other.counts().delivered, head);
+    assert!(is_alive(lives.pid));
+}
+
+// shows: S-15
+#[tokio::test]
+async fn a_worker_that_breaks_the_protocol_faults_its_session_alone() {
+    let gw = Gateway::start().await;
+    let lives = gw.open("line-2").await;
+    let mut other = lives.reader("other").await;
+    lives.advise(TAGS).await;
+    for fault in ["wrong-frame", "hole", "step-back", "crash"] {
+        let s = gw.open("line-1").await;
+        let mut reader = s.reader(fault).await;
+        s.advise(TAGS).await;
+        reader.count(10).await;
+        // A crash takes its own answer with it.
+        let _answer = s.fault(fault).await;
+        let end = reader.ended().await;
+        assert_eq!(end.reason, "session.faulted", "{fault}: {end}");
+        is_faulted(&gw, &s).await;
+    }
+    let head = lives.silence().await;
+    other.to(head).await;
+    assert_eq!(other.counts().delivered, head);
+}
+
+// shows: S-15
+#[tokio::test]
+async fn a_worker_that_hangs_is_given_up_after_the_ceiling_and_a_silent_one_after_the_grace() {
+    let gw = impatient().start().await;
+    for (fault, answered) in [("hang", false), ("silent", true)] {
+        let s = gw.open("line-1").await;
+        let mut reader = s.reader(fault).await;
+        s.advise(TAGS).await;
+        reader.count(10).await;
+        let answer = s.fault(fault).await;
+        if answered {
+            answer.expect("the write is taken");
+        } else {
+            assert_eq!(reason(answer), "command.timeout");
+        }
+        let end = reader.ended().await;
+        assert_eq!(end.reason, "session.faulted", "{fault}: {end}");
+        is_faulted(&gw, &s).await;
+    }
+}
+
+// shows: S-17
+#[tokio::test]
+async fn a_stall_and_bad_quality_are_passed_on_as_they_are() {
+    let gw = Gateway::start().await;
+    let s = gw.open("line-1").await;
+    let mut reader = s.reader("one").await;
+    s.advise(TAGS).await;
+    reader.count(10).await;
+    s.fault("bad-quality 300").await.expect("taken");
+    let quality = |event: &tidegate_client::wire::Event| match &event.body {
+        Some(tidegate_client::wire::event::Body::DataChange(change)) => change.quality,
+        _ => 192,
+    };
+    reader.until("bad quality", |event| quality(event) == 24).await;
+    reader.until("good quality again", |event| quality(event) == 192).await;
+    s.fault("stall 300").await.expect("taken");
+    let before = reader.position().after;
+    reader.to(before + 50).await;
+    let head = s.silence().await;
+    reader.to(head).await;
+    assert_eq!(reader.counts().delivered, head);
+}
+
+// shows: E-16, S-14
+#[tokio::test]
+async fn a_gateway_that_is_asked_to_stop_tells_its_readers_where_to_resume() {
+    let mut gw = Gateway::start().await;
+    let s = gw.open("line-1").await;
+    let mut reader = s.reader("one").await;
+    s.advise(TAGS).await;
+    reader.count(50).await;
+    gw.signal(Signal::TERM);
+    let end = reader.ended().await;
+    assert_eq!(end.reason, "stream.draining", "{end}");
+    assert_eq!(end.resume_position(), Some(reader.position()));
+    let status = gw.ended().await;
+    assert!(status.success(), "{status}");
+    assert!(!is_alive(s.pid), "the worker outlived its gateway");
+    for left in ["admin.sock", "workers.sock", "addresses.json"] {
+        assert!(!gw.data().join(left).exists(), "{left} is left");
+    }
+}
+
+// shows: S-15
+#[tokio::test]
+async fn a_killed_gateway_leaves_no_worker_and_the_next_one_starts_on_its_folder() {
+    let mut gw = Gateway::start().await;
+    let key = gw.key(&[], "sessions:own").await;
+    let s = gw.open("line-1").await;
+    let mut reader = s.reader("one").await;
+    s.advise(TAGS).await;
+    reader.count(50).await;
+    gw.signal(Signal::KILL);
+    gw.ended().await;
+    // Whoever reads just sees the connection break; what it had is in order.
+    let end = reader.ended().await;
+    assert!(end.reason.is_empty(), "{end}");
+    eventually("the worker to end", async || (!is_alive(s.pid)).then_some(())).await;
+
+    let next = Launch::again(gw.folder()).start().await;
+    assert!(next.admin().await.sessions().await.expect("a listing").is_empty());
+    let client = next.client_with(&key).await;
+    let opened = crate::harness::open_as(&client, "again", "").await.expect("the key of before works");
+    client.close(&opened.session_id).await.expect("closed");
+}

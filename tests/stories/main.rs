@@ -1,0 +1,12 @@
+//! Stories across processes: a real gateway, its real workers, clients over real gRPC, each in a folder and
+//! on ports of its own. Every reader's account is checked when it is dropped. Nothing here knows the gateway's inside.
+
+mod access;
+mod commands;
+mod ends;
+mod harness;
+mod line;
+mod policies;
+mod secrets;
+mod start;
+mod streams;
