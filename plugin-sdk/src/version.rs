@@ -13,7 +13,8 @@ pub struct Version {
 impl Version {
     /// Reads exactly two decimal numbers without sign, space or leading zero.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let malformed = || format!("`{}` is not a version MAJOR.MINOR", text.escape_default().take(64).collect::<String>());
+        let malformed =
+            || format!("`{}` is not a version MAJOR.MINOR", text.escape_default().take(64).collect::<String>());
         let (major, minor) = text.split_once('.').ok_or_else(malformed)?;
         Ok(Self { major: number(major).ok_or_else(malformed)?, minor: number(minor).ok_or_else(malformed)? })
     }
@@ -38,7 +39,9 @@ mod tests {
     fn numbers_not_text() {
         assert!(Version::parse("1.10").unwrap() > Version::parse("1.9").unwrap());
         assert!(Version::parse("2.0").unwrap() > Version::parse("1.999").unwrap());
-        for bad in ["", "1", "1.", ".1", "1.2.3", "v1.2", "1.2 ", "+1.2", "01.2", "1.02", "1.2-rc", "99999999999.1", "१.२"] {
+        for bad in
+            ["", "1", "1.", ".1", "1.2.3", "v1.2", "1.2 ", "+1.2", "01.2", "1.02", "1.2-rc", "99999999999.1", "१.२"]
+        {
             assert!(Version::parse(bad).is_err(), "{bad}");
         }
         assert_eq!(Version::parse("0.0").unwrap().to_string(), "0.0");

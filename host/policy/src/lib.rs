@@ -1,1 +1,33 @@
-//! Skeleton.
+//! Loads, proves, swaps and runs Tidegate's policy components. The only crate that knows wasmtime; knows
+//! nothing of gRPC, streams or storage. Map: `host` (what the gateway holds) asks `decider` (threads),
+//! which call the `generation` that `control` points to; `swapper` watches `folder`, brings what changed
+//! through `gate` and has `control` flip; `warden` takes back what keeps failing. Invariants: a decision
+//! is made by exactly one generation, and a guest that fails changes no answer but its own.
+
+mod bindings;
+mod cache;
+mod config;
+mod control;
+mod counters;
+mod decider;
+mod embedded;
+mod engine;
+mod failure;
+mod folder;
+mod gate;
+mod generation;
+mod host;
+mod instance;
+mod model;
+mod record;
+mod store;
+mod swapper;
+mod warden;
+
+pub use config::{Breaker, Deadlines, Limits, PolicyConfig, StartError, Watch};
+pub use control::FlipHook;
+pub use counters::{Counters, PolicyCounters};
+pub use gate::{Refusal, RefusalCode};
+pub use host::PolicyHost;
+pub use model::*;
+pub use record::{Fence, Listing, Outcome, PinReason, PolicyRow, RollbackError, SwapRecord, Trigger};

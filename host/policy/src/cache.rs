@@ -1,0 +1,113 @@
+//! Machine code of components that were compiled before. A file here becomes code of this process, so
+//! each carries a MAC with a key of this installation, and the very buffer that was verified is what is
+//! loaded. Losing the cache costs time only: every trouble with it means 'compile again'. Invariant:
+//! nothing is loaded that this installation did not write.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use wasmtime::component::Component;
+
+use crate::engine::{Allocation, Engines};
+use crate::model::Digest;
+use crate::store::{private_folder, write_private};
+
+/// Files kept; the oldest leave. An 18 MB guest compiles to some 60 MB.
+const FILES_MAX: usize = 64;
+const MAC_BYTES: usize = 32;
+
+#[derive(Debug)]
+pub(crate) struct CompileCache {
+    folder: PathBuf,
+    key: Key,
+}
+
+struct Key([u8; 32]);
+
+// === impl CompileCache ===
+
+impl CompileCache {
+    /// Makes folder and key where they are missing.
+    pub(crate) fn open(store_dir: &Path) -> std::io::Result<Self> {
+        let folder = store_dir.join("cache");
+        private_folder(&folder)?;
+        let path = store_dir.join("cache.key");
+        let key = match fs::read(&path) {
+            Ok(bytes) if bytes.len() == 32 => bytes.try_into().unwrap_or([0; 32]),
+            // Missing or damaged: a new key makes the old files worthless, which is safe.
+            _ => {
+                let mut key = [0; 32];
+                getrandom::fill(&mut key).map_err(std::io::Error::other)?;
+                write_private(&path, &key)?;
+                key
+            }
+        };
+        Ok(Self { folder, key: Key(key) })
+    }
+
+    pub(crate) fn load(&self, engines: &Engines, digest: &Digest) -> Option<(Component, Allocation)> {
+        let path = self.path(engines, digest);
+        let bytes = fs::read(&path).ok()?;
+        let (mac, compiled) = bytes.split_at_checked(MAC_BYTES)?;
+        if self.mac(engines, digest, compiled).verify_slice(mac).is_err() {
+            tracing::warn!(file = %path.display(), "a cached component was not written by this installation; compiling again");
+            let _ = fs::remove_file(&path);
+            return None;
+        }
+        // SAFETY: the MAC, keyed by this installation and bound to the engine's fingerprint, shows that
+        // exactly these bytes came from `compile`; `compiled` borrows the buffer that was verified.
+        match unsafe { engines.load(compiled) } {
+            Ok(found) => Some(found),
+            Err(error) => {
+                tracing::debug!(%error, "a cached component does not load; compiling again");
+                None
+            }
+        }
+    }
+
+    /// Best effort: a full disk costs the next start some milliseconds.
+    pub(crate) fn keep(&self, engines: &Engines, digest: &Digest, compiled: &[u8]) {
+        let mut bytes = Vec::with_capacity(MAC_BYTES + compiled.len());
+        bytes.extend_from_slice(&self.mac(engines, digest, compiled).finalize().into_bytes());
+        let _ = bytes.write_all(compiled);
+        if let Err(error) = write_private(&self.path(engines, digest), &bytes) {
+            tracing::warn!(%error, "a compiled component cannot be cached");
+        }
+        self.trim();
+    }
+
+    fn mac(&self, engines: &Engines, digest: &Digest, compiled: &[u8]) -> Hmac<Sha256> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key.0).expect("HMAC takes any key length");
+        mac.update(b"tidegate compile cache 1");
+        mac.update(&engines.fingerprint().to_le_bytes());
+        mac.update(&digest.0);
+        mac.update(compiled);
+        mac
+    }
+
+    fn path(&self, engines: &Engines, digest: &Digest) -> PathBuf {
+        self.folder.join(format!("{}-{:016x}", digest.to_hex(), engines.fingerprint()))
+    }
+
+    fn trim(&self) {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        let mut files: Vec<_> = entries
+            .filter_map(|entry| entry.ok())
+            .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+            .collect();
+        files.sort();
+        let surplus = files.len().saturating_sub(FILES_MAX);
+        for (_, path) in files.into_iter().take(surplus) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key(..)")
+    }
+}

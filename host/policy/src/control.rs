@@ -1,0 +1,494 @@
+//! The one pointer, and everything that may move it: swaps, roll-backs, the breaker. Knows generations and
+//! what is remembered, not how a folder is read. Invariants: flips happen one at a time; at most
+//! `LIVE_MAX` generations have instances; the pointer has moved before the number that streams compare.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::gate::{Loaded, Refusal};
+use crate::generation::{Generation, Set};
+use crate::model::*;
+use crate::record::*;
+use crate::store::{ContentStore, POISONED_MAX, Remembered, RememberedPin};
+
+/// Runs right after the pointer moved.
+pub type FlipHook = Box<dyn Fn(GenerationId) -> Vec<Fence> + Send + Sync>;
+
+/// The serving one and two whose last calls are under way.
+const LIVE_MAX: usize = 3;
+/// Sets that a roll-back can reach, beside the serving one.
+const EARLIER_MAX: usize = 4;
+const RECORDS_MAX: usize = 64;
+
+pub(crate) struct Control {
+    current: ArcSwap<Generation>,
+    /// What streams compare: stored after `current`.
+    generation: AtomicU64,
+    announced: watch::Sender<GenerationId>,
+    hooks: Mutex<Vec<FlipHook>>,
+    history: Mutex<History>,
+    records: Mutex<Records>,
+    embedded: Vec<Arc<Loaded>>,
+    threads: usize,
+    store: ContentStore,
+    pub(crate) reverts: AtomicU64,
+}
+
+/// Behind one lock, held through a flip.
+struct History {
+    earlier: Vec<Set>,
+    /// Replaced generations, until their last call has ended.
+    retiring: Vec<Arc<Generation>>,
+    pin: Option<PinReason>,
+    /// Stem to identity: what the folder holds and was tried, accepted or not.
+    judged: BTreeMap<String, Digest>,
+    poisoned: Vec<Digest>,
+    shunned: Vec<Digest>,
+    pending: Vec<String>,
+}
+
+#[derive(Default)]
+struct Records {
+    last: VecDeque<SwapRecord>,
+    number: u64,
+    swaps: u64,
+    refused: u64,
+}
+
+/// What the swapper works from.
+pub(crate) struct Basis {
+    pub(crate) pin: Option<PinReason>,
+    pub(crate) judged: BTreeMap<String, Digest>,
+    pub(crate) poisoned: Vec<Digest>,
+    /// Identities that a roll-back left; they come back only when an operator says so.
+    pub(crate) shunned: Vec<Digest>,
+    pub(crate) chosen: Vec<Arc<Loaded>>,
+}
+
+/// A finished attempt on its way into the records.
+pub(crate) struct Attempt {
+    pub(crate) trigger: Trigger,
+    pub(crate) files: Vec<String>,
+    pub(crate) gate: Duration,
+}
+
+// === impl Control ===
+
+impl Control {
+    /// Serves the embedded defaults as generation 1 until something else is flipped to.
+    pub(crate) fn new(
+        embedded: Vec<Arc<Loaded>>,
+        first: Set,
+        threads: usize,
+        store: ContentStore,
+        remembered: &Remembered,
+    ) -> Result<Self, Refusal> {
+        let generation = Generation::new(GenerationId(1), first, threads)?;
+        let (announced, _) = watch::channel(GenerationId(1));
+        let pin = remembered.pin.as_ref().map(|pin| match pin.by_operator {
+            true => PinReason::Operator,
+            false => PinReason::Rollback,
+        });
+        let history = History {
+            earlier: Vec::new(),
+            retiring: Vec::new(),
+            pin,
+            judged: BTreeMap::new(),
+            poisoned: remembered.poisoned.iter().filter_map(|hex| Digest::from_hex(hex)).collect(),
+            shunned: Vec::new(),
+            pending: Vec::new(),
+        };
+        Ok(Self {
+            current: ArcSwap::from_pointee(generation),
+            generation: AtomicU64::new(1),
+            announced,
+            hooks: Mutex::default(),
+            history: Mutex::new(history),
+            records: Mutex::default(),
+            embedded,
+            threads,
+            store,
+            reverts: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn current(&self) -> Arc<Generation> {
+        self.current.load_full()
+    }
+
+    pub(crate) fn generation(&self) -> GenerationId {
+        GenerationId(self.generation.load(Ordering::SeqCst))
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<GenerationId> {
+        self.announced.subscribe()
+    }
+
+    pub(crate) fn on_flip(&self, hook: FlipHook) {
+        self.hooks.lock().push(hook);
+    }
+
+    pub(crate) fn basis(&self) -> Basis {
+        let history = self.history.lock();
+        Basis {
+            pin: history.pin,
+            judged: history.judged.clone(),
+            poisoned: history.poisoned.clone(),
+            shunned: history.shunned.clone(),
+            chosen: self.current.load().set.chosen().cloned().collect(),
+        }
+    }
+
+    /// The swapper's: what was tried is not tried again by itself.
+    pub(crate) fn judged(&self, judged: BTreeMap<String, Digest>, pending: Vec<String>) {
+        let mut history = self.history.lock();
+        history.judged = judged;
+        history.pending = pending;
+    }
+
+    /// Goes over to `chosen` (and embedded defaults for the rest).
+    pub(crate) fn swap(&self, chosen: &[Arc<Loaded>], attempt: Attempt) -> SwapRecord {
+        let mut history = self.history.lock();
+        let set = match Set::compose(chosen, &self.embedded) {
+            Ok(set) => set,
+            Err(refusal) => {
+                drop(history);
+                return self.refused(refusal, attempt);
+            }
+        };
+        if attempt.trigger != Trigger::Start {
+            history.pin = None;
+        }
+        if set.is_same_as(&self.current.load().set) {
+            self.remember(&history);
+            drop(history);
+            return self.record(attempt, Outcome::Unchanged, None, "nothing has changed".into());
+        }
+        let before = self.current.load().set.clone();
+        match self.flip(&mut history, set, attempt) {
+            Ok(record) => {
+                history.earlier.push(before);
+                if history.earlier.len() > EARLIER_MAX {
+                    history.earlier.remove(0);
+                }
+                self.remember(&history);
+                record
+            }
+            Err((refusal, attempt)) => {
+                drop(history);
+                self.refused(refusal, attempt)
+            }
+        }
+    }
+
+    /// Back to the set before this one; the folder is not followed until it changes.
+    pub(crate) fn rollback(&self, reason: &str) -> Result<SwapRecord, RollbackError> {
+        let mut history = self.history.lock();
+        let set = history.earlier.pop().ok_or(RollbackError::Nothing)?;
+        let left = self.current.load().set.clone();
+        let attempt = Attempt { trigger: Trigger::Rollback, files: files_of(&set), gate: Duration::ZERO };
+        match self.flip(&mut history, set.clone(), attempt) {
+            Ok(mut record) => {
+                history.shun(&left, &set);
+                history.pin = Some(PinReason::Rollback);
+                self.remember(&history);
+                record.message = crate::instance::clip(reason, 256);
+                self.amend(record.number, |kept| kept.message.clone_from(&record.message));
+                Ok(record)
+            }
+            Err((refusal, attempt)) => {
+                history.earlier.push(set);
+                drop(history);
+                self.refused(refusal.clone(), attempt);
+                Err(refusal.into())
+            }
+        }
+    }
+
+    /// Takes back what the breaker tripped on: to the newest earlier set without it, or to the embedded
+    /// default in its place. Nothing to do if it does not serve any more.
+    pub(crate) fn take_back(&self, bad: &Arc<Loaded>) {
+        let mut history = self.history.lock();
+        let serving = self.current.load().set.clone();
+        let serves = |set: &Set| set.members.iter().any(|loaded| loaded.source.identity() == bad.source.identity());
+        if !serves(&serving) {
+            return;
+        }
+        if bad.source.embedded {
+            // There is nothing behind the defaults; the failure matrix goes on answering.
+            tracing::error!(policy = %bad.name, "an embedded policy keeps failing");
+            return;
+        }
+        history.poisoned.push(bad.source.identity());
+        if history.poisoned.len() > POISONED_MAX {
+            history.poisoned.remove(0);
+        }
+        let poisoned = history.poisoned.clone();
+        let sound = |set: &Set| set.chosen().all(|loaded| !poisoned.contains(&loaded.source.identity()));
+        let mut set = None;
+        while let Some(earlier) = history.earlier.pop() {
+            if sound(&earlier) {
+                set = Some(earlier);
+                break;
+            }
+        }
+        let set = match set {
+            Some(set) => Ok(set),
+            None => {
+                let rest: Vec<_> = serving.chosen().filter(|loaded| !Arc::ptr_eq(loaded, bad)).cloned().collect();
+                Set::compose(&rest, &self.embedded)
+            }
+        };
+        let attempt =
+            Attempt { trigger: Trigger::Breaker, files: vec![bad.source.file.to_string()], gate: Duration::ZERO };
+        let flipped = match set {
+            Ok(set) => {
+                history.shun(&serving, &set);
+                self.flip(&mut history, set, attempt)
+            }
+            Err(refusal) => Err((refusal, attempt)),
+        };
+        match flipped {
+            Ok(record) => {
+                history.pin = Some(PinReason::Rollback);
+                self.remember(&history);
+                self.reverts.fetch_add(1, Ordering::Relaxed);
+                let message = format!("{} kept failing and was taken back", bad.source.file);
+                tracing::error!(file = %bad.source.file, generation = record.to.0, "a policy kept failing and was taken back");
+                self.amend(record.number, |kept| kept.message = message);
+            }
+            Err((refusal, attempt)) => {
+                drop(history);
+                self.refused(refusal, attempt);
+            }
+        }
+    }
+
+    pub(crate) fn pin(&self, on: bool) {
+        let mut history = self.history.lock();
+        history.pin = on.then_some(PinReason::Operator);
+        self.remember(&history);
+    }
+
+    /// An operator wants the folder as it stands.
+    pub(crate) fn unpin(&self) {
+        let mut history = self.history.lock();
+        history.pin = None;
+        history.shunned.clear();
+    }
+
+    pub(crate) fn refused(&self, refusal: Refusal, attempt: Attempt) -> SwapRecord {
+        tracing::warn!(file = %refusal.file, code = refusal.code.as_str(), trigger = attempt.trigger.as_str(),
+            message = %refusal.message, "a set of policies was refused; the one before serves on");
+        let message = refusal.message.clone();
+        self.record(attempt, Outcome::Refused, Some(refusal), message)
+    }
+
+    pub(crate) fn unchanged(&self, attempt: Attempt) -> SwapRecord {
+        self.record(attempt, Outcome::Unchanged, None, "nothing has changed".into())
+    }
+
+    /// Only the first report of a generation counts... the last stream's is the one that is kept.
+    pub(crate) fn enforced(&self, generation: GenerationId, micros: u64) {
+        let mut records = self.records.lock();
+        if let Some(record) =
+            records.last.iter_mut().rev().find(|record| record.to == generation && record.outcome == Outcome::Swapped)
+        {
+            record.enforced_us = Some(record.enforced_us.unwrap_or(0).max(micros));
+        }
+    }
+
+    /// Lets go of replaced generations whose last call has ended; here, so that no deciding thread does.
+    pub(crate) fn reap(&self) {
+        let done: Vec<_> = {
+            let mut history = self.history.lock();
+            let (done, rest) = history.retiring.drain(..).partition(|old| Arc::strong_count(old) == 1);
+            history.retiring = rest;
+            done
+        };
+        drop(done);
+    }
+
+    pub(crate) fn live(&self) -> usize {
+        self.history.lock().retiring.len() + 1
+    }
+
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let records = self.records.lock();
+        (records.swaps, records.refused)
+    }
+
+    pub(crate) fn listing(&self) -> Listing {
+        let current = self.current();
+        let policies = Policy::ALL.into_iter().map(|policy| row(policy, current.set.answerer(policy))).collect();
+        let history = self.history.lock();
+        Listing {
+            generation: current.id,
+            pinned: history.pin,
+            policies,
+            poisoned: history.poisoned.clone(),
+            pending: history.pending.clone(),
+            earlier: history.earlier.len(),
+            live_generations: history.retiring.len() + 1,
+            swaps: self.records.lock().last.iter().cloned().collect(),
+        }
+    }
+
+    /// The name of a rule in a generation that is still known.
+    pub(crate) fn rule_name(&self, generation: GenerationId, policy: Policy, rule: u16) -> Option<Arc<str>> {
+        let name = |set: &Set| set.answerer(policy).rules.get(usize::from(rule)).cloned();
+        let current = self.current.load();
+        if current.id == generation {
+            return name(&current.set);
+        }
+        let history = self.history.lock();
+        history.retiring.iter().find(|old| old.id == generation).and_then(|old| name(&old.set))
+    }
+
+    /// Moves the pointer. Everything slow was done before; what is left is making instances.
+    fn flip(&self, history: &mut History, set: Set, attempt: Attempt) -> Result<SwapRecord, (Refusal, Attempt)> {
+        let from = self.generation();
+        let to = GenerationId(from.0 + 1);
+        let next = match Generation::new(to, set, self.threads) {
+            Ok(next) => Arc::new(next),
+            Err(refusal) => return Err((refusal, attempt)),
+        };
+        // A third generation that still has calls under way: they end at their deadline at the latest.
+        while history.retiring.len() + 2 > LIVE_MAX {
+            history.retiring.retain(|old| Arc::strong_count(old) > 1);
+            std::thread::yield_now();
+        }
+        let start = Instant::now();
+        let old = self.current.swap(Arc::clone(&next));
+        self.generation.store(to.0, Ordering::SeqCst);
+        self.announced.send_replace(to);
+        let mut record = self.record_swap(attempt, from, to);
+        // The record is there before anyone can report on it.
+        record.fences = self.hooks.lock().iter().flat_map(|hook| hook(to)).collect();
+        record.flip_us = start.elapsed().as_micros() as u64;
+        self.amend(record.number, |kept| {
+            kept.fences.clone_from(&record.fences);
+            kept.flip_us = record.flip_us;
+        });
+        history.retiring.push(old);
+        tracing::info!(generation = to.0, trigger = record.trigger.as_str(), files = ?record.files,
+            gate_us = record.gate_us, "policies swapped");
+        Ok(record)
+    }
+
+    fn record_swap(&self, attempt: Attempt, from: GenerationId, to: GenerationId) -> SwapRecord {
+        self.keep(attempt, Outcome::Swapped, from, to, None, String::new())
+    }
+
+    fn record(&self, attempt: Attempt, outcome: Outcome, refusal: Option<Refusal>, message: String) -> SwapRecord {
+        let at = self.generation();
+        self.keep(attempt, outcome, at, at, refusal, message)
+    }
+
+    fn keep(
+        &self,
+        attempt: Attempt,
+        outcome: Outcome,
+        from: GenerationId,
+        to: GenerationId,
+        refusal: Option<Refusal>,
+        message: String,
+    ) -> SwapRecord {
+        let mut records = self.records.lock();
+        records.number += 1;
+        match outcome {
+            Outcome::Swapped => records.swaps += 1,
+            Outcome::Refused => records.refused += 1,
+            Outcome::Unchanged => {}
+        }
+        let record = SwapRecord {
+            number: records.number,
+            at_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64),
+            trigger: attempt.trigger,
+            outcome,
+            from,
+            to,
+            files: attempt.files,
+            code: refusal.as_ref().map(|refusal| refusal.code),
+            file: refusal.map(|refusal| refusal.file),
+            message,
+            gate_us: attempt.gate.as_micros() as u64,
+            flip_us: 0,
+            fences: Vec::new(),
+            enforced_us: None,
+        };
+        if records.last.len() == RECORDS_MAX {
+            records.last.pop_front();
+        }
+        records.last.push_back(record.clone());
+        record
+    }
+
+    fn amend(&self, number: u64, change: impl FnOnce(&mut SwapRecord)) {
+        if let Some(record) = self.records.lock().last.iter_mut().rev().find(|record| record.number == number) {
+            change(record);
+        }
+    }
+
+    /// Failing to write costs memory over a restart, not this swap.
+    fn remember(&self, history: &History) {
+        let current = self.current.load();
+        let sources: Vec<_> = current.set.chosen().map(|loaded| &loaded.source).collect();
+        let remembered = self.store.keep(&sources).and_then(|last_good| {
+            let pin = history.pin.map(|pin| RememberedPin {
+                by_operator: pin == PinReason::Operator,
+                known: history.judged.values().map(Digest::to_hex).collect(),
+            });
+            let poisoned = history.poisoned.iter().map(Digest::to_hex).collect();
+            self.store.remember(&Remembered { last_good, pin, poisoned })
+        });
+        match remembered {
+            Ok(()) => {
+                let keep: Vec<_> = sources.iter().flat_map(|source| [source.digest, source.settings_digest]).collect();
+                self.store.trim(&keep);
+            }
+            Err(error) => tracing::error!(%error, "the serving set of policies cannot be remembered for a restart"),
+        }
+    }
+}
+
+// === impl History ===
+
+impl History {
+    /// What was in `left` and is not in `now` was left on purpose.
+    fn shun(&mut self, left: &Set, now: &Set) {
+        let stays = |identity: &Digest| now.chosen().any(|loaded| loaded.source.identity() == *identity);
+        let left: Vec<_> = left.chosen().map(|loaded| loaded.source.identity()).filter(|id| !stays(id)).collect();
+        self.shunned.extend(left);
+        let surplus = self.shunned.len().saturating_sub(POISONED_MAX);
+        self.shunned.drain(..surplus);
+    }
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").field("generation", &self.generation()).finish_non_exhaustive()
+    }
+}
+
+fn files_of(set: &Set) -> Vec<String> {
+    set.chosen().map(|loaded| loaded.source.file.to_string()).collect()
+}
+
+fn row(policy: Policy, loaded: &Loaded) -> PolicyRow {
+    PolicyRow {
+        policy,
+        name: loaded.name.clone(),
+        version: loaded.version.clone(),
+        digest: loaded.source.digest,
+        settings_digest: loaded.source.settings_digest,
+        file: (!loaded.source.embedded).then(|| loaded.source.file.to_string()),
+        rules: loaded.rules.iter().map(|rule| rule.to_string()).collect(),
+    }
+}

@@ -1,0 +1,354 @@
+//! Everything that is said to wasmtime: engines, limits, what WASI grants (nothing), and the ticker that
+//! makes deadlines real. Knows components, not policies. Invariant: whoever holds an `Engines` has a
+//! running ticker; a deadline without one would never pass.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use wasmtime::component::{Component, Linker, Resource, ResourceTable};
+use wasmtime::{
+    Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter, Store,
+};
+use wasmtime_wasi::clocks::{HostMonotonicClock, HostWallClock};
+use wasmtime_wasi::p2::DynPollable;
+use wasmtime_wasi::random::Deterministic;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use crate::config::Limits;
+
+/// One epoch. 5 ms: deadlines of tens of milliseconds stay meant as said and 200 wake-ups a second cost nothing.
+const TICK: Duration = Duration::from_millis(5);
+/// Component instances in the pool: 3 generations × threads × policies, and the gate's own. Beyond it,
+/// instances are made on demand.
+const POOL_INSTANCES: u32 = 96;
+
+/// The two ways to make instances and their linkers.
+#[derive(Debug)]
+pub(crate) struct Engines {
+    /// Fast instances, for guests that fit its slots; absent where address space is short.
+    pooled: Option<Side>,
+    /// Any guest that keeps the limits.
+    on_demand: Side,
+    limits: Limits,
+    /// Held, not used: it stops when the engines go.
+    _ticker: Ticker,
+}
+
+struct Side {
+    engine: Engine,
+    linker: Linker<GuestState>,
+}
+
+/// What a store holds beside the guest.
+pub(crate) struct GuestState {
+    wasi: WasiCtx,
+    table: ResourceTable,
+    limits: GuestLimits,
+}
+
+/// The limiter of one store; remembers that it said no, because the guest's trap does not tell.
+#[derive(Debug)]
+struct GuestLimits {
+    memory_bytes_left: usize,
+    table_elements_left: usize,
+    instances_max: usize,
+    refused: bool,
+}
+
+/// Raised from a host function that would have made the thread wait.
+#[derive(Debug, thiserror::Error)]
+#[error("a policy must not wait: {0} is not offered")]
+pub(crate) struct Waited(&'static str);
+
+#[derive(Debug)]
+struct Ticker {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+// === impl Engines ===
+
+impl Engines {
+    pub(crate) fn new(limits: &Limits) -> wasmtime::Result<Self> {
+        let mut config = config(limits);
+        let on_demand = Side::new(Engine::new(&config)?)?;
+        config.allocation_strategy(pool(limits));
+        // A machine that lacks the address space for a pool runs without: slower instances, same answers.
+        let pooled = match Engine::new(&config) {
+            Ok(engine) => Some(Side::new(engine)?),
+            Err(error) => {
+                tracing::warn!(%error, "no pool for policy instances; making them on demand");
+                None
+            }
+        };
+        let engines = pooled.iter().map(|side| side.engine.weak()).chain([on_demand.engine.weak()]).collect();
+        Ok(Self { pooled, on_demand, limits: limits.clone(), _ticker: Ticker::start(engines) })
+    }
+
+    /// Machine code that both engines load, as they differ only in where instances live.
+    pub(crate) fn compile(&self, bytes: &[u8]) -> wasmtime::Result<Vec<u8>> {
+        self.on_demand.engine.precompile_component(bytes)
+    }
+
+    /// Names everything that machine code depends on beside its source.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        // Not a secret and not an authenticator: it only names files in the cache, which are MACed.
+        let mut hasher = std::collections::hash_map::DefaultHasher::new();
+        self.on_demand.engine.precompile_compatibility_hash().hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Loads what `compile` made.
+    ///
+    /// # Safety
+    ///
+    /// `compiled` must be, byte for byte, the result of `compile` of an engine with this fingerprint.
+    pub(crate) unsafe fn load(&self, compiled: &[u8]) -> wasmtime::Result<(Component, Allocation)> {
+        if let Some(pooled) = &self.pooled {
+            // SAFETY: the caller's promise is the one that is asked here.
+            match unsafe { Component::deserialize(&pooled.engine, compiled) } {
+                Ok(component) => return Ok((component, Allocation::Pooled)),
+                Err(error) => tracing::debug!(%error, "a guest does not fit the pool"),
+            }
+        }
+        // SAFETY: as above.
+        let component = unsafe { Component::deserialize(&self.on_demand.engine, compiled)? };
+        Ok((component, Allocation::OnDemand))
+    }
+
+    pub(crate) fn linker(&self, allocation: Allocation) -> &Linker<GuestState> {
+        match (allocation, &self.pooled) {
+            (Allocation::Pooled, Some(pooled)) => &pooled.linker,
+            _ => &self.on_demand.linker,
+        }
+    }
+
+    /// A store that grants nothing and keeps the limits.
+    pub(crate) fn store(&self, engine: &Engine) -> Store<GuestState> {
+        let mut store = Store::new(engine, GuestState::new(&self.limits));
+        store.limiter(|state| &mut state.limits);
+        store.set_hostcall_fuel(self.limits.answer_bytes_max);
+        store.epoch_deadline_trap();
+        store
+    }
+}
+
+/// Where a component's instances are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Allocation {
+    Pooled,
+    OnDemand,
+}
+
+/// Gives the guest so much time from now on.
+pub(crate) fn set_deadline(store: &mut Store<GuestState>, deadline: Duration) {
+    // One more tick, because the current one has begun already.
+    let ticks = deadline.as_nanos().div_ceil(TICK.as_nanos()) as u64 + 1;
+    store.set_epoch_deadline(ticks);
+}
+
+/// Was the last growth refused? Asked after a trap, to tell exhaustion from other ends.
+pub(crate) fn memory_refused(store: &Store<GuestState>) -> bool {
+    store.data().limits.refused
+}
+
+/// WASI that does nothing by itself: what the standard libraries of Rust, Go, Python and JavaScript
+/// bring along. Everything else grants something, or is unknown, and is refused.
+pub(crate) fn is_inert_import(name: &str) -> bool {
+    const INERT: [&str; 5] = ["wasi:io/", "wasi:clocks/", "wasi:random/", "wasi:cli/", "wasi:filesystem/"];
+    // `types` of the contract holds no function.
+    name.starts_with("tidegate:policy/types@") || INERT.iter().any(|prefix| name.starts_with(prefix))
+}
+
+fn config(limits: &Limits) -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        // Futures, streams and tasks of the component model: not in the contract, and they make every call dearer.
+        .concurrency_support(false)
+        .max_wasm_stack(limits.stack_bytes_max)
+        // Bounds checks by guard pages need the whole 4 GiB reserved (address space, not memory).
+        .memory_reservation(4 << 30)
+        .wasm_backtrace_max_frames(None)
+        .generate_address_map(false);
+    config
+}
+
+fn pool(limits: &Limits) -> InstanceAllocationStrategy {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(POOL_INSTANCES)
+        .total_core_instances(POOL_INSTANCES * 4)
+        .total_memories(POOL_INSTANCES)
+        .total_tables(POOL_INSTANCES * 2)
+        .total_stacks(0)
+        .max_memory_size(limits.memory_bytes_max)
+        .table_elements(limits.table_elements_max)
+        .max_memories_per_component(1)
+        .max_tables_per_component(4)
+        .max_core_instances_per_component(8)
+        // What a small guest touches is zeroed in place instead of being given back and faulted in again.
+        .linear_memory_keep_resident(64 << 10)
+        .table_keep_resident(4 << 10);
+    InstanceAllocationStrategy::Pooling(pool)
+}
+
+// === impl Side ===
+
+impl Side {
+    fn new(engine: Engine) -> wasmtime::Result<Self> {
+        let mut linker = Linker::new(&engine);
+        wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?;
+        // Waiting happens in the host, where no epoch reaches; so there is nothing to wait with.
+        linker.allow_shadowing(true);
+        let mut poll = linker.instance("wasi:io/poll@0.2.12")?;
+        poll.func_wrap("[method]pollable.block", |_, (_,): (Resource<DynPollable>,)| -> wasmtime::Result<()> {
+            Err(Waited("wasi:io/poll block").into())
+        })?;
+        poll.func_wrap("poll", |_, (_,): (Vec<Resource<DynPollable>>,)| -> wasmtime::Result<(Vec<u32>,)> {
+            Err(Waited("wasi:io/poll poll").into())
+        })?;
+        linker.allow_shadowing(false);
+        Ok(Self { engine, linker })
+    }
+}
+
+impl std::fmt::Debug for Side {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Side").finish_non_exhaustive()
+    }
+}
+
+// === impl GuestState ===
+
+impl GuestState {
+    fn new(limits: &Limits) -> Self {
+        // No arguments, variables, folders, network, input or output; clocks that stand and dice that
+        // always fall alike, because an answer may depend on nothing but its arguments.
+        let wasi = WasiCtx::builder()
+            .wall_clock(Standing)
+            .monotonic_clock(Standing)
+            .secure_random(Deterministic::new(vec![4]))
+            .insecure_random(Deterministic::new(vec![4]))
+            .insecure_random_seed(4)
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false)
+            .build();
+        let limits = GuestLimits {
+            memory_bytes_left: limits.memory_bytes_max,
+            table_elements_left: limits.table_elements_max,
+            instances_max: 64,
+            refused: false,
+        };
+        Self { wasi, table: ResourceTable::new(), limits }
+    }
+}
+
+impl WasiView for GuestState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+/// A clock that always shows the same time.
+struct Standing;
+
+impl HostWallClock for Standing {
+    fn resolution(&self) -> Duration {
+        Duration::from_millis(1)
+    }
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+impl HostMonotonicClock for Standing {
+    fn resolution(&self) -> u64 {
+        1_000_000
+    }
+    fn now(&self) -> u64 {
+        0
+    }
+}
+
+// === impl GuestLimits ===
+
+impl ResourceLimiter for GuestLimits {
+    /// Counts what all memories of the component take together.
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(take(&mut self.memory_bytes_left, current, desired, &mut self.refused))
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(take(&mut self.table_elements_left, current, desired, &mut self.refused))
+    }
+
+    fn instances(&self) -> usize {
+        self.instances_max
+    }
+
+    fn memories(&self) -> usize {
+        self.instances_max
+    }
+
+    fn tables(&self) -> usize {
+        self.instances_max
+    }
+}
+
+fn take(left: &mut usize, current: usize, desired: usize, refused: &mut bool) -> bool {
+    match left.checked_sub(desired.saturating_sub(current)) {
+        Some(rest) => {
+            *left = rest;
+            true
+        }
+        None => {
+            *refused = true;
+            false
+        }
+    }
+}
+
+// === impl Ticker ===
+
+impl Ticker {
+    fn start(engines: Vec<EngineWeak>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::Builder::new().name("policy-ticker".into()).spawn({
+            let stop = Arc::clone(&stop);
+            move || tick(&engines, &stop)
+        });
+        // Without the ticker no deadline would pass; a process that cannot start a thread cannot serve.
+        Self { stop, thread: Some(thread.expect("starting the ticker's thread")) }
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A late tick is skipped, not caught up: on a loaded machine several at once would end guests that
+/// have not had their time.
+fn tick(engines: &[EngineWeak], stop: &AtomicBool) {
+    let mut next = Instant::now() + TICK;
+    while !stop.load(Ordering::SeqCst) {
+        let now = Instant::now();
+        if now < next {
+            std::thread::park_timeout(next - now);
+            continue;
+        }
+        for engine in engines.iter().filter_map(EngineWeak::upgrade) {
+            engine.increment_epoch();
+        }
+        next = now + TICK;
+    }
+}

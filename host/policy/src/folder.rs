@@ -1,0 +1,255 @@
+//! Looks at the plugins folder and says which files stand there, complete. Knows no component. Invariant:
+//! a file is read only when its writer has told that it is finished (closed, renamed) or when two looks
+//! apart saw the same; what is judged later are the very bytes read here.
+
+mod manifest;
+mod read;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::config::{PolicyConfig, StartError};
+use crate::embedded;
+use crate::gate::{Refusal, RefusalCode};
+use crate::instance::PolicySource;
+use crate::model::Digest;
+
+pub(crate) use manifest::Manifest;
+use read::{Content, Stamp};
+
+/// Its presence makes it the only trigger.
+pub(crate) const MANIFEST: &str = "generation.toml";
+
+/// The folder and what was seen of it.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    path: PathBuf,
+    config: PolicyConfig,
+    seen: BTreeMap<String, Seen>,
+}
+
+/// What the watcher heard since the last look.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Heard {
+    /// Names closed after writing, or moved here.
+    pub(crate) closed: BTreeSet<String>,
+    /// Something else was moved here (a link that others go through): all that differs is complete.
+    pub(crate) flipped: bool,
+}
+
+/// One look.
+#[derive(Debug, Default)]
+pub(crate) struct Look {
+    /// By stem.
+    pub(crate) versions: BTreeMap<String, Version>,
+    /// Files that differ from what was read but may still be being written.
+    pub(crate) pending: Vec<String>,
+    pub(crate) manifest: Option<(Digest, Result<Manifest, Refusal>)>,
+}
+
+/// A component with its settings as they stand now, or why they cannot be taken.
+#[derive(Clone, Debug)]
+pub(crate) struct Version {
+    pub(crate) identity: Digest,
+    pub(crate) source: Result<PolicySource, Refusal>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    stamp: Stamp,
+    since: Instant,
+    /// The last complete content.
+    read: Option<Content>,
+}
+
+// === impl Folder ===
+
+impl Folder {
+    /// A folder that cannot be trusted stops the start; later it only stops changes.
+    pub(crate) fn open(path: &Path, config: &PolicyConfig) -> Result<Self, StartError> {
+        check_folder(path)
+            .map_err(|refusal| StartError::PluginsFolder { path: path.to_owned(), why: refusal.message })?;
+        Ok(Self { path: path.to_owned(), config: config.clone(), seen: BTreeMap::new() })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// `force`: take what stands there, finished or not (at the start, and when an operator says so).
+    pub(crate) fn look(&mut self, heard: &Heard, force: bool) -> Result<Look, Refusal> {
+        check_folder(&self.path)?;
+        let names = self.names()?;
+        self.seen.retain(|name, _| names.contains(name));
+        let mut pending = Vec::new();
+        for name in &names {
+            if !self.look_at(name, force || heard.flipped || heard.closed.contains(name)) {
+                pending.push(name.clone());
+            }
+        }
+        Ok(self.pair(pending))
+    }
+
+    /// Digest of a file as it was last read.
+    pub(crate) fn digest_of(&self, name: &str) -> Option<Digest> {
+        self.seen.get(name)?.read.as_ref().map(|content| content.digest)
+    }
+
+    fn names(&self) -> Result<BTreeSet<String>, Refusal> {
+        let whole = |code, message: String| Refusal::new(code, &self.path.display().to_string(), message);
+        let entries = fs::read_dir(&self.path).map_err(|e| whole(RefusalCode::Unreadable, e.to_string()))?;
+        let mut names = BTreeSet::new();
+        for entry in entries {
+            let entry = entry.map_err(|e| whole(RefusalCode::Unreadable, e.to_string()))?;
+            // A name that is not UTF-8 is none of ours.
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if !counts(&name) {
+                continue;
+            }
+            names.insert(name);
+            if names.len() > self.config.limits.files_max {
+                let max = self.config.limits.files_max;
+                return Err(whole(RefusalCode::TooMany, format!("there are more than {max} plugin files")));
+            }
+        }
+        Ok(names)
+    }
+
+    /// False: the file changed and may not be finished.
+    fn look_at(&mut self, name: &str, finished: bool) -> bool {
+        let limits = &self.config.limits;
+        let max = if name.ends_with(".wasm") { limits.component_bytes_max } else { limits.settings_bytes_max };
+        let opened = read::open(&self.path, name);
+        let stamp = Stamp::of(&opened);
+        let now = Instant::now();
+        let seen = self.seen.entry(name.to_owned()).or_insert_with(|| Seen { stamp, since: now, read: None });
+        if seen.stamp == stamp {
+            if seen.read.as_ref().is_some_and(|content| content.stamp == stamp) {
+                return true;
+            }
+        } else {
+            seen.stamp = stamp;
+            seen.since = now;
+        }
+        // Two equal looks: the time between them is the pause of the poll, less what clocks differ.
+        let settled = now.duration_since(seen.since) >= self.config.watch.poll.mul_f64(0.9);
+        if !finished && !settled {
+            return false;
+        }
+        match read::read(opened, name, max) {
+            Some(content) if content.stamp == stamp => {
+                seen.read = Some(content);
+                true
+            }
+            // It changed while it was read.
+            _ => {
+                seen.since = now;
+                false
+            }
+        }
+    }
+
+    /// Brings components and settings of one stem together.
+    fn pair(&self, pending: Vec<String>) -> Look {
+        let mut look = Look { pending, ..Look::default() };
+        if let Some(content) = self.seen.get(MANIFEST).and_then(|seen| seen.read.as_ref()) {
+            let manifest = content.bytes.clone().and_then(|bytes| Manifest::parse(&bytes));
+            look.manifest = Some((content.digest, manifest));
+        }
+        let stems: BTreeSet<&str> = self
+            .seen
+            .keys()
+            .filter(|name| *name != MANIFEST)
+            .filter_map(|name| name.rsplit_once('.'))
+            .map(|(s, _)| s)
+            .collect();
+        for stem in stems {
+            let of = |ending: &str| {
+                let name = format!("{stem}.{ending}");
+                self.seen.get(&name).map(|seen| (name, seen.read.as_ref()))
+            };
+            let (component, toml, json) = (of("wasm"), of("toml"), of("json"));
+            let files = [&component, &toml, &json];
+            // Not read yet at all: the whole stem waits.
+            if files.iter().any(|file| matches!(file, Some((_, None)))) {
+                continue;
+            }
+            let digests: Vec<u8> = files
+                .iter()
+                .flat_map(|file| {
+                    file.as_ref().and_then(|(_, content)| *content).map_or([0; 32], |content| content.digest.0)
+                })
+                .collect();
+            let known = |file: Option<(String, Option<&Content>)>| {
+                file.and_then(|(name, content)| Some((name, content?.clone())))
+            };
+            let source = source(stem, known(component), known(toml), known(json));
+            let identity = source.as_ref().map_or_else(|_| Digest::of(&digests), PolicySource::identity);
+            look.versions.insert(stem.to_owned(), Version { identity, source });
+        }
+        look
+    }
+}
+
+/// Hidden files (`..data` of a ConfigMap, editors' swap files), back-ups and anything else is not ours.
+fn counts(name: &str) -> bool {
+    let ours = [".wasm", ".toml", ".json"].iter().any(|ending| name.len() > ending.len() && name.ends_with(ending));
+    ours && !name.starts_with(['.', '#', '~']) && name.len() <= 128
+}
+
+type Named = Option<(String, Content)>;
+
+fn source(stem: &str, component: Named, toml: Named, json: Named) -> Result<PolicySource, Refusal> {
+    let wrong = |file: &str, message: String| Refusal::new(RefusalCode::SettingsInvalid, file, message);
+    let settings = match (toml, json) {
+        (Some((name, _)), Some((other, _))) => {
+            return Err(wrong(&name, format!("{other} stands beside it; keep one of them")));
+        }
+        (Some((name, content)), None) => {
+            let text = text(&name, content)?;
+            let value: serde_json::Value =
+                toml::from_str(&text).map_err(|e| wrong(&name, format!("not TOML: {}", e.message())))?;
+            Some((name, value.to_string()))
+        }
+        (None, Some((name, content))) => {
+            let text = text(&name, content)?;
+            let value: serde_json::Value =
+                serde_json::from_str(&text).map_err(|e| wrong(&name, format!("not JSON: {e}")))?;
+            Some((name, value.to_string()))
+        }
+        (None, None) => None,
+    };
+    match (component, settings) {
+        (Some((name, content)), settings) => {
+            let bytes = content.bytes?;
+            let settings = settings.map_or_else(|| "{}".to_owned(), |(_, settings)| settings);
+            Ok(PolicySource::new(stem, &name, false, bytes, &settings))
+        }
+        (None, Some((name, settings))) => embedded::configured(stem, &name, &settings).ok_or_else(|| {
+            wrong(&name, format!("there is no {stem}.wasm beside it and no embedded policy of that name"))
+        }),
+        (None, None) => Err(wrong(stem, "nothing is left of it".into())),
+    }
+}
+
+fn text(name: &str, content: Content) -> Result<String, Refusal> {
+    let bytes: Arc<[u8]> = content.bytes?;
+    String::from_utf8(bytes.to_vec())
+        .map_err(|_| Refusal::new(RefusalCode::SettingsInvalid, name, "the settings are not UTF-8"))
+}
+
+fn check_folder(path: &Path) -> Result<(), Refusal> {
+    let whole = |code, message: String| Refusal::new(code, &path.display().to_string(), message);
+    let metadata = fs::metadata(path).map_err(|e| whole(RefusalCode::Unreadable, e.to_string()))?;
+    if !metadata.is_dir() {
+        return Err(whole(RefusalCode::Unreadable, "it is not a folder".into()));
+    }
+    if read::writable_by_others(&metadata) {
+        let message = "group or others may write it; take that right away (chmod go-w)".into();
+        return Err(whole(RefusalCode::WritableByOthers, message));
+    }
+    Ok(())
+}

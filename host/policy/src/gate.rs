@@ -1,0 +1,239 @@
+//! What stands between a file and a decision: the bytes are compiled, their imports and exports read,
+//! the component asked who it is, its settings checked, its own vectors run. All off to the side. Knows
+//! no folder and no generation. Invariant: what comes out answers as its vectors say, each time.
+
+mod refusal;
+mod schema;
+mod vectors;
+
+use std::sync::Arc;
+
+use wasmtime::component::Component;
+
+use crate::bindings::{access, backpressure, dashboard_tags, plugin, rate_limit, version_floor};
+use crate::cache::CompileCache;
+use crate::config::PolicyConfig;
+use crate::counters::PhaseCounters;
+use crate::engine::{self, Engines};
+use crate::failure::BreakerState;
+use crate::instance::{AnswerLimits, CallFailure, Indices, PolicyPre, PolicySource, clip};
+use crate::model::*;
+
+pub use refusal::{Refusal, RefusalCode};
+
+/// A component that passed, with its settings; immutable and shared by the generations it is part of.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) source: PolicySource,
+    pub(crate) pre: PolicyPre,
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) rules: Vec<Arc<str>>,
+    pub(crate) answers: Vec<Policy>,
+    pub(crate) counters: PhaseCounters,
+    pub(crate) breaker: BreakerState,
+}
+
+/// The gate of one process.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    engines: Arc<Engines>,
+    cache: CompileCache,
+    config: PolicyConfig,
+}
+
+/// The only version of the contract so far.
+const CONTRACT: &str = "0.1.0";
+/// First bytes of a component in binary form; a core module differs in the last four.
+const MAGIC: [u8; 8] = *b"\0asm\x0d\0\x01\0";
+/// Guessed: names and rules are for tables that people read.
+const NAME_BYTES_MAX: usize = 64;
+const RULES_MAX: usize = 256;
+
+// === impl Gate ===
+
+impl Gate {
+    pub(crate) fn new(engines: Arc<Engines>, cache: CompileCache, config: PolicyConfig) -> Self {
+        Self { engines, cache, config }
+    }
+
+    /// The whole way for one component.
+    pub(crate) fn load(&self, source: PolicySource) -> Result<Loaded, Refusal> {
+        let refuse = |code, message: String| Refusal::new(code, &source.file, message);
+        if source.bytes.is_empty() {
+            return Err(refuse(RefusalCode::NotAComponent, "the file is empty".into()));
+        }
+        if source.bytes.get(..8) != Some(&MAGIC[..]) {
+            let what = if source.bytes.starts_with(b"\0asm") { "a core module" } else { "no WebAssembly" };
+            return Err(refuse(RefusalCode::NotAComponent, format!("the file is {what}, not a component")));
+        }
+        let (component, allocation) = self.compile(&source)?;
+        self.check_imports(&component).map_err(|message| refuse(RefusalCode::ImportForbidden, message))?;
+        let answers =
+            self.check_contract(&component).map_err(|message| refuse(RefusalCode::ContractUnknown, message))?;
+        let pre = self
+            .engines
+            .linker(allocation)
+            .instantiate_pre(&component)
+            .map_err(|error| refuse(RefusalCode::ImportForbidden, format!("{error:#}")))?;
+        let mismatch = |error: wasmtime::Error| refuse(RefusalCode::ContractMismatch, format!("{error:#}"));
+        let has = |policy| answers.contains(&policy);
+        let indices = Indices {
+            plugin: plugin::GuestIndices::new(&pre).map_err(mismatch)?,
+            access: has(Policy::Access).then(|| access::GuestIndices::new(&pre)).transpose().map_err(mismatch)?,
+            backpressure: has(Policy::Backpressure)
+                .then(|| backpressure::GuestIndices::new(&pre))
+                .transpose()
+                .map_err(mismatch)?,
+            version_floor: has(Policy::VersionFloor)
+                .then(|| version_floor::GuestIndices::new(&pre))
+                .transpose()
+                .map_err(mismatch)?,
+            dashboard_tags: has(Policy::DashboardTags)
+                .then(|| dashboard_tags::GuestIndices::new(&pre))
+                .transpose()
+                .map_err(mismatch)?,
+            rate_limit: has(Policy::RateLimit)
+                .then(|| rate_limit::GuestIndices::new(&pre))
+                .transpose()
+                .map_err(mismatch)?,
+        };
+        let mut pre = PolicyPre {
+            engines: Arc::clone(&self.engines),
+            pre,
+            indices,
+            limits: AnswerLimits {
+                rules: 0,
+                reason_bytes_max: self.config.limits.reason_bytes_max,
+                tags_max: 4096,
+                tag_bytes_max: 512,
+            },
+            configure_deadline: self.config.deadlines.configure,
+            decide_deadline: self.config.deadlines.decide,
+        };
+        let description = self.describe(&pre, &source)?;
+        pre.limits.rules = description.rules.len() as u16;
+        schema::check(&description.settings_schema, &source.settings).map_err(|wrong| match wrong {
+            schema::Wrong::Schema(message) => refuse(RefusalCode::SchemaInvalid, message),
+            schema::Wrong::Settings(message) => refuse(RefusalCode::SettingsInvalid, message),
+        })?;
+        self.configure(&pre, &source)?;
+        vectors::run(&pre, &answers, &description.vectors, self.config.deadlines.vectors)
+            .map_err(|(code, message)| refuse(code, message))?;
+        Ok(Loaded {
+            pre,
+            name: description.name,
+            version: description.version,
+            rules: description.rules.into_iter().map(Arc::from).collect(),
+            answers,
+            counters: PhaseCounters::default(),
+            breaker: BreakerState::new(&self.config.breaker),
+            source,
+        })
+    }
+
+    fn compile(&self, source: &PolicySource) -> Result<(Component, engine::Allocation), Refusal> {
+        let refuse = |error: String| Refusal::new(RefusalCode::CompileFailed, &source.file, clip(&error, 512));
+        if let Some(found) = self.cache.load(&self.engines, &source.digest) {
+            return Ok(found);
+        }
+        let compiled = self.engines.compile(&source.bytes).map_err(|error| refuse(format!("{error:#}")))?;
+        self.cache.keep(&self.engines, &source.digest, &compiled);
+        // SAFETY: `compiled` was made by this engine a line above.
+        unsafe { self.engines.load(&compiled) }.map_err(|error| refuse(format!("{error:#}")))
+    }
+
+    fn check_imports(&self, component: &Component) -> Result<(), String> {
+        let ty = component.component_type();
+        for (name, _) in ty.imports(component.engine()) {
+            if !engine::is_inert_import(name) {
+                let hint = if name.starts_with("wasi:sockets/") || name.starts_with("wasi:http/") {
+                    "a policy has no network"
+                } else {
+                    "only the inert parts of WASI 0.2 are offered"
+                };
+                return Err(format!("it imports `{}`: {hint}", clip(name, 128)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads from the names of the exports which contract it keeps and which questions it answers.
+    fn check_contract(&self, component: &Component) -> Result<Vec<Policy>, String> {
+        let ty = component.component_type();
+        let (mut described, mut answers) = (false, Vec::new());
+        for (name, _) in ty.exports(component.engine()) {
+            let Some((interface, version)) =
+                name.strip_prefix("tidegate:policy/").and_then(|rest| rest.split_once('@'))
+            else {
+                continue;
+            };
+            if version != CONTRACT {
+                return Err(format!(
+                    "it keeps contract {}, this gateway knows {CONTRACT}: rebuild it against that",
+                    clip(version, 32)
+                ));
+            }
+            match Policy::ALL.into_iter().find(|policy| policy.name() == interface) {
+                Some(policy) => answers.push(policy),
+                None if interface == "plugin" => described = true,
+                None if interface == "types" => {}
+                None => return Err(format!("it exports an unknown interface `{}`", clip(interface, 64))),
+            }
+        }
+        if !described {
+            return Err(format!("it does not export tidegate:policy/plugin@{CONTRACT}"));
+        }
+        if answers.is_empty() {
+            return Err("it answers none of the five questions".to_owned());
+        }
+        Ok(answers)
+    }
+
+    fn describe(&self, pre: &PolicyPre, source: &PolicySource) -> Result<plugin::Description, Refusal> {
+        let refuse = |code, message: String| Refusal::new(code, &source.file, message);
+        let failed = |failure: CallFailure| {
+            refuse(RefusalCode::DescribeFailed, format!("describe: {} ({})", failure.message, failure.cause.as_str()))
+        };
+        let mut instance = pre.instantiate().map_err(|failure| match failure.cause {
+            FailureCause::BadAnswer => refuse(RefusalCode::ContractMismatch, failure.message),
+            _ => failed(failure),
+        })?;
+        let description = instance.describe(self.config.deadlines.configure).map_err(failed)?;
+        let wrong = |what: &str| Err(refuse(RefusalCode::DescribeFailed, format!("describe: {what}")));
+        let short = |text: &str| !text.is_empty() && text.len() <= NAME_BYTES_MAX && !text.contains(char::is_control);
+        if !short(&description.name) {
+            return wrong("the name is empty, too long or not printable");
+        }
+        if !is_version(&description.version) {
+            return wrong("the version is not MAJOR.MINOR.PATCH");
+        }
+        if description.rules.len() > RULES_MAX || !description.rules.iter().all(|rule| short(rule)) {
+            return wrong("there are more than 256 rules, or a rule's name is empty, too long or not printable");
+        }
+        Ok(description)
+    }
+
+    fn configure(&self, pre: &PolicyPre, source: &PolicySource) -> Result<(), Refusal> {
+        let mut instance = pre
+            .instantiate()
+            .map_err(|failure| Refusal::new(RefusalCode::DescribeFailed, &source.file, failure.message))?;
+        match instance.configure(&source.settings, self.config.deadlines.configure) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(message)) => Err(Refusal::new(RefusalCode::SettingsInvalid, &source.file, message)),
+            Err(failure) => Err(Refusal::new(
+                RefusalCode::ConfigureFailed,
+                &source.file,
+                format!("configure: {} ({})", failure.message, failure.cause.as_str()),
+            )),
+        }
+    }
+}
+
+fn is_version(text: &str) -> bool {
+    let core = text.split(['-', '+']).next().unwrap_or("");
+    text.len() <= NAME_BYTES_MAX
+        && text.bytes().all(|b| b.is_ascii_graphic())
+        && core.split('.').count() == 3
+        && core.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
+}

@@ -1,0 +1,285 @@
+//! What the gateway holds: questions in, decisions out, and the operator's handles. Knows how a question
+//! reaches a thread, nothing of what a guest is. Invariant: every question is answered, and every answer
+//! says which generation gave it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::{oneshot, watch};
+
+use crate::bindings::{access, backpressure, dashboard_tags, rate_limit, version_floor};
+use crate::cache::CompileCache;
+use crate::config::{PolicyConfig, StartError};
+use crate::control::{Control, FlipHook};
+use crate::counters::Counters;
+use crate::decider::Decider;
+use crate::embedded;
+use crate::engine::Engines;
+use crate::failure;
+use crate::folder::Folder;
+use crate::gate::{Gate, Loaded, Refusal};
+use crate::generation::{Called, Set};
+use crate::instance::{CallFailure, GUEST_CALLS, PolicyInstance};
+use crate::model::*;
+use crate::record::*;
+use crate::store::{ContentStore, Remembered};
+use crate::swapper::Swapper;
+use crate::warden::Warden;
+
+/// Tags in one call into the guest: large enough to hide the call's cost, small enough for its deadline.
+const TAGS_PER_CALL: usize = 256;
+
+/// All policies of a gateway. Cheap to clone; the last one dropped ends the threads.
+#[derive(Clone, Debug)]
+pub struct PolicyHost {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    control: Arc<Control>,
+    decider: Decider,
+    swapper: Swapper,
+    warden: Warden,
+}
+
+// === impl PolicyHost ===
+
+impl PolicyHost {
+    /// Loads the embedded defaults, then what the folder or the last run gives, and starts watching. Takes
+    /// as long as compiling does; call it where that does no harm.
+    pub fn start(config: PolicyConfig) -> Result<Self, StartError> {
+        let store_wrong = |e: std::io::Error| StartError::Store { path: config.store_dir.clone(), why: e.to_string() };
+        let store = ContentStore::open(&config.store_dir).map_err(store_wrong)?;
+        let cache = CompileCache::open(&config.store_dir).map_err(store_wrong)?;
+        let engines = Arc::new(Engines::new(&config.limits).map_err(|e| StartError::Engine(format!("{e:#}")))?);
+        let gate = Gate::new(engines, cache, config.clone());
+        let embedded = embedded::sources()
+            .map(|source| gate.load(source).map(Arc::new))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|refusal| StartError::Embedded(refusal.to_string()))?;
+        let folder = config.plugins_dir.as_deref().map(|path| Folder::open(path, &config)).transpose()?;
+        // Without a folder nothing was ever chosen.
+        let remembered = if folder.is_some() { store.remembered() } else { Remembered::default() };
+        let chosen = last_good(&gate, &store, &remembered);
+        let refused = |refusal: Refusal| StartError::Embedded(refusal.to_string());
+        let first = Set::compose(&chosen, &embedded).or_else(|_| Set::compose(&[], &embedded)).map_err(refused)?;
+        let known = remembered.pin.iter().flat_map(|pin| &pin.known).filter_map(|hex| Digest::from_hex(hex)).collect();
+        let threads = config.threads.max(1);
+        let control = Arc::new(Control::new(embedded, first, threads, store, &remembered).map_err(refused)?);
+        let spawned = |e: std::io::Error| StartError::Engine(format!("starting a thread: {e}"));
+        let decider = Decider::start(threads, config.queue.max(1)).map_err(spawned)?;
+        let warden = Warden::start(Arc::clone(&control)).map_err(spawned)?;
+        let swapper = Swapper::start(&config, gate, folder, Arc::clone(&control), known).map_err(spawned)?;
+        Ok(Self { inner: Arc::new(Inner { control, decider, swapper, warden }) })
+    }
+
+    /// The generation that decides now; one atomic load, sequentially consistent with the flip.
+    pub fn generation(&self) -> GenerationId {
+        self.inner.control.generation()
+    }
+
+    /// Follows the generations.
+    pub fn watch(&self) -> watch::Receiver<GenerationId> {
+        self.inner.control.watch()
+    }
+
+    /// Runs on the swapping thread right after the pointer moved; what it returns goes into the swap's
+    /// record. It must be quick and must not call back into swapping (`reload`, `rollback`, `pin`).
+    pub fn on_flip(&self, hook: FlipHook) {
+        self.inner.control.on_flip(hook);
+    }
+
+    /// May `who` do `what`?
+    pub async fn access(&self, who: &Principal, place: &SessionFacts, what: Action) -> Decision<Verdict> {
+        let (who, place) = (who.clone(), place.clone());
+        let what = match what {
+            Action::Open => access::Action::Open,
+            Action::Read => access::Action::Read,
+            Action::Resume => access::Action::Resume,
+            Action::Close => access::Action::Close,
+            Action::Command { method, tag } => access::Action::Command(access::Command { method, tag }),
+        };
+        self.ask(Policy::Access, move |guest| guest.access(&who, &place, &what), failure::access).await
+    }
+
+    /// May `who` see the events of these items? One generation judges all of them.
+    pub async fn judge_items(
+        &self,
+        who: &Principal,
+        place: &SessionFacts,
+        tags: &[Arc<str>],
+    ) -> Decision<Vec<ItemVerdict>> {
+        let (who, place, tags) = (who.clone(), place.clone(), tags.to_vec());
+        let count = tags.len();
+        let judge = move |guest: &mut PolicyInstance| {
+            let mut verdicts = Vec::with_capacity(tags.len());
+            for some in tags.chunks(TAGS_PER_CALL) {
+                verdicts.extend(guest.judge_items(&who, &place, some)?);
+            }
+            Ok(verdicts)
+        };
+        self.ask(Policy::Access, judge, move |_| failure::judge_items(count)).await
+    }
+
+    /// What happens to a reader under pressure?
+    pub async fn backpressure(&self, p: Pressure) -> Decision<PressureAnswer> {
+        let (lag, max) = (p.lag_events, p.lag_events_max);
+        let what = backpressure::Pressure {
+            now: p.now,
+            who: p.who.0.as_ref().clone(),
+            where_: p.session.0.as_ref().clone(),
+            reader: p.reader,
+            lag_events: p.lag_events,
+            lag_events_max: p.lag_events_max,
+            log_bytes: p.log_bytes,
+            log_bytes_max: p.log_bytes_max,
+            asked: p.asked,
+            since_ms: p.since_ms,
+            readers: p.readers,
+        };
+        let otherwise = move |_| failure::backpressure(lag, max);
+        self.ask(Policy::Backpressure, move |guest| guest.backpressure(&what), otherwise).await
+    }
+
+    /// How is this node let in, given the stored floor?
+    pub async fn version_floor(&self, who: &ClientNode, floor: Option<&str>) -> Decision<Admission> {
+        let who = version_floor::Node { id: who.id.clone(), kind: who.kind.clone(), version: who.version.clone() };
+        let floor = floor.map(str::to_owned);
+        let admit = move |guest: &mut PolicyInstance| guest.version_floor(&who, floor.as_deref());
+        self.ask(Policy::VersionFloor, admit, failure::version_floor).await
+    }
+
+    /// Which sessions does this person see? `grants` maps groups to tags.
+    pub async fn dashboard_tags(&self, who: &Person, grants: &[(String, String)]) -> Decision<Sight> {
+        let who =
+            dashboard_tags::Person { name: who.name.clone(), roles: who.roles.clone(), groups: who.groups.clone() };
+        let grants = grants.to_vec();
+        let sees = move |guest: &mut PolicyInstance| guest.dashboard_tags(&who, &grants);
+        self.ask(Policy::DashboardTags, sees, |_| failure::dashboard_tags()).await
+    }
+
+    /// Does this request fit its bucket?
+    pub async fn rate_limit(&self, who: &Principal, what: RateRequest) -> Decision<RateAnswer> {
+        let who = who.clone();
+        let request =
+            rate_limit::Request { kind: what.kind.clone(), cost: what.cost, tokens: what.tokens, now: what.now };
+        let otherwise = move |_| failure::rate_limit(&what);
+        self.ask(Policy::RateLimit, move |guest| guest.rate_limit(&who, &request), otherwise).await
+    }
+
+    /// The name of a rule, for messages; None once the generation is forgotten.
+    pub fn rule_name(&self, generation: GenerationId, policy: Policy, rule: u16) -> Option<Arc<str>> {
+        self.inner.control.rule_name(generation, policy, rule)
+    }
+
+    /// The gateway reports that every stream has been judged by `generation`, so long after the flip.
+    pub fn enforced(&self, generation: GenerationId, micros: u64) {
+        self.inner.control.enforced(generation, micros);
+    }
+
+    pub fn list(&self) -> Listing {
+        self.inner.control.listing()
+    }
+
+    /// Reads the folder again, whatever was seen before, and unpins.
+    pub async fn reload(&self) -> SwapRecord {
+        self.inner.swapper.reload().await
+    }
+
+    /// Back to the set before; pins. Makes instances, so milliseconds for large guests.
+    pub async fn rollback(&self, reason: &str) -> Result<SwapRecord, RollbackError> {
+        let (control, reason) = (Arc::clone(&self.inner.control), reason.to_owned());
+        match tokio::task::spawn_blocking(move || control.rollback(&reason)).await {
+            Ok(done) => done,
+            Err(_) => Err(RollbackError::Nothing),
+        }
+    }
+
+    /// While pinned by the operator, changes in the folder are not looked at.
+    pub fn pin(&self, on: bool) {
+        self.inner.control.pin(on);
+        self.inner.swapper.look();
+    }
+
+    pub fn counters(&self) -> Counters {
+        let control = &self.inner.control;
+        let current = control.current();
+        let (swaps, refused_swaps) = control.counts();
+        Counters {
+            guest_calls: GUEST_CALLS.load(Ordering::Relaxed),
+            queue_full: self.inner.decider.refused(),
+            queue_depth: self.inner.decider.depth(),
+            swaps,
+            refused_swaps,
+            reverts: control.reverts.load(Ordering::Relaxed),
+            live_generations: control.live() as u64,
+            policies: Policy::ALL
+                .into_iter()
+                .map(|policy| {
+                    let loaded = current.set.answerer(policy);
+                    loaded.counters.read(policy, loaded.source.digest)
+                })
+                .collect(),
+        }
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        policy: Policy,
+        call: impl FnOnce(&mut PolicyInstance) -> Result<T, CallFailure> + Send + 'static,
+        otherwise: impl Fn(FailureCause) -> T + Clone + Send + 'static,
+    ) -> Decision<T> {
+        let (answer, answered) = oneshot::channel();
+        let unasked = |cause| self.inner.control.current().unasked(policy, cause, otherwise(cause));
+        let job = {
+            let (control, warden) = (Arc::clone(&self.inner.control), self.inner.warden.handle());
+            let (otherwise, queue_deadline) = (otherwise.clone(), self.inner.swapper.queue_deadline());
+            Box::new(move |thread: usize, queued: std::time::Duration| {
+                let generation = control.current();
+                let called = if queued > queue_deadline {
+                    let cause = FailureCause::Timeout;
+                    Called { decision: generation.unasked(policy, cause, otherwise(cause)), tripped: false }
+                } else {
+                    generation.call(thread, policy, queued, call, otherwise)
+                };
+                if called.tripped {
+                    warden.tripped(Arc::clone(generation.set.answerer(policy)));
+                }
+                // Before the answer: when it arrives, this thread holds no generation any more.
+                drop(generation);
+                // Nobody waits any more: the asker was cancelled.
+                let _ = answer.send(called.decision);
+            })
+        };
+        if !self.inner.decider.submit(job) {
+            return unasked(FailureCause::QueueFull);
+        }
+        match answered.await {
+            Ok(decision) => decision,
+            Err(_) => unasked(FailureCause::Stopped),
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.swapper.stop();
+        self.decider.stop();
+        self.warden.stop();
+    }
+}
+
+/// The set that served when the last run ended. Trouble with it is told and passed over: the folder and
+/// the embedded defaults are there.
+fn last_good(gate: &Gate, store: &ContentStore, remembered: &Remembered) -> Vec<Arc<Loaded>> {
+    let mut chosen = Vec::new();
+    for member in &remembered.last_good {
+        let loaded = store.source(member).map_err(|e| e.to_string());
+        match loaded.and_then(|source| gate.load(source).map_err(|refusal| refusal.to_string())) {
+            Ok(loaded) => chosen.push(Arc::new(loaded)),
+            Err(error) => tracing::error!(file = %member.file, %error, "a policy of the last run cannot be taken up"),
+        }
+    }
+    chosen
+}

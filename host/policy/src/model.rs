@@ -1,0 +1,331 @@
+//! What is asked and answered, as plain values. Knows neither wasmtime nor threads; `Principal` and
+//! `SessionFacts` are cheap to clone, because every question carries them to another thread. Invariant:
+//! an answer says which generation and which component gave it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::bindings::types;
+
+/// Number of a generation: rises from 1 with every swap of this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GenerationId(pub u64);
+
+/// SHA-256.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+/// The five questions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Policy {
+    Access,
+    Backpressure,
+    VersionFloor,
+    DashboardTags,
+    RateLimit,
+}
+
+/// Who asks: a key with its scopes and constraints, and the client's address.
+#[derive(Clone, Debug)]
+pub struct Principal(pub(crate) Arc<types::Principal>);
+
+/// The session that is asked about.
+#[derive(Clone, Debug)]
+pub struct SessionFacts(pub(crate) Arc<types::Session>);
+
+/// What someone wants to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    Open,
+    /// Read events or a snapshot at all.
+    Read,
+    /// Continue a stream from a position.
+    Resume,
+    /// A method in kebab-case (`write`, `add-item`, …) and its tag, empty without one.
+    Command {
+        method: String,
+        tag: String,
+    },
+    Close,
+}
+
+/// Yes or no, and by which rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Allow { rule: u16 },
+    Deny { rule: u16, reason: String },
+}
+
+/// May the events of one item be seen?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ItemVerdict {
+    pub allow: bool,
+    pub rule: u16,
+}
+
+/// A reader under pressure; times in milliseconds.
+#[derive(Clone, Debug)]
+pub struct Pressure {
+    pub now: u64,
+    pub who: Principal,
+    pub session: SessionFacts,
+    pub reader: String,
+    pub lag_events: u64,
+    pub lag_events_max: u64,
+    pub log_bytes: u64,
+    pub log_bytes_max: u64,
+    pub asked: u32,
+    pub since_ms: u64,
+    pub readers: u32,
+}
+
+/// What happens to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PressureAnswer {
+    Wait,
+    Skip { keep_newest: u64 },
+    Conflate,
+    Disconnect { reason: String },
+    FaultSession { reason: String },
+}
+
+/// A node that joins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientNode {
+    pub id: String,
+    pub kind: String,
+    pub version: String,
+}
+
+/// How it is let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    ReadWrite,
+    ReadOnly,
+    /// The floor or the version is malformed, or the policy failed: not admitted at all.
+    Refused {
+        reason: String,
+    },
+}
+
+/// A person at the dashboard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Person {
+    pub name: String,
+    pub roles: Vec<String>,
+    pub groups: Vec<String>,
+}
+
+/// Which sessions a person sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sight {
+    Everything,
+    Tags(Vec<String>),
+}
+
+/// A request that a bucket may bound.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RateRequest {
+    pub kind: String,
+    pub cost: u32,
+    /// None: the bucket is new.
+    pub tokens: Option<f64>,
+    /// Milliseconds.
+    pub now: u64,
+}
+
+/// What becomes of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RateAnswer {
+    /// Take the cost out of a bucket of this size.
+    Pass {
+        per_second: f64,
+        burst: f64,
+    },
+    Limit {
+        retry_ms: u64,
+    },
+    Unlimited,
+}
+
+/// An answer and where it comes from.
+#[derive(Clone, Debug)]
+pub struct Decision<T> {
+    pub generation: GenerationId,
+    /// Of the component that answers this question in that generation.
+    pub digest: Digest,
+    pub value: T,
+    /// Some: the guest did not answer, and the failure matrix did.
+    pub cause: Option<FailureCause>,
+}
+
+/// Why a guest gave no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FailureCause {
+    Trap,
+    /// The guest ran, or the question waited, for too long.
+    Timeout,
+    Memory,
+    /// It answered something that the contract does not allow.
+    BadAnswer,
+    QueueFull,
+    /// The host is shutting down.
+    Stopped,
+}
+
+// === impls ===
+
+impl Policy {
+    pub const ALL: [Policy; 5] =
+        [Policy::Access, Policy::Backpressure, Policy::VersionFloor, Policy::DashboardTags, Policy::RateLimit];
+
+    /// Name of the interface and of the embedded component.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Policy::Access => "access",
+            Policy::Backpressure => "backpressure",
+            Policy::VersionFloor => "version-floor",
+            Policy::DashboardTags => "dashboard-tags",
+            Policy::RateLimit => "rate-limit",
+        }
+    }
+
+    pub(crate) const fn at(self) -> usize {
+        self as usize
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Principal {
+    /// `read` and `write` are globs, none meaning no constraint; `peer` is the address without port.
+    pub fn new(
+        id: impl Into<String>,
+        scopes: Vec<String>,
+        read: Vec<String>,
+        write: Vec<String>,
+        peer: impl Into<String>,
+    ) -> Self {
+        Self(Arc::new(types::Principal { id: id.into(), scopes, read, write, peer: peer.into() }))
+    }
+
+    /// The gateway itself.
+    pub fn gateway() -> Self {
+        Self::new("", Vec::new(), Vec::new(), Vec::new(), "")
+    }
+
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    pub fn scopes(&self) -> &[String] {
+        &self.0.scopes
+    }
+
+    pub fn peer(&self) -> &str {
+        &self.0.peer
+    }
+}
+
+impl SessionFacts {
+    pub fn new(
+        id: impl Into<String>,
+        owner: impl Into<String>,
+        tag: impl Into<String>,
+        backend: impl Into<String>,
+    ) -> Self {
+        Self(Arc::new(types::Session { id: id.into(), owner: owner.into(), tag: tag.into(), backend: backend.into() }))
+    }
+
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    pub fn owner(&self) -> &str {
+        &self.0.owner
+    }
+}
+
+impl Verdict {
+    pub fn is_allow(&self) -> bool {
+        matches!(self, Verdict::Allow { .. })
+    }
+
+    pub fn rule(&self) -> u16 {
+        match self {
+            Verdict::Allow { rule } | Verdict::Deny { rule, .. } => *rule,
+        }
+    }
+}
+
+impl FailureCause {
+    pub const ALL: [FailureCause; 6] = [
+        FailureCause::Trap,
+        FailureCause::Timeout,
+        FailureCause::Memory,
+        FailureCause::BadAnswer,
+        FailureCause::QueueFull,
+        FailureCause::Stopped,
+    ];
+
+    /// Label for metrics and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            FailureCause::Trap => "trap",
+            FailureCause::Timeout => "timeout",
+            FailureCause::Memory => "memory",
+            FailureCause::BadAnswer => "bad_answer",
+            FailureCause::QueueFull => "queue_full",
+            FailureCause::Stopped => "stopped",
+        }
+    }
+
+    /// Only what the guest did counts against it.
+    pub(crate) const fn is_guests(self) -> bool {
+        matches!(self, FailureCause::Trap | FailureCause::Timeout | FailureCause::Memory | FailureCause::BadAnswer)
+    }
+}
+
+impl Digest {
+    pub fn of(bytes: &[u8]) -> Self {
+        use sha2::Digest as _;
+        Self(sha2::Sha256::digest(bytes).into())
+    }
+
+    pub fn to_hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        if text.len() != 64 || !text.is_ascii() {
+            return None;
+        }
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Display for GenerationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

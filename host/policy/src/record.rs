@@ -1,0 +1,137 @@
+//! What operators are shown: swaps and refusals, the serving set. Plain values. Invariant: nothing here
+//! carries settings, tags or keys.
+
+use crate::gate::{Refusal, RefusalCode};
+use crate::model::*;
+
+/// One attempt to change what decides.
+#[derive(Clone, Debug)]
+pub struct SwapRecord {
+    /// Rises with every attempt.
+    pub number: u64,
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    pub trigger: Trigger,
+    pub outcome: Outcome,
+    /// The generation that served before, and the one that serves after (the same if refused).
+    pub from: GenerationId,
+    pub to: GenerationId,
+    /// Files that changed.
+    pub files: Vec<String>,
+    /// Set when refused.
+    pub code: Option<RefusalCode>,
+    /// The file at fault, when refused.
+    pub file: Option<String>,
+    pub message: String,
+    /// Reading, compiling and proving.
+    pub gate_us: u64,
+    /// From the moved pointer until the hooks had returned.
+    pub flip_us: u64,
+    /// What was in the transport when the pointer had moved.
+    pub fences: Vec<Fence>,
+    /// From the flip until the gateway reported the last stream judged again.
+    pub enforced_us: Option<u64>,
+}
+
+/// The last event of a stream that the old generation let through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fence {
+    /// Session and stream, as the gateway names them.
+    pub stream: String,
+    pub epoch: u64,
+    pub sequence: u64,
+}
+
+/// Why it was tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    Start,
+    Folder,
+    Reload,
+    Rollback,
+    /// A component failed too often.
+    Breaker,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Swapped,
+    Refused,
+    /// There was nothing to change.
+    Unchanged,
+}
+
+/// The serving set and the latest attempts.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    pub generation: GenerationId,
+    /// None, or why changes in the folder are not taken.
+    pub pinned: Option<PinReason>,
+    /// One per question.
+    pub policies: Vec<PolicyRow>,
+    /// Identities (component and settings) that were taken back and are refused.
+    pub poisoned: Vec<Digest>,
+    /// Files that are there but seem to be being written.
+    pub pending: Vec<String>,
+    /// Earlier sets that a roll-back can reach.
+    pub earlier: usize,
+    pub live_generations: usize,
+    /// Newest last; at most 64.
+    pub swaps: Vec<SwapRecord>,
+}
+
+/// Who pinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinReason {
+    /// `policy pin`: until `policy pin --off` or `policy reload`.
+    Operator,
+    /// A roll-back: until a file changes or `policy reload`.
+    Rollback,
+}
+
+/// Who answers one question.
+#[derive(Clone, Debug)]
+pub struct PolicyRow {
+    pub policy: Policy,
+    pub name: String,
+    pub version: String,
+    pub digest: Digest,
+    pub settings_digest: Digest,
+    /// The file in the folder; None: embedded in this build.
+    pub file: Option<String>,
+    pub rules: Vec<String>,
+}
+
+/// Why there was no roll-back.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RollbackError {
+    #[error("there is no earlier set to go back to")]
+    Nothing,
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+// === impls ===
+
+impl Trigger {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Trigger::Start => "start",
+            Trigger::Folder => "folder",
+            Trigger::Reload => "reload",
+            Trigger::Rollback => "rollback",
+            Trigger::Breaker => "breaker",
+        }
+    }
+}
+
+impl Outcome {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Swapped => "swapped",
+            Outcome::Refused => "refused",
+            Outcome::Unchanged => "unchanged",
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! What outlives the process: accepted components and settings by content, which of them served last,
+//! which were taken back. Knows files, not generations. Invariant: a file here is complete or absent
+//! (written beside and renamed), and is checked against its name when it is read.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::instance::PolicySource;
+use crate::model::Digest;
+
+/// The folder `PolicyConfig::store_dir`.
+#[derive(Debug)]
+pub(crate) struct ContentStore {
+    dir: PathBuf,
+}
+
+/// What is remembered over a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Remembered {
+    /// The set that served last, without embedded defaults.
+    pub(crate) last_good: Vec<Member>,
+    pub(crate) pin: Option<RememberedPin>,
+    /// Identities (component and settings) that were taken back.
+    pub(crate) poisoned: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Member {
+    pub(crate) stem: String,
+    pub(crate) file: String,
+    pub(crate) component: String,
+    pub(crate) settings: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RememberedPin {
+    pub(crate) by_operator: bool,
+    /// Identities in the folder that are not tried again by themselves.
+    pub(crate) known: Vec<String>,
+}
+
+/// Poisoned identities kept; the oldest are forgotten. Guessed.
+pub(crate) const POISONED_MAX: usize = 256;
+
+// === impl ContentStore ===
+
+impl ContentStore {
+    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
+        private_folder(dir)?;
+        private_folder(&dir.join("components"))?;
+        private_folder(&dir.join("settings"))?;
+        Ok(Self { dir: dir.to_owned() })
+    }
+
+    /// Keeps the contents of a set and makes it the one to start with.
+    pub(crate) fn keep(&self, sources: &[&PolicySource]) -> io::Result<Vec<Member>> {
+        let mut members = Vec::new();
+        for source in sources {
+            self.keep_content("components", &source.digest, &source.bytes)?;
+            self.keep_content("settings", &source.settings_digest, source.settings.as_bytes())?;
+            members.push(Member {
+                stem: source.stem.to_string(),
+                file: source.file.to_string(),
+                component: source.digest.to_hex(),
+                settings: source.settings_digest.to_hex(),
+            });
+        }
+        Ok(members)
+    }
+
+    /// Removes contents that no remembered set names.
+    pub(crate) fn trim(&self, keep: &[Digest]) {
+        for folder in ["components", "settings"] {
+            let Ok(entries) = fs::read_dir(self.dir.join(folder)) else { continue };
+            for entry in entries.filter_map(Result::ok) {
+                let named = entry.file_name().to_str().and_then(Digest::from_hex);
+                if !named.is_some_and(|digest| keep.contains(&digest)) {
+                    let _ = fs::remove_file(entry.path());
+                }
+            }
+        }
+    }
+
+    pub(crate) fn source(&self, member: &Member) -> io::Result<PolicySource> {
+        let (bytes, digest) = self.content("components", &member.component)?;
+        let (settings, settings_digest) = self.content("settings", &member.settings)?;
+        let settings = String::from_utf8(settings).map_err(io::Error::other)?;
+        Ok(PolicySource {
+            stem: member.stem.as_str().into(),
+            file: member.file.as_str().into(),
+            embedded: false,
+            bytes: bytes.into(),
+            digest,
+            settings: settings.into(),
+            settings_digest,
+        })
+    }
+
+    /// Unreadable is as good as absent: the folder and the embedded defaults are there.
+    pub(crate) fn remembered(&self) -> Remembered {
+        match fs::read(self.dir.join("remembered.json")) {
+            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+                tracing::warn!(%error, "what was remembered of the policies cannot be read; starting afresh");
+                Remembered::default()
+            }),
+            Err(_) => Remembered::default(),
+        }
+    }
+
+    pub(crate) fn remember(&self, what: &Remembered) -> io::Result<()> {
+        let bytes = serde_json::to_vec_pretty(what).map_err(io::Error::other)?;
+        write_private(&self.dir.join("remembered.json"), &bytes)
+    }
+
+    fn keep_content(&self, folder: &str, digest: &Digest, bytes: &[u8]) -> io::Result<()> {
+        let path = self.dir.join(folder).join(digest.to_hex());
+        if path.exists() { Ok(()) } else { write_private(&path, bytes) }
+    }
+
+    fn content(&self, folder: &str, name: &str) -> io::Result<(Vec<u8>, Digest)> {
+        let named = Digest::from_hex(name).ok_or_else(|| io::Error::other("not a digest"))?;
+        let bytes = fs::read(self.dir.join(folder).join(named.to_hex()))?;
+        if Digest::of(&bytes) != named {
+            return Err(io::Error::other(format!("{folder}/{named} is damaged")));
+        }
+        Ok((bytes, named))
+    }
+}
+
+impl PolicySource {
+    pub(crate) fn new(stem: &str, file: &str, embedded: bool, bytes: Arc<[u8]>, settings: &str) -> Self {
+        Self {
+            stem: stem.into(),
+            file: file.into(),
+            embedded,
+            digest: Digest::of(&bytes),
+            bytes,
+            settings: settings.into(),
+            settings_digest: Digest::of(settings.as_bytes()),
+        }
+    }
+
+    /// Component and settings together: what is accepted, refused or poisoned.
+    pub(crate) fn identity(&self) -> Digest {
+        Digest::of(&[self.digest.0, self.settings_digest.0].concat())
+    }
+}
+
+/// Makes a folder that only this user enters, and insists on it.
+pub(crate) fn private_folder(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+/// Writes a file of mode 0600, whole or not at all.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let beside = path.with_extension(format!("new-{}", std::process::id()));
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    let written = (|| {
+        let mut file: File = options.open(&beside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    written
+}

@@ -1,0 +1,234 @@
+//! One look at the folder, from names to a flip. Knows what was refused before, so that one bad file does
+//! not hold up changes to others. Invariant: files that changed together are taken together or not at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::PolicyConfig;
+use crate::control::{Attempt, Basis, Control};
+use crate::folder::{Folder, Heard, Look, MANIFEST, Version};
+use crate::gate::{Gate, Loaded, Refusal, RefusalCode};
+use crate::model::Digest;
+use crate::record::{PinReason, SwapRecord, Trigger};
+
+pub(super) struct Scanner {
+    config: PolicyConfig,
+    gate: Gate,
+    folder: Option<Folder>,
+    control: Arc<Control>,
+    /// Identities that were refused by themselves; not tried again unless an operator says so.
+    refused: BTreeSet<Digest>,
+    /// Identities that a pin of an earlier run holds back.
+    known: Vec<Digest>,
+    /// Served from the folder, and gone since.
+    missing: BTreeMap<String, Instant>,
+    /// The folder's own trouble, told once.
+    trouble: Option<Refusal>,
+}
+
+/// What one look comes to.
+enum Plan {
+    Nothing,
+    Change { stems: Vec<(String, Version)>, keep: Vec<Arc<Loaded>>, files: Vec<String> },
+}
+
+// === impl Scanner ===
+
+impl Scanner {
+    pub(super) fn new(
+        config: PolicyConfig,
+        gate: Gate,
+        folder: Option<Folder>,
+        control: Arc<Control>,
+        known: Vec<Digest>,
+    ) -> Self {
+        Self { config, gate, folder, control, refused: BTreeSet::new(), known, missing: BTreeMap::new(), trouble: None }
+    }
+
+    pub(super) fn unchanged(&self, trigger: Trigger) -> SwapRecord {
+        self.control.unchanged(attempt(trigger))
+    }
+
+    /// When the next look is due because a removal has to be quiet for a while.
+    pub(super) fn wants_look_at(&self) -> Option<Instant> {
+        self.missing.values().min().map(|since| *since + self.config.watch.removal_quiet)
+    }
+
+    /// None: nothing to change.
+    pub(super) fn scan(&mut self, trigger: Trigger, heard: &Heard) -> Option<SwapRecord> {
+        let start = Instant::now();
+        let operator = trigger == Trigger::Reload;
+        if operator {
+            self.refused.clear();
+            self.known.clear();
+            self.control.unpin();
+        }
+        let basis = self.control.basis();
+        if basis.pin == Some(PinReason::Operator) {
+            return None;
+        }
+        let folder = self.folder.as_mut()?;
+        let force = trigger != Trigger::Folder;
+        let look = match folder.look(heard, force) {
+            Ok(look) => look,
+            Err(refusal) => {
+                if self.trouble.as_ref() == Some(&refusal) && !operator {
+                    return None;
+                }
+                self.trouble = Some(refusal.clone());
+                return Some(self.control.refused(refusal, Attempt { gate: start.elapsed(), ..attempt(trigger) }));
+            }
+        };
+        self.trouble = None;
+        let mut judged: BTreeMap<String, Digest> =
+            look.versions.iter().map(|(stem, version)| (stem.clone(), version.identity)).collect();
+        if let Some((identity, _)) = &look.manifest {
+            judged.insert(MANIFEST.to_owned(), *identity);
+        }
+        let planned = match look.manifest.is_some() {
+            true => self.plan_by_manifest(trigger, &basis, look, &judged),
+            false => Ok(self.plan(trigger, &basis, look, &judged)),
+        };
+        let (plan, pending) = match planned {
+            Ok(planned) => planned,
+            Err((refusal, pending)) => {
+                self.control.judged(judged, pending);
+                return Some(self.control.refused(refusal, Attempt { gate: start.elapsed(), ..attempt(trigger) }));
+            }
+        };
+        self.control.judged(judged, pending);
+        let Plan::Change { stems, keep, files } = plan else { return None };
+        let attempt = |gate: Duration| Attempt { trigger, files, gate };
+        match self.load(&basis, stems, keep) {
+            Ok(chosen) => Some(self.control.swap(&chosen, attempt(start.elapsed()))),
+            Err(refusal) => Some(self.control.refused(refusal, attempt(start.elapsed()))),
+        }
+    }
+
+    /// Without `generation.toml`: what changed, went or came.
+    fn plan(
+        &mut self,
+        trigger: Trigger,
+        basis: &Basis,
+        look: Look,
+        judged: &BTreeMap<String, Digest>,
+    ) -> (Plan, Vec<String>) {
+        let serving = |stem: &str| basis.chosen.iter().find(|loaded| &*loaded.source.stem == stem);
+        let fresh = |stem: &String, identity: &Digest| {
+            basis.judged.get(stem) != Some(identity) && !self.known.contains(identity)
+        };
+        let force = trigger == Trigger::Reload;
+        let news = judged.iter().any(|(stem, identity)| fresh(stem, identity));
+        // While a roll-back holds the set, only something new lets go of it.
+        if basis.pin == Some(PinReason::Rollback) && !news && !force {
+            return (Plan::Nothing, look.pending);
+        }
+        let waiting =
+            |stem: &str| look.pending.iter().any(|name| name.rsplit_once('.').is_some_and(|(s, _)| s == stem));
+        let mut gone = Vec::new();
+        let now = Instant::now();
+        self.missing.retain(|stem, _| !look.versions.contains_key(stem));
+        for loaded in &basis.chosen {
+            let stem = loaded.source.stem.to_string();
+            if look.versions.contains_key(&stem) || waiting(&stem) {
+                continue;
+            }
+            let since = *self.missing.entry(stem.clone()).or_insert(now);
+            if trigger != Trigger::Folder || now.duration_since(since) >= self.config.watch.removal_quiet {
+                self.missing.remove(&stem);
+                gone.push(stem);
+            }
+        }
+        if !news && gone.is_empty() && !force {
+            return (Plan::Nothing, look.pending);
+        }
+        let held = |identity: &Digest| {
+            self.refused.contains(identity) || self.known.contains(identity) || basis.shunned.contains(identity)
+        };
+        let stems: Vec<(String, Version)> = look
+            .versions
+            .into_iter()
+            .filter(|(stem, version)| {
+                let serves = serving(stem).is_some_and(|loaded| loaded.source.identity() == version.identity);
+                !serves && (force || !held(&version.identity))
+            })
+            .collect();
+        if stems.is_empty() && gone.is_empty() {
+            return (Plan::Nothing, look.pending);
+        }
+        let replaced = |stem: &str| gone.iter().any(|g| g == stem) || stems.iter().any(|(s, _)| s == stem);
+        let keep = basis.chosen.iter().filter(|loaded| !replaced(&loaded.source.stem)).cloned().collect();
+        let files = stems
+            .iter()
+            .map(|(stem, version)| version.source.as_ref().map_or(stem.clone(), |source| source.file.to_string()))
+            .chain(gone.iter().map(|stem| format!("{stem} (removed)")))
+            .collect();
+        (Plan::Change { stems, keep, files }, look.pending)
+    }
+
+    /// With it: only its own change counts, and it names everything.
+    fn plan_by_manifest(
+        &mut self,
+        trigger: Trigger,
+        basis: &Basis,
+        look: Look,
+        judged: &BTreeMap<String, Digest>,
+    ) -> Result<(Plan, Vec<String>), (Refusal, Vec<String>)> {
+        let identity = judged.get(MANIFEST);
+        let news = basis.judged.get(MANIFEST) != identity && identity.is_some_and(|id| !self.known.contains(id));
+        if !news && trigger != Trigger::Reload {
+            return Ok((Plan::Nothing, look.pending));
+        }
+        // The files it names are checked against it, so whether they seem finished does not matter.
+        let look = match self.folder.as_mut().map(|folder| folder.look(&Heard::default(), true)) {
+            Some(Ok(look)) => look,
+            Some(Err(refusal)) => return Err((refusal, look.pending)),
+            None => return Ok((Plan::Nothing, look.pending)),
+        };
+        let pending = look.pending.clone();
+        let Some((_, manifest)) = &look.manifest else { return Ok((Plan::Nothing, pending)) };
+        let folder = self.folder.as_ref();
+        let raw = |name: &str| folder.and_then(|folder| folder.digest_of(name));
+        let selected = manifest.clone().and_then(|manifest| manifest.select(&look, &raw));
+        let stems = selected.map_err(|refusal| (refusal, pending.clone()))?;
+        let files = vec![MANIFEST.to_owned()];
+        Ok((Plan::Change { stems, keep: Vec::new(), files }, pending))
+    }
+
+    /// Takes what serves already as it is, and brings the rest through the gate.
+    fn load(
+        &mut self,
+        basis: &Basis,
+        stems: Vec<(String, Version)>,
+        keep: Vec<Arc<Loaded>>,
+    ) -> Result<Vec<Arc<Loaded>>, Refusal> {
+        let mut chosen = keep;
+        for (_, version) in stems {
+            if let Some(serving) = basis.chosen.iter().find(|loaded| loaded.source.identity() == version.identity) {
+                chosen.push(Arc::clone(serving));
+                continue;
+            }
+            let loaded = version.source.and_then(|source| {
+                if basis.poisoned.contains(&version.identity) {
+                    let message = "this component with these settings kept failing and was taken back; change either";
+                    return Err(Refusal::new(RefusalCode::Poisoned, &source.file, message));
+                }
+                self.gate.load(source)
+            });
+            match loaded {
+                Ok(loaded) => chosen.push(Arc::new(loaded)),
+                Err(refusal) => {
+                    self.refused.insert(version.identity);
+                    return Err(refusal);
+                }
+            }
+        }
+        chosen.sort_by(|a, b| a.source.stem.cmp(&b.source.stem));
+        Ok(chosen)
+    }
+}
+
+pub(super) fn attempt(trigger: Trigger) -> Attempt {
+    Attempt { trigger, files: Vec::new(), gate: Duration::ZERO }
+}
