@@ -184,7 +184,7 @@ codes! {
         "Revoke keys that are no longer used.";
     HttpNoSuchPage = "http.no_such_page", NotFound,
         "The HTTP address serves nothing at this path with this method.",
-        "GET `/metrics`, `/api/health` or `/api/version`.";
+        "GET `/metrics`, `/api/health` or `/api/version`; POST `/api/runtimenode.attach` and its siblings.";
     HttpHostRefused = "http.host_refused", PermissionDenied,
         "The request's Host header does not name this machine's loopback.",
         "Use the address that the gateway listens on, e.g. `http://127.0.0.1:7411`.";

@@ -26,7 +26,7 @@ use crate::{
     error::{Code, Error, Result},
     ids::{KeyId, NodeId, SessionId},
     keys::Scope,
-    policies::Caller,
+    sessions::Caller,
     storage::{FloorRow, NodeEdited, NodeQuery, NodeRow, Storage},
     telemetry::NodeMetrics,
 };
@@ -35,6 +35,7 @@ use registry::Registry;
 use rules::Wanted;
 use std::{fmt, sync::Arc, time::Duration};
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 use watch::WATCH_QUEUE;
 
 /// How often a node sends a heartbeat. Required by N-06.
@@ -59,6 +60,7 @@ struct Shared {
     floors: Arc<Floors>,
     transitions: broadcast::Sender<Arc<Transition>>,
     sweeping: tokio::sync::Mutex<sweep::Memory>,
+    stopping: CancellationToken,
 }
 
 /// What nodes work with; made by `app`.
@@ -136,7 +138,7 @@ impl Nodes {
         let floors = Arc::new(Floors::new(storage.version_floor().await?, policy));
         let (transitions, _) = broadcast::channel(WATCH_QUEUE);
         let sweeping = tokio::sync::Mutex::new(sweep::Memory::new(clock.monotonic_ms()));
-        let shared = Shared { storage, clock, places, metrics, registry, floors, transitions, sweeping };
+        let shared = Shared { storage, clock, places, metrics, registry, floors, transitions, sweeping, stopping: CancellationToken::new() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -149,7 +151,7 @@ impl Nodes {
         let version: Arc<str> = Version::parse(&asked.version)?.to_string().into();
         let capabilities = names::capabilities(asked.capabilities)?;
         let session = shared.places.enter(caller, &asked.session)?;
-        if shared.registry.len() >= NODES_MAX && shared.registry.find(&asked.node, &session).is_none() {
+        if shared.registry.len() >= NODES_MAX && shared.registry.find(&node, &session).is_none() {
             return Err(Error::new(Code::NodeLimit, format!("{NODES_MAX} nodes are attached, and no more may be"))
                 .with("limit", NODES_MAX));
         }
@@ -176,7 +178,7 @@ impl Nodes {
         let holder = Holder::from(caller);
         let now = shared.clock.unix_ms() as i64;
         shared.metrics.heartbeats.inc();
-        match shared.registry.find(node.as_str(), &session) {
+        match shared.registry.find(&node, &session) {
             Some(entry) => {
                 let row = entry.row();
                 if !holder.holds(&row) {
@@ -215,7 +217,7 @@ impl Nodes {
         let heard = (node.clone(), session.clone());
         let rule = move |old: Option<&NodeRow>| rules::capability_update(old, &holder, capabilities, report, now);
         let edited = self.edit(node, session, "report", false, rule).await?;
-        if let (Some(report), Some(entry)) = (report, shared.registry.find(heard.0.as_str(), &heard.1)) {
+        if let (Some(report), Some(entry)) = (report, shared.registry.find(&heard.0, &heard.1)) {
             entry.beat(shared.clock.monotonic_ms(), now, report);
         }
         Ok(self.shown(edited.row))
@@ -278,7 +280,13 @@ impl Nodes {
     /// Transitions from now on.
     pub fn watch(&self, holder: Holder, session: Option<&str>) -> Result<Watcher> {
         let session = session.map(names::session).transpose()?;
-        Ok(Watcher::new(self.shared.transitions.subscribe(), holder, session))
+        let stopping = self.shared.stopping.clone();
+        Ok(Watcher::new(self.shared.transitions.subscribe(), stopping, holder, session))
+    }
+
+    /// The gateway stops: every watch ends, also one that is opened later.
+    pub fn end_watches(&self) {
+        self.shared.stopping.cancel();
     }
 
     /// The floor as it is in force.
@@ -305,7 +313,7 @@ impl Nodes {
     pub async fn check_write(&self, caller: &Caller, session: &SessionId, node: &str) -> Result<()> {
         let shared = &self.shared;
         let id = names::node(node)?;
-        let row = match shared.registry.find(node, session) {
+        let row = match shared.registry.find(&id, session) {
             Some(entry) => entry.row(),
             // Off the fast path: tells a revoked or detached node from a stranger.
             None => Arc::new(shared.storage.node(id.clone(), session.clone()).await?.ok_or_else(rules::unknown)?),
@@ -347,7 +355,7 @@ impl Nodes {
         let now = shared.clock.monotonic_ms();
         let follow = move |edited: &NodeEdited| {
             shared.follow(edited, cause);
-            if anew && let Some(entry) = shared.registry.find(edited.row.node.as_str(), &edited.row.session) {
+            if anew && let Some(entry) = shared.registry.find(&edited.row.node, &edited.row.session) {
                 entry.heard(now);
             }
         };
@@ -355,7 +363,7 @@ impl Nodes {
     }
 
     fn shown(&self, row: Arc<NodeRow>) -> Attachment {
-        let entry = self.shared.registry.find(row.node.as_str(), &row.session);
+        let entry = self.shared.registry.find(&row.node, &row.session);
         Attachment { last_heartbeat_unix_ms: entry.and_then(|entry| entry.last_heartbeat_unix_ms()), row }
     }
 }

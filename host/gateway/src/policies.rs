@@ -114,9 +114,9 @@ impl Policies {
 
     /// May nodes of this kind and version write? The node's own id is left out: the verdict is kept for all of
     /// its kind and version.
-    pub async fn version_floor(&self, kind: &str, version: &str, floor: Option<String>) -> Decision<Admission> {
+    pub async fn version_floor(&self, kind: &str, version: &str, floor: Option<&str>) -> Decision<Admission> {
         let node = ClientNode { id: String::new(), kind: kind.to_owned(), version: version.to_owned() };
-        let decision = self.host.version_floor(node, floor).await;
+        let decision = self.host.version_floor(&node, floor).await;
         if decision.value != Admission::ReadWrite {
             self.metrics.decisions.denied.of(telemetry::Policy::VersionFloor).inc();
         }

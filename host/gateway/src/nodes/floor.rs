@@ -24,7 +24,7 @@ pub trait FloorPolicy: Send + Sync + fmt::Debug {
         &'a self,
         kind: &'a str,
         version: &'a str,
-        floor: Option<String>,
+        floor: Option<&'a str>,
     ) -> Pin<Box<dyn Future<Output = Decision<Admission>> + Send + 'a>>;
 }
 
@@ -113,7 +113,7 @@ impl Floors {
                 }
                 (state.row.floor.clone(), state.turn)
             };
-            let decision = self.policy.admit(kind, version, floor.clone()).await;
+            let decision = self.policy.admit(kind, version, floor.as_deref()).await;
             if let Some(cause) = decision.cause {
                 return Err(failed(cause));
             }

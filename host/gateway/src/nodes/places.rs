@@ -5,8 +5,8 @@ use super::{FloorPolicy, Nodes};
 use crate::{
     error::Result,
     ids::SessionId,
-    policies::{Caller, Policies},
-    sessions::{Sessions, State, WriteGate},
+    policies::Policies,
+    sessions::{Caller, Sessions, State, WriteGate},
 };
 use std::{fmt, pin::Pin};
 use tidegate_policy::{Admission, Decision, GenerationId};
@@ -41,7 +41,7 @@ impl FloorPolicy for Policies {
         &'a self,
         kind: &'a str,
         version: &'a str,
-        floor: Option<String>,
+        floor: Option<&'a str>,
     ) -> Pin<Box<dyn Future<Output = Decision<Admission>> + Send + 'a>> {
         Box::pin(self.version_floor(kind, version, floor))
     }

@@ -54,11 +54,11 @@ impl Registry {
         self.count.load(Ordering::Relaxed)
     }
 
-    fn shard(&self, node: &str) -> &RwLock<HashMap<NodeId, Vec<Arc<Entry>>>> {
+    fn shard(&self, node: &NodeId) -> &RwLock<HashMap<NodeId, Vec<Arc<Entry>>>> {
         &self.shards[self.hasher.hash_one(node) as usize % SHARDS]
     }
 
-    pub(super) fn find(&self, node: &str, session: &SessionId) -> Option<Arc<Entry>> {
+    pub(super) fn find(&self, node: &NodeId, session: &SessionId) -> Option<Arc<Entry>> {
         let shard = self.shard(node).read();
         shard.get(node)?.iter().find(|entry| entry.row.lock().session == *session).cloned()
     }
@@ -70,7 +70,7 @@ impl Registry {
 
     /// Takes over a committed row. `now_ms` counts for a new entry only.
     pub(super) fn apply(&self, row: &Arc<NodeRow>, now_ms: u64, last_heartbeat: Option<i64>) {
-        let mut shard = self.shard(row.node.as_str()).write();
+        let mut shard = self.shard(&row.node).write();
         let entries = shard.entry(row.node.clone()).or_default();
         let at = entries.iter().position(|entry| entry.row.lock().session == row.session);
         match (at, row.is_joined()) {

@@ -8,6 +8,7 @@ use crate::{
 };
 use std::sync::Arc;
 use tokio::sync::broadcast::{self, error::RecvError};
+use tokio_util::sync::CancellationToken;
 
 /// Transitions kept for the slowest watcher; full: the oldest go, and watchers are told how many.
 pub(super) const WATCH_QUEUE: usize = 4096;
@@ -38,6 +39,7 @@ pub enum Watched {
 #[derive(Debug)]
 pub struct Watcher {
     transitions: broadcast::Receiver<Arc<Transition>>,
+    stopping: CancellationToken,
     holder: Holder,
     session: Option<SessionId>,
 }
@@ -64,16 +66,21 @@ impl Transition {
 impl Watcher {
     pub(super) fn new(
         transitions: broadcast::Receiver<Arc<Transition>>,
+        stopping: CancellationToken,
         holder: Holder,
         session: Option<SessionId>,
     ) -> Self {
-        Self { transitions, holder, session }
+        Self { transitions, stopping, holder, session }
     }
 
     /// The next one; `None` when the gateway stops.
     pub async fn next(&mut self) -> Option<Watched> {
         loop {
-            match self.transitions.recv().await {
+            let heard = tokio::select! {
+                () = self.stopping.cancelled() => return None,
+                heard = self.transitions.recv() => heard,
+            };
+            match heard {
                 Ok(transition) if self.sees(&transition) => return Some(Watched::Transition(transition)),
                 Ok(_) => {}
                 Err(RecvError::Lagged(missed)) => return Some(Watched::Missed(missed)),
