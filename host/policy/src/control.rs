@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::gate::{Loaded, Refusal};
+use crate::gate::{CONTRACT, Loaded, Refusal};
 use crate::generation::{Generation, Set};
 use crate::model::*;
 use crate::record::*;
@@ -31,6 +31,8 @@ pub(crate) struct Control {
     /// What streams compare: stored after `current`.
     generation: AtomicU64,
     announced: watch::Sender<GenerationId>,
+    /// Number of the newest record.
+    attempts: watch::Sender<u64>,
     hooks: Mutex<Vec<FlipHook>>,
     history: Mutex<History>,
     records: Mutex<Records>,
@@ -108,6 +110,7 @@ impl Control {
             current: ArcSwap::from_pointee(generation),
             generation: AtomicU64::new(1),
             announced,
+            attempts: watch::Sender::new(0),
             hooks: Mutex::default(),
             history: Mutex::new(history),
             records: Mutex::default(),
@@ -128,6 +131,10 @@ impl Control {
 
     pub(crate) fn watch(&self) -> watch::Receiver<GenerationId> {
         self.announced.subscribe()
+    }
+
+    pub(crate) fn watch_attempts(&self) -> watch::Receiver<u64> {
+        self.attempts.subscribe()
     }
 
     pub(crate) fn on_flip(&self, hook: FlipHook) {
@@ -367,66 +374,74 @@ impl Control {
         let start = Instant::now();
         let old = self.current.swap(Arc::clone(&next));
         self.generation.store(to.0, Ordering::SeqCst);
+        let fences: Vec<Fence> = self.hooks.lock().iter().flat_map(|hook| hook(to)).collect();
+        let flip_us = start.elapsed().as_micros() as u64;
+        let record = self.record_swap(attempt, from, to, fences, flip_us);
+        // Last: the record is there before anyone can report on it.
         self.announced.send_replace(to);
-        let mut record = self.record_swap(attempt, from, to);
-        // The record is there before anyone can report on it.
-        record.fences = self.hooks.lock().iter().flat_map(|hook| hook(to)).collect();
-        record.flip_us = start.elapsed().as_micros() as u64;
-        self.amend(record.number, |kept| {
-            kept.fences.clone_from(&record.fences);
-            kept.flip_us = record.flip_us;
-        });
         history.retiring.push(old);
         tracing::info!(generation = to.0, trigger = record.trigger.as_str(), files = ?record.files,
             gate_us = record.gate_us, "policies swapped");
         Ok(record)
     }
 
-    fn record_swap(&self, attempt: Attempt, from: GenerationId, to: GenerationId) -> SwapRecord {
-        self.keep(attempt, Outcome::Swapped, from, to, None, String::new())
+    fn record_swap(
+        &self,
+        attempt: Attempt,
+        from: GenerationId,
+        to: GenerationId,
+        fences: Vec<Fence>,
+        flip_us: u64,
+    ) -> SwapRecord {
+        let mut record = self.blank(attempt, Outcome::Swapped, from, to);
+        record.fences = fences;
+        record.flip_us = flip_us;
+        self.keep(record)
     }
 
     fn record(&self, attempt: Attempt, outcome: Outcome, refusal: Option<Refusal>, message: String) -> SwapRecord {
         let at = self.generation();
-        self.keep(attempt, outcome, at, at, refusal, message)
+        let mut record = self.blank(attempt, outcome, at, at);
+        record.code = refusal.as_ref().map(|refusal| refusal.code);
+        record.file = refusal.map(|refusal| refusal.file);
+        record.message = message;
+        self.keep(record)
     }
 
-    fn keep(
-        &self,
-        attempt: Attempt,
-        outcome: Outcome,
-        from: GenerationId,
-        to: GenerationId,
-        refusal: Option<Refusal>,
-        message: String,
-    ) -> SwapRecord {
-        let mut records = self.records.lock();
-        records.number += 1;
-        match outcome {
-            Outcome::Swapped => records.swaps += 1,
-            Outcome::Refused => records.refused += 1,
-            Outcome::Unchanged => {}
-        }
-        let record = SwapRecord {
-            number: records.number,
+    fn blank(&self, attempt: Attempt, outcome: Outcome, from: GenerationId, to: GenerationId) -> SwapRecord {
+        SwapRecord {
+            number: 0,
             at_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64),
             trigger: attempt.trigger,
             outcome,
             from,
             to,
             files: attempt.files,
-            code: refusal.as_ref().map(|refusal| refusal.code),
-            file: refusal.map(|refusal| refusal.file),
-            message,
+            code: None,
+            file: None,
+            message: String::new(),
             gate_us: attempt.gate.as_micros() as u64,
             flip_us: 0,
             fences: Vec::new(),
             enforced_us: None,
-        };
+        }
+    }
+
+    /// Numbers a record, keeps it and tells who follows.
+    fn keep(&self, mut record: SwapRecord) -> SwapRecord {
+        let mut records = self.records.lock();
+        records.number += 1;
+        record.number = records.number;
+        match record.outcome {
+            Outcome::Swapped => records.swaps += 1,
+            Outcome::Refused => records.refused += 1,
+            Outcome::Unchanged => {}
+        }
         if records.last.len() == RECORDS_MAX {
             records.last.pop_front();
         }
         records.last.push_back(record.clone());
+        self.attempts.send_replace(record.number);
         record
     }
 
@@ -490,5 +505,6 @@ fn row(policy: Policy, loaded: &Loaded) -> PolicyRow {
         settings_digest: loaded.source.settings_digest,
         file: (!loaded.source.embedded).then(|| loaded.source.file.to_string()),
         rules: loaded.rules.iter().map(|rule| rule.to_string()).collect(),
+        contract: CONTRACT,
     }
 }

@@ -43,7 +43,7 @@ pub(crate) struct Gate {
 }
 
 /// The only version of the contract so far.
-const CONTRACT: &str = "0.1.0";
+pub(crate) const CONTRACT: &str = "0.1.0";
 /// First bytes of a component in binary form; a core module differs in the last four.
 const MAGIC: [u8; 8] = *b"\0asm\x0d\0\x01\0";
 /// Guessed: names and rules are for tables that people read.

@@ -84,6 +84,11 @@ impl PolicyHost {
         self.inner.control.watch()
     }
 
+    /// Follows the attempts: the number of the newest `SwapRecord`.
+    pub fn watch_attempts(&self) -> watch::Receiver<u64> {
+        self.inner.control.watch_attempts()
+    }
+
     /// Runs on the swapping thread right after the pointer moved; what it returns goes into the swap's
     /// record. It must be quick and must not call back into swapping (`reload`, `rollback`, `pin`).
     pub fn on_flip(&self, hook: FlipHook) {

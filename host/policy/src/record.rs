@@ -101,6 +101,8 @@ pub struct PolicyRow {
     /// The file in the folder; None: embedded in this build.
     pub file: Option<String>,
     pub rules: Vec<String>,
+    /// Version of the contract it keeps.
+    pub contract: &'static str,
 }
 
 /// Why there was no roll-back.
