@@ -6,6 +6,8 @@ mod failure;
 mod keys;
 mod nodes;
 mod open;
+#[cfg(test)]
+mod probe;
 mod records;
 #[cfg(test)]
 mod tests;
