@@ -63,9 +63,9 @@ impl Registry {
         shard.get(node)?.iter().find(|entry| entry.row.lock().session == *session).cloned()
     }
 
-    /// Those of one shard that are as asked.
-    pub(super) fn pick(&self, shard: usize, wanted: impl Fn(&Entry) -> bool) -> Vec<Arc<Entry>> {
-        self.shards[shard].read().values().flatten().filter(|entry| wanted(entry)).cloned().collect()
+    /// Those of one shard.
+    pub(super) fn all(&self, shard: usize) -> Vec<Arc<Entry>> {
+        self.shards[shard].read().values().flatten().cloned().collect()
     }
 
     /// Takes over a committed row. `now_ms` counts for a new entry only.

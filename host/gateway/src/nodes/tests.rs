@@ -244,7 +244,7 @@ impl Bed {
     }
 }
 
-pub(super) fn code<T: std::fmt::Debug>(result: Result<T>) -> &'static str {
+pub(super) fn code<T: fmt::Debug>(result: Result<T>) -> &'static str {
     result.expect_err("refused").code().as_str()
 }
 

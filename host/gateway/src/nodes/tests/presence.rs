@@ -164,7 +164,7 @@ async fn a_slow_watcher_is_told_how_many_it_missed_and_sees_only_its_own() {
     let mut slow = bed.nodes.watch(Holder::from(&bed.caller), None).expect("watches");
     let mut stranger = bed.nodes.watch(Holder::from(&bed.other), None).expect("watches");
     bed.attach("n", &session, "1.0").await.expect("joined");
-    let rounds = watch::WATCH_QUEUE as u64 / 2;
+    let rounds = WATCH_QUEUE as u64 / 2;
     for _ in 0..rounds {
         bed.report("n", &session, Report::Degraded).await.expect("heard");
         bed.beat("n", &session).await.expect("heard");
