@@ -6,6 +6,7 @@ mod commands;
 mod ends;
 mod harness;
 mod line;
+mod nodes;
 mod policies;
 mod secrets;
 mod start;

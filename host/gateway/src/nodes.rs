@@ -138,7 +138,17 @@ impl Nodes {
         let floors = Arc::new(Floors::new(storage.version_floor().await?, policy));
         let (transitions, _) = broadcast::channel(WATCH_QUEUE);
         let sweeping = tokio::sync::Mutex::new(sweep::Memory::new(clock.monotonic_ms()));
-        let shared = Shared { storage, clock, places, metrics, registry, floors, transitions, sweeping, stopping: CancellationToken::new() };
+        let shared = Shared {
+            storage,
+            clock,
+            places,
+            metrics,
+            registry,
+            floors,
+            transitions,
+            sweeping,
+            stopping: CancellationToken::new(),
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 

@@ -4,6 +4,8 @@
 
 mod failure;
 mod keys;
+#[cfg(test)]
+mod node_tests;
 mod nodes;
 mod open;
 #[cfg(test)]

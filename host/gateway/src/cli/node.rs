@@ -5,7 +5,9 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use tidegate_client::{
     values,
-    wire::{ListNodesRequest, NodeAttachment, VersionFloor, watch_nodes_response::Message},
+    wire::{
+        ListNodesRequest, NodeAttachment, SourceTime, VersionFloor, source_time::Form, watch_nodes_response::Message,
+    },
 };
 
 /// See and revoke runtime nodes, and set the version below which they only read.
@@ -178,6 +180,13 @@ async fn watch(args: Watch) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// ISO 8601, UTC; the wire's dates count days.
+fn time(unix_ms: i64) -> String {
+    const DAYS_BEFORE_UNIX: f64 = 25_569.0;
+    let date = unix_ms as f64 / 86_400_000.0 + DAYS_BEFORE_UNIX;
+    values::show_time(Some(&SourceTime { form: Some(Form::Date(date)) }))
 }
 
 fn attachment_json(node: &NodeAttachment) -> serde_json::Value {

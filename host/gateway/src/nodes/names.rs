@@ -50,8 +50,7 @@ fn invalid(field: &'static str, words: String) -> Error {
 }
 
 pub(super) fn node(text: &str) -> Result<NodeId> {
-    NodeId::parse(text)
-        .ok_or_else(|| invalid("node_id", "a node's id is 1 to 128 of A-Z a-z 0-9 . _ : -".to_owned()))
+    NodeId::parse(text).ok_or_else(|| invalid("node_id", "a node's id is 1 to 128 of A-Z a-z 0-9 . _ : -".to_owned()))
 }
 
 pub(super) fn session(text: &str) -> Result<SessionId> {

@@ -152,8 +152,7 @@ impl Nodes {
                 continue;
             }
             let at = self.shared.clock.unix_ms() as i64;
-            let rule =
-                move |old: Option<&NodeRow>| rules::heartbeat(old, &super::Holder::Operator, report, at);
+            let rule = move |old: Option<&NodeRow>| rules::heartbeat(old, &super::Holder::Operator, report, at);
             if let Err(error) = self.edit(row.node.clone(), row.session.clone(), "heartbeat", false, rule).await {
                 tracing::debug!(node = %row.node, %error, "the node stays as it is until its next heartbeat");
             }

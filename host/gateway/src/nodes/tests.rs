@@ -138,11 +138,8 @@ impl Bed {
             let (info, _secret) = keys.create(NewKey::default()).await.expect("a key");
             callers.push(Caller { key: keys.get(&info.id).expect("live"), peer: None });
         }
-        let policy = TestPolicy {
-            generation: AtomicU64::new(1),
-            asked: AtomicUsize::new(0),
-            says: Mutex::new(Says::Numbers),
-        };
+        let policy =
+            TestPolicy { generation: AtomicU64::new(1), asked: AtomicUsize::new(0), says: Mutex::new(Says::Numbers) };
         let (clock, policy) = (Arc::new(ManualClock::new()), Arc::new(policy));
         let places = Arc::<TestPlaces>::default();
         let nodes = load(&storage, &clock, &policy, &places, &metrics).await;

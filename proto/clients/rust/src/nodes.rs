@@ -56,10 +56,7 @@ impl Nodes {
         Ok(self.client.clone().heartbeat(self.request(request)).await?.into_inner())
     }
 
-    pub async fn capability_update(
-        &self,
-        request: NodeCapabilityUpdateRequest,
-    ) -> Result<NodeAttachment, ClientError> {
+    pub async fn capability_update(&self, request: NodeCapabilityUpdateRequest) -> Result<NodeAttachment, ClientError> {
         let response = self.client.clone().capability_update(self.request(request)).await?.into_inner();
         response.attachment.ok_or(ClientError::Incomplete("the attachment"))
     }

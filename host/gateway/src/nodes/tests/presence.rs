@@ -9,9 +9,7 @@ async fn next(watcher: &mut Watcher) -> Watched {
 
 async fn transition(watcher: &mut Watcher) -> (String, &'static str, &'static str, &'static str) {
     match next(watcher).await {
-        Watched::Transition(t) => {
-            (t.node.to_string(), t.from.map_or("", NodeState::as_str), t.to.as_str(), t.cause)
-        }
+        Watched::Transition(t) => (t.node.to_string(), t.from.map_or("", NodeState::as_str), t.to.as_str(), t.cause),
         Watched::Missed(missed) => panic!("missed {missed}"),
     }
 }

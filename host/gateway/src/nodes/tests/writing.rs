@@ -78,7 +78,8 @@ async fn n04_a_read_only_nodes_write_is_refused_and_the_node_stays() {
     assert_eq!(bed.stored("n", &session).await, before, "it stays attached, and nothing is stored of the verdict");
     assert_eq!(bed.beat("n", &session).await.expect("heard"), NodeState::Online);
     assert_eq!(bed.metrics.nodes.writes_refused.get(), 1);
-    let columns = bed.storage.dump("SELECT group_concat(name) FROM pragma_table_info('runtime_node_attachments')").await;
+    let columns =
+        bed.storage.dump("SELECT group_concat(name) FROM pragma_table_info('runtime_node_attachments')").await;
     assert!(!columns[0].contains("access") && !columns[0].contains("read_only"), "{columns:?}");
 }
 
