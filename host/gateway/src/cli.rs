@@ -42,7 +42,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway.
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Run a gateway, a simulator and four readers for a few seconds, and check every event.
     Demo(demo::DemoArgs),
     /// Use a gateway as its clients do.
@@ -87,7 +87,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve(args) => serve::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Serve(args) => serve::run(*args).map(|()| ExitCode::SUCCESS),
         Command::Demo(args) => block_on(demo::run(args)),
         Command::Client(command) => block_on(client::run(command)).map(|()| ExitCode::SUCCESS),
         Command::Key(command) => block_on(key::run(command)).map(|()| ExitCode::SUCCESS),
