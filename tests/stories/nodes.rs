@@ -8,7 +8,8 @@ use tidegate_client::{
     ClientError, Connect, GrpcCode, NodeAdmin, Nodes,
     wire::{
         AttachNodeRequest, ListNodesRequest, NodeAccess, NodeAttachment, NodeCapabilityUpdateRequest, NodeReport,
-        NodeTransition, Value, Write, command::Method, value::Kind, watch_nodes_response::Message,
+        NodeTransition, Value, Write, WriteBulk, command::Method, value::Kind, watch_nodes_response::Message,
+        write_bulk,
     },
 };
 use tokio::{
@@ -172,6 +173,9 @@ async fn n04_the_floor_and_its_policy_reach_live_nodes_at_their_next_write() {
     assert_eq!((fault.code, fault.reason.as_str()), (GrpcCode::FailedPrecondition, "version.floor_exceeded"));
     let details = ["node_id", "version", "floor"].map(|key| fault.details[key].as_str());
     assert_eq!(details, ["old", "1.9", "1.10"]);
+    let one = write_bulk::One { item_handle: item.handle, ..Default::default() };
+    let bulk = Method::WriteBulk(WriteBulk { server_handle: s.server, writes: vec![one] });
+    assert_eq!(reason(s.client.invoke_for("old", &s.id, bulk, 0).await), "version.floor_exceeded");
     write_for(&s, "new", &item).await.expect("1.10 is newer than 1.9");
     assert_eq!(client.heartbeat("old", &s.id, None).await.expect("it stays").state, "online");
     let read = s.client.read(&s.id, s.server, &["Area1.Pump1.Sine"], 5_000).await.expect("reads work");
@@ -201,7 +205,7 @@ async fn n04_the_floor_and_its_policy_reach_live_nodes_at_their_next_write() {
     operator.set_floor(None).await.expect("cleared");
     write_for(&s, "old", &item).await.expect("no floor, no re-attach");
     let refused_writes = gw.metrics().await;
-    assert!(refused_writes.contains("tidegate_node_writes_refused_total 2\n"), "{refused_writes}");
+    assert!(refused_writes.contains("tidegate_node_writes_refused_total 3\n"), "{refused_writes}");
 }
 
 // shows: N-08, N-09, N-10, N-11

@@ -66,12 +66,18 @@ impl Nodes {
 
     /// One sweep. The floor is read again with it, so that damage in the file shows on the health page.
     pub async fn sweep(&self) -> Result<Swept> {
+        let mut memory = self.shared.sweeping.lock().await;
+        let swept = self.sweep_all(&mut memory).await;
+        // The end counts: a sweep that took long was at work, not standing still.
+        memory.swept_ms = self.shared.clock.monotonic_ms();
+        swept
+    }
+
+    async fn sweep_all(&self, memory: &mut Memory) -> Result<Swept> {
         let shared = &self.shared;
-        let mut memory = shared.sweeping.lock().await;
         let mut swept = Swept::default();
         let now = shared.clock.monotonic_ms();
         let pause = now.saturating_sub(memory.swept_ms);
-        memory.swept_ms = now;
         if pause > STALL_MS {
             swept.excused_ms = pause - SWEEP_EVERY.as_millis() as u64;
             tracing::warn!(ms = swept.excused_ms, "the gateway stood still; nodes are not blamed for it");
@@ -100,7 +106,7 @@ impl Nodes {
             swept.ended += self.ended(batch).await?;
         }
         shared.floors.replace(shared.storage.version_floor().await?);
-        memory.until_save -= 1;
+        memory.until_save = memory.until_save.saturating_sub(1);
         if memory.until_save == 0 {
             memory.until_save = SAVE_EVERY;
             swept.saved = self.save_presence().await?;

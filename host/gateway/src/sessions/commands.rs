@@ -261,6 +261,19 @@ mod tests {
     }
 
     #[test]
+    fn what_changes_the_plant_is_a_write() {
+        let writes = [
+            Method::Write(v1::Write::default()),
+            Method::Write2(v1::Write2::default()),
+            Method::WriteSecured(v1::WriteSecured::default()),
+            Method::WriteSecured2(v1::WriteSecured2::default()),
+            Method::WriteBulk(v1::WriteBulk::default()),
+        ];
+        assert!(writes.iter().all(|method| is_write(method) && name(method).starts_with("write")));
+        assert!(!is_write(&subscribe(&["A"])) && !is_write(&Method::ReadBulk(v1::ReadBulk::default())));
+    }
+
+    #[test]
     fn denied_elements_do_not_reach_the_worker() {
         let Method::SubscribeBulk(left) = without(subscribe(&["A", "B", "C", "D"]), &[0, 2]) else { panic!() };
         assert_eq!(left.definitions, ["B", "D"]);
