@@ -2,10 +2,12 @@
 //! what is remembered, not how a folder is read. Invariants: flips happen one at a time; at most
 //! `LIVE_MAX` generations have instances; the pointer has moved before the number that streams compare.
 
-use std::collections::{BTreeMap, VecDeque};
+mod records;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -17,6 +19,9 @@ use crate::model::*;
 use crate::record::*;
 use crate::store::{ContentStore, POISONED_MAX, Remembered, RememberedPin};
 
+pub(crate) use records::Attempt;
+use records::Records;
+
 /// Runs right after the pointer moved.
 pub type FlipHook = Box<dyn Fn(GenerationId) -> Vec<Fence> + Send + Sync>;
 
@@ -24,18 +29,15 @@ pub type FlipHook = Box<dyn Fn(GenerationId) -> Vec<Fence> + Send + Sync>;
 const LIVE_MAX: usize = 3;
 /// Sets that a roll-back can reach, beside the serving one.
 const EARLIER_MAX: usize = 4;
-const RECORDS_MAX: usize = 64;
 
 pub(crate) struct Control {
     current: ArcSwap<Generation>,
     /// What streams compare: stored after `current`.
     generation: AtomicU64,
     announced: watch::Sender<GenerationId>,
-    /// Number of the newest record.
-    attempts: watch::Sender<u64>,
     hooks: Mutex<Vec<FlipHook>>,
     history: Mutex<History>,
-    records: Mutex<Records>,
+    records: Records,
     embedded: Vec<Arc<Loaded>>,
     threads: usize,
     store: ContentStore,
@@ -55,14 +57,6 @@ struct History {
     pending: Vec<String>,
 }
 
-#[derive(Default)]
-struct Records {
-    last: VecDeque<SwapRecord>,
-    number: u64,
-    swaps: u64,
-    refused: u64,
-}
-
 /// What the swapper works from.
 pub(crate) struct Basis {
     pub(crate) pin: Option<PinReason>,
@@ -71,13 +65,6 @@ pub(crate) struct Basis {
     /// Identities that a roll-back left; they come back only when an operator says so.
     pub(crate) shunned: Vec<Digest>,
     pub(crate) chosen: Vec<Arc<Loaded>>,
-}
-
-/// A finished attempt on its way into the records.
-pub(crate) struct Attempt {
-    pub(crate) trigger: Trigger,
-    pub(crate) files: Vec<String>,
-    pub(crate) gate: Duration,
 }
 
 // === impl Control ===
@@ -110,10 +97,9 @@ impl Control {
             current: ArcSwap::from_pointee(generation),
             generation: AtomicU64::new(1),
             announced,
-            attempts: watch::Sender::new(0),
             hooks: Mutex::default(),
             history: Mutex::new(history),
-            records: Mutex::default(),
+            records: Records::default(),
             embedded,
             threads,
             store,
@@ -134,7 +120,7 @@ impl Control {
     }
 
     pub(crate) fn watch_attempts(&self) -> watch::Receiver<u64> {
-        self.attempts.subscribe()
+        self.records.watch()
     }
 
     pub(crate) fn on_flip(&self, hook: FlipHook) {
@@ -175,7 +161,7 @@ impl Control {
         if set.is_same_as(&self.current.load().set) {
             self.remember(&history);
             drop(history);
-            return self.record(attempt, Outcome::Unchanged, None, "nothing has changed".into());
+            return self.unchanged(attempt);
         }
         let before = self.current.load().set.clone();
         match self.flip(&mut history, set, attempt) {
@@ -206,7 +192,7 @@ impl Control {
                 history.pin = Some(PinReason::Rollback);
                 self.remember(&history);
                 record.message = crate::instance::clip(reason, 256);
-                self.amend(record.number, |kept| kept.message.clone_from(&record.message));
+                self.records.amend(record.number, |kept| kept.message.clone_from(&record.message));
                 Ok(record)
             }
             Err((refusal, attempt)) => {
@@ -268,7 +254,7 @@ impl Control {
                 self.reverts.fetch_add(1, Ordering::Relaxed);
                 let message = format!("{} kept failing and was taken back", bad.source.file);
                 tracing::error!(file = %bad.source.file, generation = record.to.0, "a policy kept failing and was taken back");
-                self.amend(record.number, |kept| kept.message = message);
+                self.records.amend(record.number, |kept| kept.message = message);
             }
             Err((refusal, attempt)) => {
                 drop(history);
@@ -293,22 +279,15 @@ impl Control {
     pub(crate) fn refused(&self, refusal: Refusal, attempt: Attempt) -> SwapRecord {
         tracing::warn!(file = %refusal.file, code = refusal.code.as_str(), trigger = attempt.trigger.as_str(),
             message = %refusal.message, "a set of policies was refused; the one before serves on");
-        let message = refusal.message.clone();
-        self.record(attempt, Outcome::Refused, Some(refusal), message)
+        self.records.refused(attempt, self.generation(), refusal)
     }
 
     pub(crate) fn unchanged(&self, attempt: Attempt) -> SwapRecord {
-        self.record(attempt, Outcome::Unchanged, None, "nothing has changed".into())
+        self.records.unchanged(attempt, self.generation())
     }
 
-    /// Only the first report of a generation counts... the last stream's is the one that is kept.
     pub(crate) fn enforced(&self, generation: GenerationId, micros: u64) {
-        let mut records = self.records.lock();
-        if let Some(record) =
-            records.last.iter_mut().rev().find(|record| record.to == generation && record.outcome == Outcome::Swapped)
-        {
-            record.enforced_us = Some(record.enforced_us.unwrap_or(0).max(micros));
-        }
+        self.records.enforced(generation, micros);
     }
 
     /// Lets go of replaced generations whose last call has ended; here, so that no deciding thread does.
@@ -327,8 +306,7 @@ impl Control {
     }
 
     pub(crate) fn counts(&self) -> (u64, u64) {
-        let records = self.records.lock();
-        (records.swaps, records.refused)
+        self.records.counts()
     }
 
     pub(crate) fn listing(&self) -> Listing {
@@ -343,7 +321,7 @@ impl Control {
             pending: history.pending.clone(),
             earlier: history.earlier.len(),
             live_generations: history.retiring.len() + 1,
-            swaps: self.records.lock().last.iter().cloned().collect(),
+            swaps: self.records.last(),
         }
     }
 
@@ -376,79 +354,13 @@ impl Control {
         self.generation.store(to.0, Ordering::SeqCst);
         let fences: Vec<Fence> = self.hooks.lock().iter().flat_map(|hook| hook(to)).collect();
         let flip_us = start.elapsed().as_micros() as u64;
-        let record = self.record_swap(attempt, from, to, fences, flip_us);
+        let record = self.records.swapped(attempt, from, to, fences, flip_us);
         // Last: the record is there before anyone can report on it.
         self.announced.send_replace(to);
         history.retiring.push(old);
         tracing::info!(generation = to.0, trigger = record.trigger.as_str(), files = ?record.files,
             gate_us = record.gate_us, "policies swapped");
         Ok(record)
-    }
-
-    fn record_swap(
-        &self,
-        attempt: Attempt,
-        from: GenerationId,
-        to: GenerationId,
-        fences: Vec<Fence>,
-        flip_us: u64,
-    ) -> SwapRecord {
-        let mut record = self.blank(attempt, Outcome::Swapped, from, to);
-        record.fences = fences;
-        record.flip_us = flip_us;
-        self.keep(record)
-    }
-
-    fn record(&self, attempt: Attempt, outcome: Outcome, refusal: Option<Refusal>, message: String) -> SwapRecord {
-        let at = self.generation();
-        let mut record = self.blank(attempt, outcome, at, at);
-        record.code = refusal.as_ref().map(|refusal| refusal.code);
-        record.file = refusal.map(|refusal| refusal.file);
-        record.message = message;
-        self.keep(record)
-    }
-
-    fn blank(&self, attempt: Attempt, outcome: Outcome, from: GenerationId, to: GenerationId) -> SwapRecord {
-        SwapRecord {
-            number: 0,
-            at_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64),
-            trigger: attempt.trigger,
-            outcome,
-            from,
-            to,
-            files: attempt.files,
-            code: None,
-            file: None,
-            message: String::new(),
-            gate_us: attempt.gate.as_micros() as u64,
-            flip_us: 0,
-            fences: Vec::new(),
-            enforced_us: None,
-        }
-    }
-
-    /// Numbers a record, keeps it and tells who follows.
-    fn keep(&self, mut record: SwapRecord) -> SwapRecord {
-        let mut records = self.records.lock();
-        records.number += 1;
-        record.number = records.number;
-        match record.outcome {
-            Outcome::Swapped => records.swaps += 1,
-            Outcome::Refused => records.refused += 1,
-            Outcome::Unchanged => {}
-        }
-        if records.last.len() == RECORDS_MAX {
-            records.last.pop_front();
-        }
-        records.last.push_back(record.clone());
-        self.attempts.send_replace(record.number);
-        record
-    }
-
-    fn amend(&self, number: u64, change: impl FnOnce(&mut SwapRecord)) {
-        if let Some(record) = self.records.lock().last.iter_mut().rev().find(|record| record.number == number) {
-            change(record);
-        }
     }
 
     /// Failing to write costs memory over a restart, not this swap.

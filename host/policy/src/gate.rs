@@ -230,6 +230,37 @@ impl Gate {
     }
 }
 
+/// What a component that passed the gate says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    pub name: String,
+    pub version: String,
+    pub answers: Vec<Policy>,
+    pub rules: Vec<String>,
+    pub settings_schema: String,
+    pub vectors: String,
+}
+
+/// Brings one component through the gate without a gateway: what an author's tools ask.
+pub fn inspect(config: &PolicyConfig, file: &str, bytes: &[u8], settings: &str) -> Result<Inspection, Refusal> {
+    let failed = |error: String| Refusal::new(RefusalCode::StartFailed, file, error);
+    let engines = Arc::new(Engines::new(&config.limits).map_err(|e| failed(format!("{e:#}")))?);
+    let cache = CompileCache::open(&config.store_dir).map_err(|e| failed(e.to_string()))?;
+    let gate = Gate::new(engines, cache, config.clone());
+    let stem = file.strip_suffix(".wasm").unwrap_or(file);
+    let loaded = gate.load(PolicySource::new(stem, file, false, Arc::from(bytes), settings))?;
+    let described = loaded.pre.instantiate().and_then(|mut guest| guest.describe(config.deadlines.configure));
+    let described = described.map_err(|failure| Refusal::new(RefusalCode::DescribeFailed, file, failure.message))?;
+    Ok(Inspection {
+        name: loaded.name,
+        version: loaded.version,
+        answers: loaded.answers,
+        rules: described.rules,
+        settings_schema: described.settings_schema,
+        vectors: described.vectors,
+    })
+}
+
 fn is_version(text: &str) -> bool {
     let core = text.split(['-', '+']).next().unwrap_or("");
     text.len() <= NAME_BYTES_MAX

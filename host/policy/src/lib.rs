@@ -18,6 +18,8 @@ mod gate;
 mod generation;
 mod host;
 mod instance;
+#[cfg(test)]
+mod measure;
 mod model;
 mod record;
 mod store;
@@ -27,7 +29,7 @@ mod warden;
 pub use config::{Breaker, Deadlines, Limits, PolicyConfig, StartError, Watch};
 pub use control::FlipHook;
 pub use counters::{Counters, PolicyCounters};
-pub use gate::{Refusal, RefusalCode};
+pub use gate::{Inspection, Refusal, RefusalCode, inspect};
 pub use host::PolicyHost;
 pub use model::*;
 pub use record::{Fence, Listing, Outcome, PinReason, PolicyRow, RollbackError, SwapRecord, Trigger};

@@ -3,6 +3,7 @@
 
 mod error_docs;
 mod ledger;
+mod plugins;
 mod source;
 mod tidy;
 mod tree;
@@ -31,6 +32,9 @@ enum Job {
     /// Write the pages of docs/ that are made from the code
     #[command(subcommand)]
     Docs(Page),
+    /// Build the default policies, or check that plugins/dist was made of these sources
+    #[command(subcommand)]
+    Plugins(plugins::Plugins),
     /// Run .ci/run, the whole check as CI does it
     Ci,
 }
@@ -66,6 +70,7 @@ fn run(job: Job) -> anyhow::Result<ExitCode> {
             println!("wrote {}", error_docs::PAGE);
             Ok(ExitCode::SUCCESS)
         }
+        Job::Plugins(job) => plugins::run(job).map(|()| ExitCode::SUCCESS),
         Job::Ci => {
             let status =
                 Command::new(root.join(".ci/run")).current_dir(&root).status().context("cannot start .ci/run")?;

@@ -60,6 +60,9 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let failures = summary.failures();
     let mut out = std::io::stdout().lock();
     if args.json {
+        if let Some(history) = &summary.history {
+            writeln!(out, "{history}")?;
+        }
         writeln!(out, "{}", serde_json::to_string(&summary)?)?;
     } else {
         writeln!(out, "{}", summary.text())?;

@@ -17,7 +17,7 @@ pub(super) struct Stamp([u64; 6]);
 #[derive(Clone, Debug)]
 pub(super) struct Content {
     pub(super) stamp: Stamp,
-    /// Of the bytes, or of the refusal.
+    /// Of the bytes, or of the refusal and the stamp.
     pub(super) digest: Digest,
     pub(super) bytes: Result<Arc<[u8]>, Refusal>,
 }
@@ -48,7 +48,8 @@ pub(super) fn read(opened: Opened, name: &str, max: u64) -> Option<Content> {
     };
     let digest = match &bytes {
         Ok(bytes) => Digest::of(bytes),
-        Err(refusal) => Digest::of(refusal.to_string().as_bytes()),
+        // With the stamp: another file with the same fault is told again.
+        Err(refusal) => Digest::of(format!("{refusal} {stamp:?}").as_bytes()),
     };
     Some(Content { stamp, digest, bytes })
 }

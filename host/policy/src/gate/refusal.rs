@@ -74,3 +74,16 @@ impl fmt::Display for RefusalCode {
         f.write_str(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_of_refusals_lists_exactly_these_codes() {
+        let page = include_str!("../../../../docs/policies/refusals.md");
+        let row = |code: &RefusalCode| format!("| `{code}` | {} |", code.cause());
+        let listed: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+        assert_eq!(listed, RefusalCode::ALL.iter().map(row).collect::<Vec<_>>());
+    }
+}

@@ -128,8 +128,8 @@ fn within(
 ) -> Result<(), String> {
     let bound = |name: &str| schema.get(name).and_then(Value::as_f64);
     match (bound(least), bound(most)) {
-        (Some(least), _) if !(number >= least) => Err(format!("{at} needs at least {least} {unit}")),
-        (_, Some(most)) if !(number <= most) => Err(format!("{at} may have at most {most} {unit}")),
+        (Some(least), _) if number.is_nan() || number < least => Err(format!("{at} needs at least {least} {unit}")),
+        (_, Some(most)) if number.is_nan() || number > most => Err(format!("{at} may have at most {most} {unit}")),
         _ => Ok(()),
     }
 }

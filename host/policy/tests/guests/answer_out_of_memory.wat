@@ -1,0 +1,3 @@
+;; Points to an answer beyond its memory.
+;; part BOOM
+(func $boom (param $args i32) (result i32) (i32.const 0x7ffffff0))

@@ -1,0 +1,3 @@
+;; The gate must refuse it: its schema is none.
+;; part SCHEMA
+{

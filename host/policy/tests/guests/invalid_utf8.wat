@@ -1,0 +1,6 @@
+;; Denies with a reason that is not UTF-8.
+;; part BOOM
+(data (i32.const 512) "\ff\fe")
+(func $boom (param $args i32) (result i32)
+  (i32.store (i32.const 0) (i32.const 1)) (i32.store (i32.const 4) (i32.const 0))
+  (i32.store (i32.const 8) (i32.const 512)) (i32.store (i32.const 12) (i32.const 2)) (i32.const 0))

@@ -1,0 +1,3 @@
+;; The gate must refuse it: `configure` never ends.
+;; part CONFIGURE
+(loop $again (br $again))

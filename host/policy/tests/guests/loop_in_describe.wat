@@ -1,0 +1,3 @@
+;; The gate must refuse it: `describe` never ends.
+;; part DESCRIBE
+(loop $again (br $again))

@@ -1,0 +1,3 @@
+;; The gate must refuse it: it has no tests.
+;; part VECTORS
+vector = []

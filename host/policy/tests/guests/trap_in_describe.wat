@@ -1,0 +1,3 @@
+;; The gate must refuse it: `describe` traps.
+;; part DESCRIBE
+(unreachable)

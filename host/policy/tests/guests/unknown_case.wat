@@ -1,0 +1,4 @@
+;; Answers a case of the variant that does not exist.
+;; part BOOM
+(func $boom (param $args i32) (result i32)
+  (i32.store (i32.const 0) (i32.const 7)) (i32.store (i32.const 4) (i32.const 0)) (i32.const 0))

@@ -1,0 +1,187 @@
+//! Guests that misbehave, each with what the host must make of it. A guest in tests/guests that stands in
+//! no table fails the test.
+
+#[path = "support/bench.rs"]
+mod support;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use support::*;
+use tidegate_policy::*;
+
+/// Refused at the gate, and as what.
+const REFUSED: &[(&str, RefusalCode)] = &[
+    ("bad_schema", RefusalCode::SchemaInvalid),
+    ("core_module", RefusalCode::NotAComponent),
+    ("lies_in_vectors", RefusalCode::VectorFailed),
+    ("loop_in_configure", RefusalCode::ConfigureFailed),
+    ("loop_in_describe", RefusalCode::DescribeFailed),
+    ("missing_export", RefusalCode::ContractMismatch),
+    ("no_contract", RefusalCode::ContractUnknown),
+    ("no_vectors", RefusalCode::VectorsMissing),
+    ("other_version", RefusalCode::ContractUnknown),
+    ("remembers", RefusalCode::NotStateless),
+    ("slow_start", RefusalCode::DescribeFailed),
+    ("trap_in_describe", RefusalCode::DescribeFailed),
+    ("wants_network", RefusalCode::ImportForbidden),
+    ("wants_unknown", RefusalCode::ImportForbidden),
+];
+
+/// Pass the gate and fail in a decision.
+const FAILING: &[(&str, FailureCause)] = &[
+    ("answer_out_of_memory", FailureCause::BadAnswer),
+    ("huge_answer", FailureCause::BadAnswer),
+    ("invalid_utf8", FailureCause::BadAnswer),
+    ("long_reason", FailureCause::BadAnswer),
+    ("loop_in_decide", FailureCause::Timeout),
+    ("memory_bomb", FailureCause::Memory),
+    ("recursion", FailureCause::Trap),
+    ("table_bomb", FailureCause::Memory),
+    ("trap", FailureCause::Trap),
+    ("unknown_case", FailureCause::BadAnswer),
+    ("unknown_rule", FailureCause::BadAnswer),
+];
+
+const SOUND: &[&str] = &["deny", "well"];
+
+#[test]
+fn every_guest_has_an_expectation() {
+    let expected: BTreeSet<String> = REFUSED
+        .iter()
+        .map(|(name, _)| *name)
+        .chain(FAILING.iter().map(|(name, _)| *name))
+        .chain(SOUND.iter().copied())
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(guests().into_iter().collect::<BTreeSet<_>>(), expected);
+}
+
+// shows
+#[tokio::test]
+async fn what_the_gate_refuses_leaves_the_old_generation_serving() {
+    let bench = Bench::new();
+    let host = bench.start();
+    for (n, (name, code)) in REFUSED.iter().enumerate() {
+        bench.put("access.wasm", &guest(name));
+        let refused = until_refused(&host, n as u64 + 1).await;
+        assert_eq!(refused.code, Some(*code), "{name}: {refused:?}");
+        assert_eq!(refused.file.as_deref(), Some("access.wasm"), "{name}");
+        let decision = host.access(&key("k", "sessions:own"), &place("boom"), Action::Read).await;
+        assert!(decision.value.is_allow() && decision.cause.is_none(), "{name}: {decision:?}");
+    }
+    assert_eq!(host.generation(), GenerationId(1));
+}
+
+// shows
+#[tokio::test]
+async fn what_fails_in_a_decision_is_denied_and_spoils_no_other() {
+    let mut bench = Bench::new();
+    // The table is about single failures; taking back has its own story.
+    bench.config.breaker.failures = 100;
+    let host = bench.start();
+    for (n, (name, cause)) in FAILING.iter().enumerate() {
+        bench.put("access.wasm", &guest(name));
+        until_generation(&host, n as u64 + 2).await;
+        let who = key("k", "sessions:own");
+        let start = Instant::now();
+        let failed = host.access(&who, &place("boom"), Action::Read).await;
+        assert_eq!(failed.cause, Some(*cause), "{name}");
+        assert!(!failed.value.is_allow(), "{name}");
+        assert!(start.elapsed() < Duration::from_secs(2), "{name} took {:?}", start.elapsed());
+        let judged = host.judge_items(&who, &place("boom"), &tags(3)).await;
+        assert_eq!(
+            (judged.cause, judged.value.iter().any(|v| v.allow)),
+            (Some(FailureCause::BadAnswer), false),
+            "{name}"
+        );
+        // The store went with the failure; the next question has a fresh one.
+        for _ in 0..4 {
+            let next = host.access(&who, &place("fine!"), Action::Read).await;
+            assert!(next.value.is_allow() && next.cause.is_none(), "{name}: {next:?}");
+        }
+    }
+}
+
+// shows: X-18
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_looping_guest_holds_up_only_its_thread() {
+    let mut bench = Bench::new();
+    bench.config.breaker.failures = 100;
+    bench.config.deadlines.decide = Duration::from_millis(300);
+    let host = bench.start();
+    bench.put("access.wasm", &guest("loop_in_decide"));
+    until_generation(&host, 2).await;
+    let looping = {
+        let host = host.clone();
+        tokio::spawn(async move { host.access(&key("k", ""), &place("boom"), Action::Read).await })
+    };
+    let start = Instant::now();
+    let mut answered = 0;
+    while !looping.is_finished() && start.elapsed() < Duration::from_secs(5) {
+        let request = RateRequest { kind: "x".into(), cost: 1, tokens: None, now: 0 };
+        assert_eq!(host.rate_limit(&key("k", ""), request).await.cause, None);
+        answered += 1;
+    }
+    assert_eq!(looping.await.expect("joined").cause, Some(FailureCause::Timeout));
+    assert!(answered > 10, "{answered} answers beside the loop");
+}
+
+// shows: X-07
+#[tokio::test]
+async fn a_component_that_keeps_failing_is_taken_back_and_remembered() {
+    let bench = Bench::new();
+    let host = bench.start();
+    bench.put("access.wasm", &guest("well"));
+    until_generation(&host, 2).await;
+    bench.put("access.wasm", &guest("trap"));
+    until_generation(&host, 3).await;
+    let who = key("k", "");
+    for _ in 0..bench.config.breaker.failures {
+        let failed = host.access(&who, &place("boom"), Action::Read).await;
+        assert_eq!((failed.generation, failed.value.is_allow()), (GenerationId(3), false));
+    }
+    let start = Instant::now();
+    until_generation(&host, 4).await;
+    assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
+    let listing = host.list();
+    assert_eq!(listing.pinned, Some(PinReason::Rollback));
+    assert_eq!(listing.poisoned.len(), 1);
+    let swap = listing.swaps.last().expect("a swap");
+    assert_eq!((swap.trigger, swap.outcome), (Trigger::Breaker, Outcome::Swapped));
+    assert!(host.access(&who, &place("fine!"), Action::Read).await.value.is_allow());
+    // Neither by itself nor by hand does it come back.
+    let reloaded = host.reload().await;
+    assert_eq!(reloaded.code, Some(RefusalCode::Poisoned));
+    drop(host);
+    let host = bench.start();
+    assert_eq!(host.list().pinned, Some(PinReason::Rollback), "the pin outlives the process");
+    let served = host.list().policies.into_iter().find(|row| row.policy == Policy::Access).expect("access");
+    assert_eq!(served.digest, Digest::of(&guest("well")), "the last good one serves after a restart");
+    assert_eq!(host.reload().await.code, Some(RefusalCode::Poisoned), "and so does the memory of the bad one");
+}
+
+#[tokio::test]
+async fn a_full_queue_says_so() {
+    let mut bench = Bench::new();
+    bench.config.queue = 1;
+    bench.config.threads = 1;
+    bench.config.breaker.failures = 100;
+    let host = bench.start();
+    bench.put("access.wasm", &guest("loop_in_decide"));
+    until_generation(&host, 2).await;
+    let asked: Vec<_> = (0..8)
+        .map(|_| {
+            let host = host.clone();
+            tokio::spawn(async move { host.access(&key("k", ""), &place("boom"), Action::Read).await })
+        })
+        .collect();
+    let mut full = 0;
+    for asked in asked {
+        let decision = asked.await.expect("joined");
+        assert!(!decision.value.is_allow());
+        full += usize::from(decision.cause == Some(FailureCause::QueueFull));
+    }
+    assert!(full >= 5, "{full} were turned away");
+    assert_eq!(host.counters().queue_full, full as u64);
+}
