@@ -7,7 +7,7 @@ mod session;
 
 pub(crate) use process::{ACCESS, Gateway, Launch, Refused, open_as, place, tidegate};
 pub(crate) use reader::Reader;
-pub(crate) use session::Session;
+pub(crate) use session::{Item, Session};
 
 use std::{fmt::Debug, path::Path, time::Duration};
 use tidegate_client::{ClientError, Fault};

@@ -7,6 +7,7 @@ mod demo;
 mod ends;
 mod harness;
 mod line;
+mod nodes;
 mod policies;
 mod pressure;
 mod secrets;

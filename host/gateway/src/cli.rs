@@ -5,6 +5,7 @@
 pub mod client;
 pub mod demo;
 pub mod key;
+pub mod node;
 pub mod output;
 pub mod policy;
 pub mod remote;
@@ -56,6 +57,9 @@ enum Command {
     /// See which policies decide, and change that.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// See and revoke runtime nodes, and set the version below which they only read.
+    #[command(subcommand)]
+    Node(node::NodeCommand),
     /// A worker process; the gateway starts these itself.
     #[command(subcommand, hide = true)]
     Worker(worker::WorkerCommand),
@@ -89,6 +93,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Key(command) => block_on(key::run(command)).map(|()| ExitCode::SUCCESS),
         Command::Session(command) => block_on(session::run(command)).map(|()| ExitCode::SUCCESS),
         Command::Policy(command) => block_on(policy::run(command)).map(|()| ExitCode::SUCCESS),
+        Command::Node(command) => block_on(node::run(command)).map(|()| ExitCode::SUCCESS),
         Command::Worker(command) => block_on(worker::run(command)).map(|()| ExitCode::SUCCESS),
     }
 }
@@ -106,6 +111,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Key(command) => command.json(),
         Command::Session(command) => command.json(),
         Command::Policy(command) => command.json(),
+        Command::Node(command) => command.json(),
     }
 }
 

@@ -35,8 +35,10 @@ use parking_lot::RwLock;
 use session::{Bounds, Identity, Parts};
 use std::{
     collections::HashMap,
+    fmt,
+    pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -77,6 +79,16 @@ pub struct OpenRequest {
     pub client_version: String,
 }
 
+/// Whoever knows runtime nodes; asked before a write on behalf of one reaches the worker.
+pub trait WriteGate: Send + Sync + fmt::Debug {
+    fn check<'a>(
+        &'a self,
+        caller: &'a Caller,
+        session: &'a SessionId,
+        node: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
+}
+
 /// The registry. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Sessions {
@@ -98,6 +110,8 @@ struct Shared {
     open: RwLock<HashMap<SessionId, Arc<Session>>>,
     closed: Closed,
     draining: AtomicBool,
+    /// Set once at the start; without it nobody writes on behalf of a node.
+    write_gate: OnceLock<Arc<dyn WriteGate>>,
 }
 
 /// The parts a registry works with; made by `app`.
@@ -133,8 +147,19 @@ impl Sessions {
             open: RwLock::default(),
             closed: Closed::default(),
             draining: AtomicBool::new(false),
+            write_gate: OnceLock::new(),
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Nodes know sessions, so they come after them; a second gate changes nothing.
+    pub fn guard_writes(&self, gate: Arc<dyn WriteGate>) {
+        let _first_stays = self.shared.write_gate.set(gate);
+    }
+
+    fn write_gate(&self) -> Result<&Arc<dyn WriteGate>> {
+        let missing = || Error::new(Code::NodeUnknown, "this gateway takes no runtime nodes");
+        self.shared.write_gate.get().ok_or_else(missing)
     }
 
     pub fn policies(&self) -> &Policies {

@@ -28,7 +28,7 @@ pub(super) struct GatewayService {
 }
 
 /// The edge put it there when it checked the key.
-fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     request.extensions().get::<Caller>().cloned().ok_or_else(|| {
         status(&Error::new(Code::AuthMissing, "send `authorization: Bearer` with a key of this gateway"))
     })
@@ -98,7 +98,7 @@ impl Gateway for GatewayService {
         let command = asked.command.unwrap_or_default();
         let result = self
             .sessions
-            .invoke(&caller, &session, command, millis(asked.timeout_ms))
+            .invoke(&caller, &session, &asked.node_id, command, millis(asked.timeout_ms))
             .await
             .map_err(|error| status(&error))?;
         if result.hresult != 0 {
