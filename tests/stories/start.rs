@@ -107,7 +107,9 @@ async fn a_backend_with_wrong_settings_says_so_and_harms_no_other() {
             fault
         }
     };
-    assert!(["session.start_failed", "session.faulted"].contains(&fault.reason.as_str()), "{fault}");
+    // The first command may already be on its way when the worker says goodbye.
+    let told = ["session.start_failed", "session.faulted", "command.outcome_unknown"];
+    assert!(told.contains(&fault.reason.as_str()), "{fault}");
     assert!(fault.message.contains("rate"), "{fault}");
     assert!(gw.admin().await.sessions().await.expect("a listing").is_empty());
     gw.open_on("good").await.close().await;
