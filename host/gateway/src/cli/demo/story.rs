@@ -327,14 +327,16 @@ impl Story {
 
     async fn tick(&mut self) -> anyhow::Result<()> {
         sleep(TICK).await;
-        let ahead = self.readers.iter().take(self.readers.len().saturating_sub(1)).map(Reader::position).max();
-        let row = |reader: &Reader| Row {
+        // The last one reads another session, alone.
+        let main = &self.readers[..self.readers.len().saturating_sub(1)];
+        let ahead = main.iter().map(Reader::position).max().unwrap_or_default();
+        let row = |(at, reader): (usize, &Reader)| Row {
             name: reader.name,
             counts: reader.counts(),
-            behind: ahead.unwrap_or_default().saturating_sub(reader.position()),
+            behind: if at < main.len() { ahead.saturating_sub(reader.position()) } else { 0 },
             over: reader.is_over(),
         };
-        let rows = self.readers.iter().map(row).collect();
+        let rows = self.readers.iter().enumerate().map(row).collect();
         Ok(self.screen.rates(rows)?)
     }
 }
