@@ -30,8 +30,8 @@ use crate::{
     telemetry::{CloseReason, Metrics},
     workers::{Backend, Launch, WorkerHub},
 };
-use parking_lot::RwLock;
 use closed::Closed;
+use parking_lot::RwLock;
 use session::{Bounds, Identity, Parts};
 use std::{
     collections::HashMap,
