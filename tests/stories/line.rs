@@ -42,7 +42,6 @@ async fn a_session_by_hand() {
     let listed = json(&gw.run(&["session", "list", "--json"]).await);
     assert_eq!(listed["sessions"][0]["session_id"], session.as_str());
     out(&gw.run(&["client", "close", &session]).await);
-    out(&gw.run(&["client", "close", &session]).await);
 }
 
 #[tokio::test]

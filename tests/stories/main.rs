@@ -3,10 +3,13 @@
 
 mod access;
 mod commands;
+mod demo;
 mod ends;
 mod harness;
 mod line;
+mod nodes;
 mod policies;
+mod pressure;
 mod secrets;
 mod start;
 mod streams;

@@ -30,7 +30,6 @@ pub(super) async fn run(session: &Session, mut reader: GatewayReader) -> PumpEnd
             Err(PipeError::Truncated) => return PumpEnd::Protocol("the pipe ended within a frame".into()),
             Err(_broken) => return farewell.map_or(PumpEnd::Closed, PumpEnd::Goodbye),
         };
-        session.heard_at.store(session.clock.monotonic_ms(), Ordering::Relaxed);
         match frame {
             Some(from_worker::Frame::Events(events)) => {
                 let bytes = events.events.len() as u64;
@@ -51,6 +50,8 @@ pub(super) async fn run(session: &Session, mut reader: GatewayReader) -> PumpEnd
                 }
             }
             Some(from_worker::Frame::Heartbeat(beat)) => {
+                // Events alone are no sign of life: they may come from a thread of their own.
+                session.beat_at.store(session.clock.monotonic_ms(), Ordering::Relaxed);
                 session.busy_ms.store(u64::from(beat.busy_ms), Ordering::Relaxed);
             }
             Some(from_worker::Frame::Goodbye(goodbye)) => farewell = Some(goodbye.reason),

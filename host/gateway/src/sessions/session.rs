@@ -105,8 +105,8 @@ pub struct Session {
     used_at: AtomicU64,
     detached_at: AtomicU64,
     readers: AtomicU32,
-    /// Clock milliseconds of the worker's last frame, and how long its command in hand was running then.
-    pub(super) heard_at: AtomicU64,
+    /// Clock milliseconds of the worker's last heartbeat, and how long its command in hand was running then.
+    pub(super) beat_at: AtomicU64,
     pub(super) busy_ms: AtomicU64,
 }
 
@@ -175,7 +175,7 @@ impl Session {
             used_at: AtomicU64::new(now),
             detached_at: AtomicU64::new(0),
             readers: AtomicU32::new(0),
-            heard_at: AtomicU64::new(now),
+            beat_at: AtomicU64::new(now),
             busy_ms: AtomicU64::new(0),
         })
     }

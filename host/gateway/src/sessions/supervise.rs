@@ -150,7 +150,7 @@ async fn watch(session: &Session, patience: Patience) -> String {
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         look.tick().await;
-        let silent = session.clock.monotonic_ms().saturating_sub(session.heard_at.load(Ordering::Relaxed));
+        let silent = session.clock.monotonic_ms().saturating_sub(session.beat_at.load(Ordering::Relaxed));
         if silent > patience.silence.as_millis() as u64 {
             return format!("the worker was silent for {silent} ms");
         }
