@@ -17,7 +17,7 @@ const SECONDS_PER_DAY: f64 = 86_400.0;
 
 /// Tags that the simulator answers with an array of ten doubles.
 pub(crate) fn tags() -> Vec<String> {
-    (1..=ITEMS).map(|n| format!("Area1.Pump{n}.Sine[]")).collect()
+    (1..=ITEMS).map(|n| format!("Area1.Pump{n}.Ramp[]")).collect()
 }
 
 /// The event of this sequence, made now.
@@ -30,13 +30,7 @@ pub(crate) fn make(sequence: u64) -> Event {
         time: Some(SourceTime { form: Some(Form::Date(now() / SECONDS_PER_DAY + DAYS_TO_UNIX)) }),
         statuses: vec![MxStatus { success: -1, category: 0, detected_by: 0, detail: 0 }],
     };
-    Event {
-        sequence,
-        item_key: item,
-        server_handle: 1,
-        item_handle: item as i32,
-        body: Some(Body::DataChange(change)),
-    }
+    Event { sequence, item_key: item, server_handle: 1, item_handle: item as i32, body: Some(Body::DataChange(change)) }
 }
 
 /// Seconds since 1970.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     error::{Code, Error, Result},
-    keys::Keys,
+    keys::{self, Keys},
     sessions::{Caller, Sessions},
     telemetry::Metrics,
 };
@@ -278,15 +278,7 @@ async fn pass(routes: &Routes, request: Request<Incoming>) -> Response<EdgeBody>
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str> {
-    let Some(value) = headers.get(header::AUTHORIZATION) else {
-        return Err(Error::new(Code::AuthMissing, "send `authorization: Bearer` with a key of this gateway"));
-    };
-    let malformed = || Error::new(Code::AuthInvalid, "the authorization header is not `Bearer` and a key");
-    let (scheme, key) = value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(malformed)?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(malformed());
-    }
-    Ok(key.trim())
+    keys::bearer(headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default()))
 }
 
 /// `grpc-timeout`: at most eight digits and a unit (gRPC over HTTP/2, Requests).

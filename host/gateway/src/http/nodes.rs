@@ -4,7 +4,7 @@
 use super::{HttpState, problem};
 use crate::{
     error::{Code, Error, Result},
-    keys::Keys,
+    keys::{self, Keys},
     nodes::{Attach, Attachment, HEARTBEAT_EVERY, Holder, Nodes, Report},
     sessions::Caller,
 };
@@ -169,19 +169,10 @@ async fn answer(work: impl Future<Output = Result<serde_json::Value>>) -> Respon
 /// The key first: a stranger learns nothing about bodies.
 fn enter<'s>(state: &'s HttpState, headers: &HeaderMap) -> Result<(&'s NodePages, Caller)> {
     let pages = state.nodes.as_ref().ok_or_else(|| Error::new(Code::HttpNoSuchPage, "no nodes are served here"))?;
-    let Some(value) = headers.get(header::AUTHORIZATION) else {
-        return Err(Error::new(Code::AuthMissing, "send `authorization: Bearer` with a key of this gateway"));
-    };
-    let key = value
-        .to_str()
-        .ok()
-        .and_then(|text| text.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .ok_or_else(|| Error::new(Code::AuthInvalid, "the authorization header is not `Bearer` and a key"))
-        .and_then(|(_, key)| pages.keys.authenticate(key.trim()))
-        .inspect_err(|_| {
-            state.metrics.keys.auth_failures.inc();
-        })?;
+    let header = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
+    let key = keys::bearer(header).and_then(|text| pages.keys.authenticate(text)).inspect_err(|_| {
+        state.metrics.keys.auth_failures.inc();
+    })?;
     Ok((pages, Caller { key, peer: None }))
 }
 
