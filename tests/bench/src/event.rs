@@ -30,13 +30,7 @@ pub(crate) fn make(sequence: u64) -> Event {
         time: Some(SourceTime { form: Some(Form::Date(now() / SECONDS_PER_DAY + DAYS_TO_UNIX)) }),
         statuses: vec![MxStatus { success: -1, category: 0, detected_by: 0, detail: 0 }],
     };
-    Event {
-        sequence,
-        item_key: item,
-        server_handle: 1,
-        item_handle: item as i32,
-        body: Some(Body::DataChange(change)),
-    }
+    Event { sequence, item_key: item, server_handle: 1, item_handle: item as i32, body: Some(Body::DataChange(change)) }
 }
 
 /// Seconds since 1970.

@@ -149,13 +149,17 @@ fn report(rows: &mut Rows, case: &Case, runs: &[(Kind, Run)]) -> anyhow::Result<
             for (percent, what) in [("p50", (|run| run.p50_us) as fn(&Run) -> f64), ("p99", |run| run.p99_us)] {
                 let (ours, baseline) = (of(Kind::Tidegate, what), of(kind, what));
                 let (ours, baseline) = ours.zip(baseline).context("no ages")?;
-                rows.add(&format!("{name} {percent}"), ours, Some((label, baseline, Ratio::Cheaper)), "us from event to reader")?;
+                rows.add(
+                    &format!("{name} {percent}"),
+                    ours,
+                    Some((label, baseline, Ratio::Cheaper)),
+                    "us from event to reader",
+                )?;
             }
         }
     }
     for kind in [Kind::Tidegate, Kind::Plain, Kind::Nats] {
-        let every: Vec<f64> =
-            runs.iter().filter(|(of, _)| *of == kind).map(|(_, run)| run.us_per_delivery).collect();
+        let every: Vec<f64> = runs.iter().filter(|(of, _)| *of == kind).map(|(_, run)| run.us_per_delivery).collect();
         if let Some(((rate, bytes), gathered)) = of(kind, |run| run.delivered_per_second)
             .zip(of(kind, |run| run.event_bytes))
             .zip(of(kind, |run| run.per_message))

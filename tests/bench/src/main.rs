@@ -6,6 +6,7 @@ mod event;
 mod fanout;
 mod gateway;
 mod nats;
+mod nodes;
 mod plain;
 mod process;
 mod readers;
@@ -26,6 +27,8 @@ struct Args {
 enum Job {
     /// Processor time per delivered event beside a plain tonic stream and nats-server
     Fanout(fanout::Args),
+    /// Durable attaches and heartbeats of runtime nodes beside plain SQLite
+    Nodes(nodes::Args),
     /// A process that a job starts
     #[command(subcommand, hide = true)]
     Role(Role),
@@ -68,6 +71,7 @@ fn run(job: Job) -> anyhow::Result<ExitCode> {
     runtime.enable_all().build()?.block_on(async {
         match job {
             Job::Fanout(args) => done(fanout::run(args).await),
+            Job::Nodes(args) => done(nodes::run(args).await),
             Job::Role(Role::Plain { rate }) => done(plain::serve(rate).await),
             Job::Role(Role::NatsPublisher { rate, address }) => {
                 done(nats::publish(&address, readers::SUBJECT, rate).await)

@@ -36,7 +36,9 @@ impl Connection {
         let (from, to) = stream.into_split();
         let from = BufReader::with_capacity(READ_BYTES, from);
         let mut connection = Self { from, to, line: Vec::new(), payload: Vec::new() };
-        connection.send(b"CONNECT {\"verbose\":false,\"pedantic\":false,\"lang\":\"rust\",\"version\":\"0\"}\r\n").await?;
+        connection
+            .send(b"CONNECT {\"verbose\":false,\"pedantic\":false,\"lang\":\"rust\",\"version\":\"0\"}\r\n")
+            .await?;
         connection.settled().await?;
         Ok(connection)
     }

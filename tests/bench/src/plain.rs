@@ -44,7 +44,11 @@ pub(crate) async fn serve(rate: u32) -> anyhow::Result<()> {
     let plain = Plain::default();
     tokio::spawn(publish(plain.subscribers.clone(), rate));
     println!("{}", json!({ "address": address.to_string() }));
-    Server::builder().tcp_nodelay(true).add_service(plain).serve_with_incoming(TcpListenerStream::new(listener)).await?;
+    Server::builder()
+        .tcp_nodelay(true)
+        .add_service(plain)
+        .serve_with_incoming(TcpListenerStream::new(listener))
+        .await?;
     Ok(())
 }
 
@@ -98,6 +102,8 @@ impl tonic::codegen::Service<http::Request<Body>> for Plain {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let plain = self.clone();
-        Box::pin(async move { Ok(Grpc::new(ProstCodec::<Event, ()>::default()).server_streaming(plain, request).await) })
+        Box::pin(
+            async move { Ok(Grpc::new(ProstCodec::<Event, ()>::default()).server_streaming(plain, request).await) },
+        )
     }
 }

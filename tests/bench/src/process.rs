@@ -121,7 +121,8 @@ pub(crate) fn find(program: &str) -> Option<std::path::PathBuf> {
 
 /// Processor time of a process so far: user and system, ended threads included.
 pub(crate) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("process {pid} is gone"))?;
+    let stat =
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("process {pid} is gone"))?;
     // The name may hold anything; what follows its `)` is plain. utime and stime are fields 14 and 15 (proc(5)).
     let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
     let ticks = |at: usize| after.split_whitespace().nth(at - 3)?.parse::<u64>().ok();

@@ -233,7 +233,8 @@ fn keep_age(ages: &Mutex<Vec<u32>>, seen: &Seen) {
 
 impl Tally {
     fn look(&self) -> serde_json::Value {
-        let mut ages = self.ages_us.as_ref().and_then(|ages| ages.lock().ok()).map(|mut ages| std::mem::take(&mut *ages));
+        let mut ages =
+            self.ages_us.as_ref().and_then(|ages| ages.lock().ok()).map(|mut ages| std::mem::take(&mut *ages));
         let age = |percent| ages.as_mut().map(|ages| stats::percentile(ages, percent));
         let [p50, p99] = [50.0, 99.0].map(age);
         json!({
@@ -291,7 +292,8 @@ impl Args {
 
     /// As the words that start it.
     pub(crate) fn words(&self) -> Vec<String> {
-        let mut words: Vec<String> = ["read", "--kind", self.kind.name(), "--address", &self.address].map(str::to_owned).into();
+        let mut words: Vec<String> =
+            ["read", "--kind", self.kind.name(), "--address", &self.address].map(str::to_owned).into();
         words.extend(["--readers".to_owned(), self.readers.to_string()]);
         words.extend(["--linger-ms".to_owned(), self.linger_ms.to_string()]);
         if self.kind == Kind::Tidegate {
