@@ -36,6 +36,10 @@ async fn a_session_by_hand() {
     assert_eq!(json(&gw.run(&["client", "read", &session, tag, "--json"]).await)["value"], -12.5);
     // An item that nobody advised yet.
     out(&gw.run(&["client", "write", &session, "Area1.Setpoint.Level", "3"]).await);
+    assert!(
+        out(&gw.run(&["client", "read", &session, "Area1.Setpoint.Level"]).await)
+            .starts_with("Area1.Setpoint.Level = 3")
+    );
     let snapshot = json(&gw.run(&["client", "snapshot", &session, "--json"]).await);
     assert_eq!(snapshot["items"].as_array().map(Vec::len), Some(2), "the write cleaned up: {snapshot}");
 

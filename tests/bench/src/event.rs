@@ -17,7 +17,7 @@ const SECONDS_PER_DAY: f64 = 86_400.0;
 
 /// Tags that the simulator answers with an array of ten doubles.
 pub(crate) fn tags() -> Vec<String> {
-    (1..=ITEMS).map(|n| format!("Area1.Pump{n}.Sine[]")).collect()
+    (1..=ITEMS).map(|n| format!("Area1.Pump{n}.Ramp[]")).collect()
 }
 
 /// The event of this sequence, made now.

@@ -8,10 +8,13 @@ mod gateway;
 mod nats;
 mod nodes;
 mod plain;
+mod policy;
 mod process;
 mod readers;
 mod rows;
+mod soak;
 mod stats;
+mod swap;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -29,6 +32,12 @@ enum Job {
     Fanout(fanout::Args),
     /// Durable attaches and heartbeats of runtime nodes beside plain SQLite
     Nodes(nodes::Args),
+    /// What a decision and the gate cost, and that events ask no policy
+    Policy(policy::Args),
+    /// What a swap costs calls and open streams
+    Swap(swap::Args),
+    /// Everything at once, good and bad swaps mixed; fails when a promise is broken
+    Soak(soak::Args),
     /// A process that a job starts
     #[command(subcommand, hide = true)]
     Role(Role),
@@ -64,7 +73,7 @@ fn main() -> ExitCode {
 fn run(job: Job) -> anyhow::Result<ExitCode> {
     // Servers as anyone would run them; clients and jobs on one thread, they must not be in the way.
     let mut runtime = match job {
-        Job::Role(Role::Plain { .. }) => tokio::runtime::Builder::new_multi_thread(),
+        Job::Role(Role::Plain { .. }) | Job::Soak(_) => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     let done = |result: anyhow::Result<()>| result.map(|()| ExitCode::SUCCESS);
@@ -72,6 +81,9 @@ fn run(job: Job) -> anyhow::Result<ExitCode> {
         match job {
             Job::Fanout(args) => done(fanout::run(args).await),
             Job::Nodes(args) => done(nodes::run(args).await),
+            Job::Policy(args) => done(policy::run(args).await),
+            Job::Swap(args) => done(swap::run(args).await),
+            Job::Soak(args) => soak::run(args).await,
             Job::Role(Role::Plain { rate }) => done(plain::serve(rate).await),
             Job::Role(Role::NatsPublisher { rate, address }) => {
                 done(nats::publish(&address, readers::SUBJECT, rate).await)

@@ -36,8 +36,8 @@ pub(crate) struct Args {
     #[arg(long, default_value = "")]
     session: String,
     /// Where the API key stands; a command line is readable for everybody.
-    #[arg(long, default_value = "")]
-    key_file: PathBuf,
+    #[arg(long)]
+    key_file: Option<PathBuf>,
     #[arg(long, default_value_t = 0)]
     linger_ms: u32,
     /// Look at the age of every event, which costs the readers more.
@@ -135,7 +135,7 @@ async fn subscribe_ours(args: &Args) -> anyhow::Result<Streaming<Response>> {
         max_linger_ms: args.linger_ms,
         reader_name: "bench".into(),
     });
-    let key = std::fs::read_to_string(&args.key_file)?;
+    let key = std::fs::read_to_string(args.key_file.as_ref().context("no key")?)?;
     call.metadata_mut().insert("authorization", format!("Bearer {}", key.trim()).parse()?);
     let codec = ProstCodec::<StreamEventsRequest, Response>::default();
     Ok(client.server_streaming(call, PathAndQuery::from_static(STREAM_EVENTS), codec).await?.into_inner())
@@ -265,14 +265,13 @@ impl Kind {
 
 impl Args {
     pub(crate) fn new(kind: Kind, address: &str) -> Self {
-        let (session, key_file) = Default::default();
-        let address = address.to_owned();
-        Self { kind, address, readers: 1, session, key_file, linger_ms: 0, ages: false, small_windows: false }
+        let (session, address) = (String::new(), address.to_owned());
+        Self { kind, address, readers: 1, session, key_file: None, linger_ms: 0, ages: false, small_windows: false }
     }
 
     /// Readers of a session of a gateway.
     pub(crate) fn of(address: &str, session: &str, key_file: PathBuf) -> Self {
-        Self { session: session.to_owned(), key_file, ..Self::new(Kind::Tidegate, address) }
+        Self { session: session.to_owned(), key_file: Some(key_file), ..Self::new(Kind::Tidegate, address) }
     }
 
     pub(crate) fn count(mut self, readers: usize) -> Self {
@@ -296,9 +295,9 @@ impl Args {
             ["read", "--kind", self.kind.name(), "--address", &self.address].map(str::to_owned).into();
         words.extend(["--readers".to_owned(), self.readers.to_string()]);
         words.extend(["--linger-ms".to_owned(), self.linger_ms.to_string()]);
-        if self.kind == Kind::Tidegate {
-            words.extend(["--session", &self.session, "--key-file"].map(str::to_owned));
-            words.push(self.key_file.display().to_string());
+        if let Some(file) = &self.key_file {
+            words.extend(["--session".to_owned(), self.session.clone()]);
+            words.extend(["--key-file".to_owned(), file.display().to_string()]);
         }
         if self.ages {
             words.push("--ages".to_owned());
