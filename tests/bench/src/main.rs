@@ -6,6 +6,7 @@ mod event;
 mod fanout;
 mod gateway;
 mod nats;
+mod nodes;
 mod plain;
 mod policy;
 mod process;
@@ -29,6 +30,8 @@ struct Args {
 enum Job {
     /// Processor time per delivered event beside a plain tonic stream and nats-server
     Fanout(fanout::Args),
+    /// Durable attaches and heartbeats of runtime nodes beside plain SQLite
+    Nodes(nodes::Args),
     /// What a decision and the gate cost, and that events ask no policy
     Policy(policy::Args),
     /// What a swap costs calls and open streams
@@ -77,6 +80,7 @@ fn run(job: Job) -> anyhow::Result<ExitCode> {
     runtime.enable_all().build()?.block_on(async {
         match job {
             Job::Fanout(args) => done(fanout::run(args).await),
+            Job::Nodes(args) => done(nodes::run(args).await),
             Job::Policy(args) => done(policy::run(args).await),
             Job::Swap(args) => done(swap::run(args).await),
             Job::Soak(args) => soak::run(args).await,

@@ -26,7 +26,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// Libraries (and those whose names begin like them) and the crates that may depend on them.
 const OWNED: &[(&str, &[&str])] = &[
     ("axum", &["tidegate"]),
-    ("rusqlite", &["tidegate"]),
+    ("rusqlite", &["tidegate", "tidegate-bench"]),
     ("tonic", &["tidegate", "tidegate-bench", "tidegate-client", "tidegate-proto"]),
     ("wasmtime", &["tidegate-policy"]),
     ("wit-bindgen", &["tidegate-plugin-sdk", "tidegate-plugin-"]),
