@@ -249,7 +249,7 @@ impl Told {
 
 impl Area {
     fn of(n: usize) -> Self {
-        if n % 2 == 0 { Self::One } else { Self::Two }
+        if n.is_multiple_of(2) { Self::One } else { Self::Two }
     }
 
     fn other(self) -> Self {
