@@ -137,7 +137,7 @@ async fn a_stall_and_bad_quality_are_passed_on_as_they_are() {
     assert_eq!(reader.counts().delivered, head);
 }
 
-// shows: E-16, S-14
+// shows: E-16, S-14, E-12
 #[tokio::test]
 async fn a_gateway_that_is_asked_to_stop_tells_its_readers_where_to_resume() {
     let mut gw = Gateway::start().await;

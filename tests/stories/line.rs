@@ -13,6 +13,7 @@ fn json(output: &Output) -> Json {
     serde_json::from_str(&out(output)).expect("JSON")
 }
 
+// shows: S-06
 #[tokio::test]
 async fn a_session_by_hand() {
     let gw = Gateway::start().await;
@@ -48,6 +49,7 @@ async fn a_session_by_hand() {
     out(&gw.run(&["client", "close", &session]).await);
 }
 
+// shows: S-14, H-05
 #[tokio::test]
 async fn operators_see_and_end_things() {
     let gw = Gateway::start().await;

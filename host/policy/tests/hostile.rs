@@ -161,6 +161,7 @@ async fn a_component_that_keeps_failing_is_taken_back_and_remembered() {
     assert_eq!(host.reload().await.code, Some(RefusalCode::Poisoned), "and so does the memory of the bad one");
 }
 
+// shows: X-17
 #[tokio::test]
 async fn a_full_queue_says_so() {
     let mut bench = Bench::new();

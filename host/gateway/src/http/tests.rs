@@ -84,6 +84,7 @@ fn code_of(answer: &str) -> String {
     problem["code"].as_str().expect("a code").to_owned()
 }
 
+// shows: D-03
 #[tokio::test]
 async fn the_pages_answer_and_carry_their_headers() {
     let server = Server::start(PATIENCE).await;
