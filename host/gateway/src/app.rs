@@ -49,7 +49,6 @@ pub struct App {
     data: DataDir,
     drain: Duration,
     sessions: Sessions,
-    policies: Policies,
     storage: Storage,
     nodes: Nodes,
     tasks: Tasks,
@@ -162,19 +161,8 @@ impl App {
         tasks.spawn("swaps", until_stop(Box::pin(swaps::record(host, storage.clone(), metrics.clone()))));
         tasks.spawn("log bytes", until_stop(Box::pin(gauge_log_bytes(budget, metrics))));
 
-        let app = Self {
-            addresses,
-            data,
-            drain: config.drain,
-            sessions,
-            policies,
-            storage,
-            nodes,
-            tasks,
-            serving,
-            listeners,
-            ready,
-        };
+        let app =
+            Self { addresses, data, drain: config.drain, sessions, storage, nodes, tasks, serving, listeners, ready };
         app.announce()?;
         Ok(app)
     }

@@ -58,6 +58,13 @@ impl Policies {
         let wait_ms = match self.host.rate_limit(who, request).await.value {
             RateAnswer::Unlimited => return Ok(()),
             RateAnswer::Limit { retry_ms } => retry_ms,
+            RateAnswer::Pass { burst, .. } if f64::from(cost) > burst => {
+                return Err(Error::new(
+                    Code::LimitBulk,
+                    format!("the command counts {cost} and the rate-limit policy never lets more than {burst} through"),
+                )
+                .with("max", burst));
+            }
             RateAnswer::Pass { per_second, burst } => {
                 let taken = self.buckets.take(key, kind, now_ms, f64::from(cost), (per_second, burst));
                 match taken {

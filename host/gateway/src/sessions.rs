@@ -239,14 +239,19 @@ impl Sessions {
         helpers.spawn(session.log.clone().run_waker());
         helpers.spawn(pressure::run(session.clone(), shared.policies.clone()));
         tasks.spawn("session", async move {
-            // Side by side: a slow disk delays no worker.
-            tokio::join!(shared.record_opened(&session), life);
-            // Dropping them at the end of this block ends them: they own nothing.
-            helpers.abort_all();
-            let identity = &session.identity;
-            shared.closed.remember(identity.id.clone(), identity.owner.clone(), session.log.head());
-            shared.open.write().remove(&identity.id);
-            drop(slot);
+            let gone = session.gone.clone().drop_guard();
+            let until_gone = async {
+                life.await;
+                // Dropping them at the end of this block ends them: they own nothing.
+                helpers.abort_all();
+                let identity = &session.identity;
+                shared.closed.remember(identity.id.clone(), identity.owner.clone(), session.log.head());
+                shared.open.write().remove(&identity.id);
+                drop(slot);
+                drop(gone);
+            };
+            // Side by side: a slow disk delays no worker, and nobody who waits for the slot.
+            tokio::join!(shared.record_opened(&session), until_gone);
             let (why, reason) = match session.state() {
                 State::Closed(why, reason) => (why, reason),
                 // `supervise` ends in no other state.

@@ -89,9 +89,10 @@ struct Side {
     /// Whose processor time counts.
     pids: Vec<u32>,
     readers: Role,
+    // In the order in which they end: a publisher before its server, or it complains.
     _gateway: Option<Gateway>,
-    _processes: Vec<Process>,
     _roles: Vec<Role>,
+    _processes: Vec<Process>,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {

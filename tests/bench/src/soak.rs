@@ -58,6 +58,8 @@ pub(crate) enum Area {
 const GENERATIONS_MAX: usize = 3;
 /// A leak shows at once at eight swaps a second; below this is what allocators do. Guessed.
 const RSS_SLOPE_MAX: f64 = 4_096.0;
+/// Shorter runs have not come to rest, so their slope is told and not judged.
+const RSS_JUDGED_SECONDS: u64 = 60;
 /// Share of the run that counts as warming up for memory.
 const WARM_UP: f64 = 0.3;
 const SAMPLE_EVERY: Duration = Duration::from_millis(250);
@@ -157,7 +159,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let broken = calls.failed > 0
         || told.mixed + told.denied_after_flip + unaccounted > 0
         || watched.live_generations > GENERATIONS_MAX
-        || slope > RSS_SLOPE_MAX
+        || (args.seconds >= RSS_JUDGED_SECONDS && slope > RSS_SLOPE_MAX)
         || refused < f64::from(swaps.bad);
     if !args.json {
         eprintln!("load averages {} (other work on this machine counts)", process::load());
@@ -247,7 +249,7 @@ impl Told {
 
 impl Area {
     fn of(n: usize) -> Self {
-        if n % 2 == 0 { Self::One } else { Self::Two }
+        if n.is_multiple_of(2) { Self::One } else { Self::Two }
     }
 
     fn other(self) -> Self {

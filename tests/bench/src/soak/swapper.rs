@@ -75,7 +75,7 @@ impl Swaps {
     async fn good(&mut self, folder: &Path, admin: &Admin, n: u32) -> anyhow::Result<()> {
         let before = admin.policies().await?.generation;
         // One file at a time, so that each generation has one meaning however the folder is looked at.
-        if n % COMPONENT_EVERY == 0 {
+        if n.is_multiple_of(COMPONENT_EVERY) {
             place(folder, "access.wasm", &marked(n as usize))?;
         } else {
             let denied = self.denied.map_or(Area::One, Area::other);
