@@ -110,7 +110,8 @@ fn check(root: &Path) -> anyhow::Result<()> {
     let built = compile(root)?;
     let compared = Command::new(env!("CARGO"))
         .current_dir(root)
-        .args(["test", "--quiet", "--package", "tidegate-policy", "--test", "rebuilt"])
+        // All of the workspace, as everywhere: one package alone has other features, and a wasmtime of its own to build.
+        .args(["test", "--quiet", "--locked", "--workspace", "--test", "rebuilt"])
         .env("TIDEGATE_REBUILT_PLUGINS", &built)
         .status()?;
     ensure!(compared.success(), "a rebuilt policy behaves otherwise than the one in plugins/dist");
