@@ -7,7 +7,7 @@ mod session;
 
 pub use process::{ACCESS, Gateway, Launch, Refused, open_as, place};
 pub use reader::Reader;
-pub use session::Session;
+pub use session::{Item, Session};
 
 use std::{fmt::Debug, path::Path, time::Duration};
 use tidegate_client::{ClientError, Fault};

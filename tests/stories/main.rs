@@ -5,6 +5,7 @@ mod access;
 mod commands;
 mod ends;
 mod harness;
+mod hostile;
 mod line;
 mod policies;
 mod secrets;
