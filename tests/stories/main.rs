@@ -6,6 +6,7 @@ mod commands;
 mod demo;
 mod ends;
 mod harness;
+mod hostile;
 mod line;
 mod nodes;
 mod policies;

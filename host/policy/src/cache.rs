@@ -13,7 +13,7 @@ use wasmtime::component::Component;
 
 use crate::engine::{Allocation, Engines};
 use crate::model::Digest;
-use crate::store::{private_folder, write_private};
+use crate::store::{Durable, private_folder, write_private};
 
 /// Files kept; the oldest leave. An 18 MB guest compiles to some 60 MB.
 const FILES_MAX: usize = 64;
@@ -41,7 +41,7 @@ impl CompileCache {
             _ => {
                 let mut key = [0; 32];
                 getrandom::fill(&mut key).map_err(std::io::Error::other)?;
-                write_private(&path, &key)?;
+                write_private(&path, &key, Durable::Yes)?;
                 key
             }
         };
@@ -73,7 +73,7 @@ impl CompileCache {
         let mut bytes = Vec::with_capacity(MAC_BYTES + compiled.len());
         bytes.extend_from_slice(&self.mac(engines, digest, compiled).finalize().into_bytes());
         let _ = bytes.write_all(compiled);
-        if let Err(error) = write_private(&self.path(engines, digest), &bytes) {
+        if let Err(error) = write_private(&self.path(engines, digest), &bytes, Durable::No) {
             tracing::warn!(%error, "a compiled component cannot be cached");
         }
         self.trim();

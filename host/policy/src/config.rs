@@ -32,6 +32,8 @@ pub struct Deadlines {
     pub queue: Duration,
     /// All vectors of one component.
     pub vectors: Duration,
+    /// Compiling one component.
+    pub compile: Duration,
 }
 
 /// What a guest can take.
@@ -60,6 +62,9 @@ pub struct Breaker {
     pub failures: usize,
     /// … within so long.
     pub window: Duration,
+    /// A component that answered access for less than this goes back to whatever served before it, the
+    /// embedded default too. After it its denials are relied on: in place of the default access is closed.
+    pub probation: Duration,
 }
 
 /// How the folder is looked at.
@@ -115,6 +120,7 @@ impl Default for Deadlines {
             configure: Duration::from_secs(2),
             queue: Duration::from_secs(1),
             vectors: Duration::from_secs(5),
+            compile: Duration::from_secs(60),
         }
     }
 }
@@ -136,7 +142,7 @@ impl Default for Limits {
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self { failures: 5, window: Duration::from_secs(10) }
+        Self { failures: 5, window: Duration::from_secs(10), probation: Duration::from_secs(60) }
     }
 }
 

@@ -13,8 +13,10 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::config::PolicyConfig;
+use crate::failure::REMOVED_RULE;
 use crate::gate::{CONTRACT, Loaded, Refusal};
-use crate::generation::{Generation, Set};
+use crate::generation::{Generation, NOBODY, Set, Unclaimed};
 use crate::model::*;
 use crate::record::*;
 use crate::store::{ContentStore, POISONED_MAX, Remembered, RememberedPin};
@@ -39,7 +41,7 @@ pub(crate) struct Control {
     history: Mutex<History>,
     records: Records,
     embedded: Vec<Arc<Loaded>>,
-    threads: usize,
+    config: PolicyConfig,
     store: ContentStore,
     pub(crate) reverts: AtomicU64,
 }
@@ -47,6 +49,8 @@ pub(crate) struct Control {
 /// Behind one lock, held through a flip.
 struct History {
     earlier: Vec<Set>,
+    /// Since when the component that answers access does; None: since before this process.
+    access_since: Option<Instant>,
     /// Replaced generations, until their last call has ended.
     retiring: Vec<Arc<Generation>>,
     pin: Option<PinReason>,
@@ -74,11 +78,11 @@ impl Control {
     pub(crate) fn new(
         embedded: Vec<Arc<Loaded>>,
         first: Set,
-        threads: usize,
+        config: PolicyConfig,
         store: ContentStore,
         remembered: &Remembered,
     ) -> Result<Self, Refusal> {
-        let generation = Generation::new(GenerationId(1), first, threads)?;
+        let generation = Generation::new(GenerationId(1), first, config.threads)?;
         let (announced, _) = watch::channel(GenerationId(1));
         let pin = remembered.pin.as_ref().map(|pin| match pin.by_operator {
             true => PinReason::Operator,
@@ -86,6 +90,7 @@ impl Control {
         });
         let history = History {
             earlier: Vec::new(),
+            access_since: None,
             retiring: Vec::new(),
             pin,
             judged: BTreeMap::new(),
@@ -101,7 +106,7 @@ impl Control {
             history: Mutex::new(history),
             records: Records::default(),
             embedded,
-            threads,
+            config,
             store,
             reverts: AtomicU64::new(0),
         })
@@ -145,10 +150,25 @@ impl Control {
         history.pending = pending;
     }
 
-    /// Goes over to `chosen` (and embedded defaults for the rest).
+    /// Goes over to `chosen` (and embedded defaults for the rest; access is closed if it was answered by
+    /// something chosen until now).
     pub(crate) fn swap(&self, chosen: &[Arc<Loaded>], attempt: Attempt) -> SwapRecord {
+        let unclaimed = self.current.load().set.unclaimed();
+        self.swap_or(chosen, unclaimed, attempt)
+    }
+
+    /// At the start what the folder holds was refused, and nothing chosen serves: an operator meant to say
+    /// something about access that is not understood, so nothing is allowed.
+    pub(crate) fn close(&self, attempt: Attempt) {
+        if self.current.load().set.unclaimed() == Unclaimed::Default {
+            let chosen: Vec<_> = self.current.load().set.chosen().cloned().collect();
+            self.swap_or(&chosen, Unclaimed::Closed, attempt);
+        }
+    }
+
+    fn swap_or(&self, chosen: &[Arc<Loaded>], unclaimed: Unclaimed, attempt: Attempt) -> SwapRecord {
         let mut history = self.history.lock();
-        let set = match Set::compose(chosen, &self.embedded) {
+        let set = match Set::compose(chosen, &self.embedded, unclaimed) {
             Ok(set) => set,
             Err(refusal) => {
                 drop(history);
@@ -164,8 +184,17 @@ impl Control {
             return self.unchanged(attempt);
         }
         let before = self.current.load().set.clone();
+        let closes = set.answerer(Policy::Access).is_none() && before.answerer(Policy::Access).is_some();
         match self.flip(&mut history, set, attempt) {
-            Ok(record) => {
+            Ok(mut record) => {
+                if closes {
+                    tracing::error!(
+                        generation = record.to.0,
+                        "no component answers access any more: everything is denied"
+                    );
+                    record.message = "no component answers access any more: everything is denied".to_owned();
+                    self.records.amend(record.number, |kept| kept.message.clone_from(&record.message));
+                }
                 history.earlier.push(before);
                 if history.earlier.len() > EARLIER_MAX {
                     history.earlier.remove(0);
@@ -204,8 +233,8 @@ impl Control {
         }
     }
 
-    /// Takes back what the breaker tripped on: to the newest earlier set without it, or to the embedded
-    /// default in its place. Nothing to do if it does not serve any more.
+    /// Takes back what the breaker tripped on: to the newest earlier set without it, or else to nothing in
+    /// its place (the embedded default, or closed). Nothing to do if it does not serve any more.
     pub(crate) fn take_back(&self, bad: &Arc<Loaded>) {
         let mut history = self.history.lock();
         let serving = self.current.load().set.clone();
@@ -231,11 +260,17 @@ impl Control {
                 break;
             }
         }
+        let proven = history.access_since.is_none_or(|since| since.elapsed() >= self.config.breaker.probation);
+        let relied_on = proven && bad.answers.contains(&Policy::Access);
         let set = match set {
+            Some(set) if relied_on && set.unclaimed() == Unclaimed::Default => {
+                let chosen: Vec<_> = set.chosen().cloned().collect();
+                Set::compose(&chosen, &self.embedded, Unclaimed::Closed)
+            }
             Some(set) => Ok(set),
             None => {
                 let rest: Vec<_> = serving.chosen().filter(|loaded| !Arc::ptr_eq(loaded, bad)).cloned().collect();
-                Set::compose(&rest, &self.embedded)
+                Set::compose(&rest, &self.embedded, serving.unclaimed())
             }
         };
         let attempt =
@@ -311,7 +346,8 @@ impl Control {
 
     pub(crate) fn listing(&self) -> Listing {
         let current = self.current();
-        let policies = Policy::ALL.into_iter().map(|policy| row(policy, current.set.answerer(policy))).collect();
+        let row = |policy| current.set.answerer(policy).map_or_else(|| closed(policy), |loaded| row(policy, loaded));
+        let policies = Policy::ALL.into_iter().map(row).collect();
         let history = self.history.lock();
         Listing {
             generation: current.id,
@@ -327,7 +363,10 @@ impl Control {
 
     /// The name of a rule in a generation that is still known.
     pub(crate) fn rule_name(&self, generation: GenerationId, policy: Policy, rule: u16) -> Option<Arc<str>> {
-        let name = |set: &Set| set.answerer(policy).rules.get(usize::from(rule)).cloned();
+        let name = |set: &Set| match set.answerer(policy) {
+            Some(loaded) => loaded.rules.get(usize::from(rule)).cloned(),
+            None => Some(Arc::from(REMOVED_RULE)),
+        };
         let current = self.current.load();
         if current.id == generation {
             return name(&current.set);
@@ -340,7 +379,7 @@ impl Control {
     fn flip(&self, history: &mut History, set: Set, attempt: Attempt) -> Result<SwapRecord, (Refusal, Attempt)> {
         let from = self.generation();
         let to = GenerationId(from.0 + 1);
-        let next = match Generation::new(to, set, self.threads) {
+        let next = match Generation::new(to, set, self.config.threads) {
             Ok(next) => Arc::new(next),
             Err(refusal) => return Err((refusal, attempt)),
         };
@@ -351,6 +390,10 @@ impl Control {
         }
         let start = Instant::now();
         let old = self.current.swap(Arc::clone(&next));
+        let access = |generation: &Generation| generation.set.answerer(Policy::Access).map(Arc::as_ptr);
+        if access(&old) != access(&next) {
+            history.access_since = Some(start);
+        }
         self.generation.store(to.0, Ordering::SeqCst);
         let fences: Vec<Fence> = self.hooks.lock().iter().flat_map(|hook| hook(to)).collect();
         let flip_us = start.elapsed().as_micros() as u64;
@@ -373,7 +416,8 @@ impl Control {
                 known: history.judged.values().map(Digest::to_hex).collect(),
             });
             let poisoned = history.poisoned.iter().map(Digest::to_hex).collect();
-            self.store.remember(&Remembered { last_good, pin, poisoned })
+            let access_chosen = current.set.unclaimed() == Unclaimed::Closed;
+            self.store.remember(&Remembered { last_good, access_chosen, pin, poisoned })
         });
         match remembered {
             Ok(()) => {
@@ -415,8 +459,24 @@ fn row(policy: Policy, loaded: &Loaded) -> PolicyRow {
         version: loaded.version.clone(),
         digest: loaded.source.digest,
         settings_digest: loaded.source.settings_digest,
-        file: (!loaded.source.embedded).then(|| loaded.source.file.to_string()),
+        origin: match loaded.source.embedded {
+            true => Origin::Embedded,
+            false => Origin::File(loaded.source.file.to_string()),
+        },
         rules: loaded.rules.iter().map(|rule| rule.to_string()).collect(),
+        contract: CONTRACT,
+    }
+}
+
+fn closed(policy: Policy) -> PolicyRow {
+    PolicyRow {
+        policy,
+        name: policy.name().to_owned(),
+        version: String::new(),
+        digest: NOBODY,
+        settings_digest: NOBODY,
+        origin: Origin::Closed,
+        rules: vec![REMOVED_RULE.to_owned()],
         contract: CONTRACT,
     }
 }

@@ -19,7 +19,7 @@ struct PolicyPhases {
     instantiate_ns: AtomicU64,
     guest_ns: AtomicU64,
     host_ns: AtomicU64,
-    failures: [AtomicU64; 6],
+    failures: [AtomicU64; FailureCause::ALL.len()],
 }
 
 /// Time of one decision by phase.
@@ -45,7 +45,7 @@ pub struct Counters {
     /// Swaps back that nobody asked for.
     pub reverts: u64,
     pub live_generations: u64,
-    /// One for each component of the serving generation and question it answers.
+    /// One for each question that a component of the serving generation answers.
     pub policies: Vec<PolicyCounters>,
 }
 

@@ -19,6 +19,7 @@ use wasmtime_wasi::random::Deterministic;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::config::Limits;
+use crate::words::Words;
 
 /// One epoch. 5 ms: deadlines of tens of milliseconds stay meant as said and 200 wake-ups a second cost nothing.
 const TICK: Duration = Duration::from_millis(5);
@@ -50,6 +51,7 @@ pub(crate) struct GuestState {
     wasi: WasiCtx,
     table: ResourceTable,
     limits: GuestLimits,
+<<<<<<< HEAD
     overdue: Overdue,
 }
 
@@ -61,6 +63,9 @@ struct Overdue {
     deadline: Duration,
     /// Processor time of the thread, and the clock, when the deadline had passed.
     since: Option<(Duration, Instant)>,
+=======
+    words: Words,
+>>>>>>> policy2
 }
 
 /// The limiter of one store; remembers that it said no, because the guest's trap does not tell.
@@ -190,6 +195,11 @@ pub(crate) fn memory_refused(store: &Store<GuestState>) -> bool {
     store.data().limits.refused
 }
 
+/// What the guest wrote since this was last asked.
+pub(crate) fn words(store: &Store<GuestState>) -> Vec<String> {
+    store.data().words.take()
+}
+
 /// WASI that does nothing by itself: what the standard libraries of Rust, Go, Python and JavaScript
 /// bring along. Everything else grants something, or is unknown, and is refused.
 pub(crate) fn is_inert_import(name: &str) -> bool {
@@ -260,9 +270,12 @@ impl std::fmt::Debug for Side {
 
 impl GuestState {
     fn new(limits: &Limits) -> Self {
-        // No arguments, variables, folders, network, input or output; clocks that stand and dice that
+        // No arguments, variables, folders, network or input, and an output of some lines; clocks that stand and dice that
         // always fall alike, because an answer may depend on nothing but its arguments.
+        let words = Words::default();
         let wasi = WasiCtx::builder()
+            .stdout(words.clone())
+            .stderr(words.clone())
             .wall_clock(Standing)
             .monotonic_clock(Standing)
             .secure_random(Deterministic::new(vec![4]))
@@ -278,7 +291,11 @@ impl GuestState {
             instances_max: 64,
             refused: false,
         };
+<<<<<<< HEAD
         Self { wasi, table: ResourceTable::new(), limits, overdue: Overdue { deadline: Duration::ZERO, since: None } }
+=======
+        Self { wasi, table: ResourceTable::new(), limits, words }
+>>>>>>> policy2
     }
 }
 

@@ -11,17 +11,40 @@ use parking_lot::Mutex;
 use crate::config;
 use crate::model::*;
 
-/// Rule 0 of every policy's failure answer has no name; the cause says why.
-pub(crate) fn access(cause: FailureCause) -> Verdict {
-    Verdict::Deny { rule: 0, reason: format!("the access policy gave no answer: {}", cause.as_str()) }
+/// Why no guest's answer is there to give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Silence {
+    Failed(FailureCause),
+    /// What answered access was removed, and nothing else answers it yet.
+    Removed,
+}
+
+/// The only rule while access is closed.
+pub(crate) const REMOVED_RULE: &str = "removed";
+
+/// Rule 0 of a failure's answer has no name; the cause says why. While access is closed it is `removed`.
+pub(crate) fn access(why: Silence) -> Verdict {
+    let reason = match why {
+        Silence::Failed(cause) => format!("the access policy gave no answer: {}", cause.as_str()),
+        Silence::Removed => {
+            "the access policy was removed; an operator must put one into the plugins folder (an empty \
+            access.toml is the default one) or run `tidegate policy rollback`"
+                .to_owned()
+        }
+    };
+    Verdict::Deny { rule: 0, reason }
 }
 
 pub(crate) fn judge_items(tags: usize) -> Vec<ItemVerdict> {
     vec![ItemVerdict { allow: false, rule: 0 }; tags]
 }
 
-pub(crate) fn version_floor(cause: FailureCause) -> Admission {
-    Admission::Refused { reason: format!("the version-floor policy gave no answer: {}", cause.as_str()) }
+pub(crate) fn version_floor(why: Silence) -> Admission {
+    let why = match why {
+        Silence::Failed(cause) => cause.as_str(),
+        Silence::Removed => "removed",
+    };
+    Admission::Refused { reason: format!("the version-floor policy gave no answer: {why}") }
 }
 
 /// As the default component unconfigured: wait, and end that reader from 90 % on.
@@ -87,7 +110,7 @@ mod tests {
     // shows: X-07
     #[test]
     fn the_breaker_trips_once_at_the_kth_failure_in_the_window() {
-        let config = config::Breaker { failures: 3, window: Duration::from_secs(10) };
+        let config = config::Breaker { failures: 3, window: Duration::from_secs(10), ..config::Breaker::default() };
         let breaker = BreakerState::new(&config);
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
@@ -100,9 +123,10 @@ mod tests {
     // shows: X-17
     #[test]
     fn failing_never_widens() {
-        assert!(!access(FailureCause::Trap).is_allow());
+        assert!(!access(Silence::Failed(FailureCause::Trap)).is_allow());
+        assert!(!access(Silence::Removed).is_allow());
         assert!(judge_items(3).iter().all(|verdict| !verdict.allow));
-        assert!(matches!(version_floor(FailureCause::Timeout), Admission::Refused { .. }));
+        assert!(matches!(version_floor(Silence::Failed(FailureCause::Timeout)), Admission::Refused { .. }));
         assert_eq!(dashboard_tags(), Sight::Tags(vec![]));
         assert_eq!(backpressure(100, 10_000), PressureAnswer::Wait);
         assert!(matches!(backpressure(9_000, 10_000), PressureAnswer::Disconnect { .. }));

@@ -15,7 +15,7 @@ use crate::config::{PolicyConfig, StartError};
 use crate::embedded;
 use crate::gate::{Refusal, RefusalCode};
 use crate::instance::PolicySource;
-use crate::model::Digest;
+use crate::model::{Digest, Policy};
 
 pub(crate) use manifest::Manifest;
 use read::{Content, Stamp};
@@ -96,6 +96,16 @@ impl Folder {
     /// Digest of a file as it was last read.
     pub(crate) fn digest_of(&self, name: &str) -> Option<Digest> {
         self.seen.get(name)?.read.as_ref().map(|content| content.digest)
+    }
+
+    /// Is there anything that could be meant to answer access? A component of any name could.
+    pub(crate) fn may_answer_access(&self) -> bool {
+        let of_another = |name: &str| {
+            let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+            Policy::ALL.iter().any(|policy| *policy != Policy::Access && policy.name() == stem)
+        };
+        // A folder that cannot be read could hold anything.
+        self.names().map_or(true, |names| names.iter().any(|name| !of_another(name)))
     }
 
     fn names(&self) -> Result<BTreeSet<String>, Refusal> {
@@ -225,8 +235,9 @@ fn source(stem: &str, component: Named, toml: Named, json: Named) -> Result<Poli
     match (component, settings) {
         (Some((name, content)), settings) => {
             let bytes = content.bytes?;
+            let has_settings = settings.is_some();
             let settings = settings.map_or_else(|| "{}".to_owned(), |(_, settings)| settings);
-            Ok(PolicySource::new(stem, &name, false, bytes, &settings))
+            Ok(PolicySource { has_settings, ..PolicySource::new(stem, &name, false, bytes, &settings) })
         }
         (None, Some((name, settings))) => embedded::configured(stem, &name, &settings).ok_or_else(|| {
             wrong(&name, format!("there is no {stem}.wasm beside it and no embedded policy of that name"))

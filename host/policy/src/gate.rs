@@ -7,7 +7,10 @@ mod schema;
 mod vectors;
 
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
+use std::thread::JoinHandle;
 
+use parking_lot::Mutex;
 use wasmtime::component::Component;
 
 use crate::bindings::{access, backpressure, dashboard_tags, plugin, rate_limit, version_floor};
@@ -18,6 +21,7 @@ use crate::engine::{self, Engines};
 use crate::failure::BreakerState;
 use crate::instance::{AnswerLimits, CallFailure, Indices, PolicyPre, PolicySource, clip};
 use crate::model::*;
+use crate::words::Patience;
 
 pub use refusal::{Refusal, RefusalCode};
 
@@ -32,6 +36,7 @@ pub(crate) struct Loaded {
     pub(crate) answers: Vec<Policy>,
     pub(crate) counters: PhaseCounters,
     pub(crate) breaker: BreakerState,
+    pub(crate) patience: Patience,
 }
 
 /// The gate of one process.
@@ -40,6 +45,8 @@ pub(crate) struct Gate {
     engines: Arc<Engines>,
     cache: CompileCache,
     config: PolicyConfig,
+    /// A compilation that took too long. It cannot be stopped; while it lasts, no other is begun.
+    overdue: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// The only version of the contract so far.
@@ -49,12 +56,14 @@ const MAGIC: [u8; 8] = *b"\0asm\x0d\0\x01\0";
 /// Guessed: names and rules are for tables that people read.
 const NAME_BYTES_MAX: usize = 64;
 const RULES_MAX: usize = 256;
+/// The compiler recurses.
+const COMPILE_STACK_BYTES: usize = 8 << 20;
 
 // === impl Gate ===
 
 impl Gate {
     pub(crate) fn new(engines: Arc<Engines>, cache: CompileCache, config: PolicyConfig) -> Self {
-        Self { engines, cache, config }
+        Self { engines, cache, config, overdue: Mutex::new(None) }
     }
 
     /// The whole way for one component.
@@ -128,6 +137,7 @@ impl Gate {
             answers,
             counters: PhaseCounters::default(),
             breaker: BreakerState::new(&self.config.breaker),
+            patience: Patience::default(),
             source,
         })
     }
@@ -137,10 +147,31 @@ impl Gate {
         if let Some(found) = self.cache.load(&self.engines, &source.digest) {
             return Ok(found);
         }
-        let compiled = self.engines.compile(&source.bytes).map_err(|error| refuse(format!("{error:#}")))?;
+        let compiled = self.compile_in_time(&source.bytes).map_err(refuse)?;
         self.cache.keep(&self.engines, &source.digest, &compiled);
         // SAFETY: `compiled` was made by this engine a line above.
         unsafe { self.engines.load(&compiled) }.map_err(|error| refuse(format!("{error:#}")))
+    }
+
+    /// On a thread of its own: no epoch reaches the compiler, and small components can be made that
+    /// keep it busy for minutes.
+    fn compile_in_time(&self, bytes: &Arc<[u8]>) -> Result<Vec<u8>, String> {
+        if self.overdue.lock().as_ref().is_some_and(|thread| !thread.is_finished()) {
+            return Err("another component is still being compiled, long after its time; try again later".to_owned());
+        }
+        let (engines, bytes) = (Arc::clone(&self.engines), Arc::clone(bytes));
+        let (done, compiled) = std::sync::mpsc::sync_channel(1);
+        let compile = move || drop(done.send(engines.compile(&bytes)));
+        let thread = std::thread::Builder::new().name("policy-compile".into()).stack_size(COMPILE_STACK_BYTES);
+        let thread = thread.spawn(compile).map_err(|e| format!("starting a thread: {e}"))?;
+        match compiled.recv_timeout(self.config.deadlines.compile) {
+            Ok(compiled) => compiled.map_err(|error| format!("{error:#}")),
+            Err(RecvTimeoutError::Disconnected) => Err("the compiler gave up".to_owned()),
+            Err(RecvTimeoutError::Timeout) => {
+                *self.overdue.lock() = Some(thread);
+                Err(format!("compiling it takes longer than {} s", self.config.deadlines.compile.as_secs()))
+            }
+        }
     }
 
     fn check_imports(&self, component: &Component) -> Result<(), String> {
@@ -267,4 +298,34 @@ fn is_version(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_graphic())
         && core.split('.').count() == 3
         && core.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded;
+    use std::time::{Duration, Instant};
+
+    // shows: X-05
+    #[test]
+    fn compiling_ends_in_time_and_overdue_ones_do_not_pile_up() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let mut config = PolicyConfig::new(dir.path());
+        config.deadlines.compile = Duration::ZERO;
+        let engines = Arc::new(Engines::new(&config.limits).expect("engines"));
+        let mut gate = Gate::new(engines, CompileCache::open(dir.path()).expect("cache"), config);
+        let source = || embedded::sources().next().expect("access");
+        let refused = gate.load(source()).expect_err("no time at all");
+        assert_eq!(refused.code, RefusalCode::CompileFailed);
+        assert!(refused.message.contains("longer"), "{refused}");
+        gate.config.deadlines.compile = Duration::from_secs(60);
+        let busy = gate.overdue.lock().as_ref().is_some_and(|thread| !thread.is_finished());
+        let again = gate.load(source());
+        assert!(!busy || again.is_ok() || again.is_err_and(|refused| refused.message.contains("another")));
+        let end = Instant::now() + Duration::from_secs(60);
+        while gate.load(source()).is_err() {
+            assert!(Instant::now() < end, "the overdue one never ends");
+            std::thread::yield_now();
+        }
+    }
 }

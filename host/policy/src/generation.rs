@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::counters::Phases;
+use crate::failure::Silence;
 use crate::gate::{Loaded, Refusal, RefusalCode};
 use crate::instance::{CallFailure, PolicyInstance};
 use crate::model::*;
@@ -17,8 +18,18 @@ use crate::model::*;
 pub(crate) struct Set {
     /// Each component once.
     pub(crate) members: Vec<Arc<Loaded>>,
-    /// Policy to place in `members`.
-    answerer: [usize; 5],
+    /// Policy to place in `members`. None, for access alone: what answered it was removed, and everything
+    /// is denied.
+    answerer: [Option<usize>; 5],
+}
+
+/// Who answers access when nothing chosen does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unclaimed {
+    /// Nobody ever chose one: the embedded default.
+    Default,
+    /// What was chosen is missing. The default might allow what it denied; so nothing is allowed.
+    Closed,
 }
 
 /// A set with a number and instances.
@@ -37,35 +48,55 @@ pub(crate) struct Called<T> {
     pub(crate) tripped: bool,
 }
 
+/// Stands for a component where there is none.
+pub(crate) const NOBODY: Digest = Digest([0; 32]);
+
 // === impl Set ===
 
 impl Set {
-    /// `chosen` answer what they answer; the embedded defaults answer the rest.
-    pub(crate) fn compose(chosen: &[Arc<Loaded>], embedded: &[Arc<Loaded>]) -> Result<Self, Refusal> {
+    /// `chosen` answer what they answer; the embedded defaults answer the rest, access if `unclaimed` says so.
+    pub(crate) fn compose(
+        chosen: &[Arc<Loaded>],
+        embedded: &[Arc<Loaded>],
+        unclaimed: Unclaimed,
+    ) -> Result<Self, Refusal> {
         let mut members: Vec<Arc<Loaded>> = Vec::new();
-        let mut answerer = [usize::MAX; 5];
+        let mut answerer = [None; 5];
         for loaded in chosen {
             for policy in &loaded.answers {
-                if let Some(other) = members.get(answerer[policy.at()]) {
+                if let Some(other) = answerer[policy.at()].map(|at: usize| &members[at]) {
                     let message = format!("{} answers {policy}, too; take one of them away", other.source.file);
                     return Err(Refusal::new(RefusalCode::DuplicatePolicy, &loaded.source.file, message));
                 }
-                answerer[policy.at()] = members.len();
+                answerer[policy.at()] = Some(members.len());
             }
             members.push(Arc::clone(loaded));
         }
-        for policy in Policy::ALL.into_iter().filter(|policy| answerer[policy.at()] == usize::MAX).collect::<Vec<_>>() {
+        for policy in Policy::ALL {
+            let closed = policy == Policy::Access && unclaimed == Unclaimed::Closed;
+            if answerer[policy.at()].is_some() || closed {
+                continue;
+            }
             let default = embedded.iter().find(|loaded| loaded.answers.contains(&policy)).ok_or_else(|| {
                 Refusal::new(RefusalCode::StartFailed, policy.name(), "this build embeds no default for it")
             })?;
-            answerer[policy.at()] = members.len();
+            answerer[policy.at()] = Some(members.len());
             members.push(Arc::clone(default));
         }
         Ok(Self { members, answerer })
     }
 
-    pub(crate) fn answerer(&self, policy: Policy) -> &Arc<Loaded> {
-        &self.members[self.answerer[policy.at()]]
+    /// None: closed.
+    pub(crate) fn answerer(&self, policy: Policy) -> Option<&Arc<Loaded>> {
+        self.answerer[policy.at()].map(|at| &self.members[at])
+    }
+
+    /// What becomes of access if what answers it now goes missing.
+    pub(crate) fn unclaimed(&self) -> Unclaimed {
+        match self.answerer(Policy::Access) {
+            Some(loaded) if loaded.source.embedded => Unclaimed::Default,
+            _ => Unclaimed::Closed,
+        }
     }
 
     /// What came from the folder or the store, as opposed to this build.
@@ -74,7 +105,8 @@ impl Set {
     }
 
     pub(crate) fn is_same_as(&self, other: &Set) -> bool {
-        self.members.len() == other.members.len()
+        self.answerer == other.answerer
+            && self.members.len() == other.members.len()
             && self.members.iter().zip(&other.members).all(|(a, b)| Arc::ptr_eq(a, b))
     }
 }
@@ -99,23 +131,29 @@ impl Generation {
         Ok(Self { id, set, slots })
     }
 
-    /// Asks this generation's answerer on the instance of `thread`; a failure is answered by `otherwise`.
+    /// Asks this generation's answerer on the instance of `thread`; a failure, and a question that nobody
+    /// answers any more, is answered by `otherwise`.
     pub(crate) fn call<T>(
         &self,
         thread: usize,
         policy: Policy,
         queued: Duration,
-        call: impl FnOnce(&mut PolicyInstance) -> Result<T, CallFailure>,
-        otherwise: impl FnOnce(FailureCause) -> T,
+        call: impl FnOnce(&mut PolicyInstance, GenerationId) -> Result<T, CallFailure>,
+        otherwise: impl FnOnce(Silence) -> T,
     ) -> Called<T> {
-        let at = self.set.answerer[policy.at()];
+        let Some(at) = self.set.answerer[policy.at()] else {
+            let value = otherwise(Silence::Removed);
+            let decision = Decision { generation: self.id, digest: NOBODY, value, cause: None };
+            return Called { decision, tripped: false };
+        };
         let loaded = &self.set.members[at];
         let mut phases = Phases { queue: queued, ..Phases::default() };
         let mut slot = self.slots[thread][at].lock();
         let asked = instance(&mut slot, loaded, &mut phases).and_then(|instance| {
             let start = Instant::now();
-            let answer = call(instance);
+            let answer = call(instance, self.id);
             phases.guest = start.elapsed();
+            loaded.tell(&instance.words());
             answer
         });
         let (value, cause) = match asked {
@@ -123,9 +161,11 @@ impl Generation {
             Err(failure) => {
                 // Whatever went wrong, memory and locks inside the guest may be half-way: never again.
                 *slot = None;
-                tracing::warn!(%policy, file = %loaded.source.file, generation = self.id.0, cause = failure.cause.as_str(),
+                if failure.cause.is_guests() {
+                    tracing::warn!(%policy, file = %loaded.source.file, generation = self.id.0, cause = failure.cause.as_str(),
                     message = %failure.message, "a policy gave no answer");
-                (otherwise(failure.cause), Some(failure.cause))
+                }
+                (otherwise(Silence::Failed(failure.cause)), Some(failure.cause))
             }
         };
         drop(slot);
@@ -137,7 +177,21 @@ impl Generation {
 
     /// The answer when no thread could ask.
     pub(crate) fn unasked<T>(&self, policy: Policy, cause: FailureCause, value: T) -> Decision<T> {
-        Decision { generation: self.id, digest: self.set.answerer(policy).source.digest, value, cause: Some(cause) }
+        let digest = self.set.answerer(policy).map_or(NOBODY, |loaded| loaded.source.digest);
+        Decision { generation: self.id, digest, value, cause: Some(cause) }
+    }
+}
+
+impl Loaded {
+    /// Passes on what the guest said. Its text is as untrusted as its answers; it was never told a value.
+    fn tell(&self, words: &[String]) {
+        if words.is_empty() {
+            return;
+        }
+        let digest = self.source.digest.to_hex();
+        for line in words.iter().take(self.patience.grant(words.len())) {
+            tracing::info!(file = %self.source.file, digest = &digest[..12], line, "a policy said");
+        }
     }
 }
 

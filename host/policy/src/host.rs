@@ -15,11 +15,11 @@ use crate::counters::Counters;
 use crate::decider::Decider;
 use crate::embedded;
 use crate::engine::Engines;
-use crate::failure;
+use crate::failure::{self, Silence};
 use crate::folder::Folder;
-use crate::gate::{Gate, Loaded, Refusal};
+use crate::gate::{Gate, Loaded, Refusal, RefusalCode};
 use crate::generation::{Called, Set};
-use crate::instance::{CallFailure, GUEST_CALLS, PolicyInstance};
+use crate::instance::{CallFailure, GUEST_CALLS, PolicyInstance, PolicySource};
 use crate::model::*;
 use crate::record::*;
 use crate::store::{ContentStore, Remembered};
@@ -48,27 +48,31 @@ struct Inner {
 impl PolicyHost {
     /// Loads the embedded defaults, then what the folder or the last run gives, and starts watching. Takes
     /// as long as compiling does; call it where that does no harm.
-    pub fn start(config: PolicyConfig) -> Result<Self, StartError> {
+    pub fn start(mut config: PolicyConfig) -> Result<Self, StartError> {
+        config.threads = config.threads.max(1);
+        let config = config;
         let store_wrong = |e: std::io::Error| StartError::Store { path: config.store_dir.clone(), why: e.to_string() };
         let store = ContentStore::open(&config.store_dir).map_err(store_wrong)?;
         let cache = CompileCache::open(&config.store_dir).map_err(store_wrong)?;
         let engines = Arc::new(Engines::new(&config.limits).map_err(|e| StartError::Engine(format!("{e:#}")))?);
         let gate = Gate::new(engines, cache, config.clone());
-        let embedded = embedded::sources()
-            .map(|source| gate.load(source).map(Arc::new))
+        let embedded = load_all(&gate, embedded::sources().collect())
+            .into_iter()
             .collect::<Result<Vec<_>, _>>()
             .map_err(|refusal| StartError::Embedded(refusal.to_string()))?;
         let folder = config.plugins_dir.as_deref().map(|path| Folder::open(path, &config)).transpose()?;
-        // Without a folder nothing was ever chosen.
-        let remembered = if folder.is_some() { store.remembered() } else { Remembered::default() };
-        let chosen = last_good(&gate, &store, &remembered);
+        let remembered = store.remembered();
+        // Without a folder nothing is chosen; but what had been chosen is missing then.
+        let chosen = if folder.is_some() { last_good(&gate, &store, &remembered) } else { Vec::new() };
         let refused = |refusal: Refusal| StartError::Embedded(refusal.to_string());
-        let first = Set::compose(&chosen, &embedded).or_else(|_| Set::compose(&[], &embedded)).map_err(refused)?;
+        let unclaimed = remembered.unclaimed();
+        let first = Set::compose(&chosen, &embedded, unclaimed)
+            .or_else(|_| Set::compose(&[], &embedded, unclaimed))
+            .map_err(refused)?;
         let known = remembered.pin.iter().flat_map(|pin| &pin.known).filter_map(|hex| Digest::from_hex(hex)).collect();
-        let threads = config.threads.max(1);
-        let control = Arc::new(Control::new(embedded, first, threads, store, &remembered).map_err(refused)?);
+        let control = Arc::new(Control::new(embedded, first, config.clone(), store, &remembered).map_err(refused)?);
         let spawned = |e: std::io::Error| StartError::Engine(format!("starting a thread: {e}"));
-        let decider = Decider::start(threads, config.queue.max(1)).map_err(spawned)?;
+        let decider = Decider::start(config.threads, config.queue.max(1)).map_err(spawned)?;
         let warden = Warden::start(Arc::clone(&control)).map_err(spawned)?;
         let swapper = Swapper::start(&config, gate, folder, Arc::clone(&control), known).map_err(spawned)?;
         Ok(Self { inner: Arc::new(Inner { control, decider, swapper, warden }) })
@@ -105,7 +109,7 @@ impl PolicyHost {
             Action::Close => access::Action::Close,
             Action::Command { method, tag } => access::Action::Command(access::Command { method, tag }),
         };
-        self.ask(Policy::Access, move |guest| guest.access(&who, &place, &what), failure::access).await
+        self.ask(Policy::Access, move |guest, _| guest.access(&who, &place, &what), failure::access).await
     }
 
     /// May `who` see the events of these items? One generation judges all of them.
@@ -117,9 +121,14 @@ impl PolicyHost {
     ) -> Decision<Vec<ItemVerdict>> {
         let (who, place, tags) = (who.clone(), place.clone(), tags.to_vec());
         let count = tags.len();
-        let judge = move |guest: &mut PolicyInstance| {
+        let control = Arc::clone(&self.inner.control);
+        let judge = move |guest: &mut PolicyInstance, generation: GenerationId| {
             let mut verdicts = Vec::with_capacity(tags.len());
             for some in tags.chunks(TAGS_PER_CALL) {
+                // A flip may be waiting for this generation's last call, and nobody will take these verdicts.
+                if control.generation() > generation {
+                    return Err(CallFailure::late());
+                }
                 verdicts.extend(guest.judge_items(&who, &place, some)?);
             }
             Ok(verdicts)
@@ -144,14 +153,14 @@ impl PolicyHost {
             readers: p.readers,
         };
         let otherwise = move |_| failure::backpressure(lag, max);
-        self.ask(Policy::Backpressure, move |guest| guest.backpressure(&what), otherwise).await
+        self.ask(Policy::Backpressure, move |guest, _| guest.backpressure(&what), otherwise).await
     }
 
     /// How is this node let in, given the stored floor?
     pub async fn version_floor(&self, who: &ClientNode, floor: Option<&str>) -> Decision<Admission> {
         let who = version_floor::Node { id: who.id.clone(), kind: who.kind.clone(), version: who.version.clone() };
         let floor = floor.map(str::to_owned);
-        let admit = move |guest: &mut PolicyInstance| guest.version_floor(&who, floor.as_deref());
+        let admit = move |guest: &mut PolicyInstance, _| guest.version_floor(&who, floor.as_deref());
         self.ask(Policy::VersionFloor, admit, failure::version_floor).await
     }
 
@@ -160,7 +169,7 @@ impl PolicyHost {
         let who =
             dashboard_tags::Person { name: who.name.clone(), roles: who.roles.clone(), groups: who.groups.clone() };
         let grants = grants.to_vec();
-        let sees = move |guest: &mut PolicyInstance| guest.dashboard_tags(&who, &grants);
+        let sees = move |guest: &mut PolicyInstance, _| guest.dashboard_tags(&who, &grants);
         self.ask(Policy::DashboardTags, sees, |_| failure::dashboard_tags()).await
     }
 
@@ -170,7 +179,7 @@ impl PolicyHost {
         let request =
             rate_limit::Request { kind: what.kind.clone(), cost: what.cost, tokens: what.tokens, now: what.now };
         let otherwise = move |_| failure::rate_limit(&what);
-        self.ask(Policy::RateLimit, move |guest| guest.rate_limit(&who, &request), otherwise).await
+        self.ask(Policy::RateLimit, move |guest, _| guest.rate_limit(&who, &request), otherwise).await
     }
 
     /// The name of a rule, for messages; None once the generation is forgotten.
@@ -221,10 +230,8 @@ impl PolicyHost {
             live_generations: control.live() as u64,
             policies: Policy::ALL
                 .into_iter()
-                .map(|policy| {
-                    let loaded = current.set.answerer(policy);
-                    loaded.counters.read(policy, loaded.source.digest)
-                })
+                .filter_map(|policy| Some((policy, current.set.answerer(policy)?)))
+                .map(|(policy, loaded)| loaded.counters.read(policy, loaded.source.digest))
                 .collect(),
         }
     }
@@ -232,11 +239,11 @@ impl PolicyHost {
     async fn ask<T: Send + 'static>(
         &self,
         policy: Policy,
-        call: impl FnOnce(&mut PolicyInstance) -> Result<T, CallFailure> + Send + 'static,
-        otherwise: impl Fn(FailureCause) -> T + Clone + Send + 'static,
+        call: impl FnOnce(&mut PolicyInstance, GenerationId) -> Result<T, CallFailure> + Send + 'static,
+        otherwise: impl Fn(Silence) -> T + Clone + Send + 'static,
     ) -> Decision<T> {
         let (answer, answered) = oneshot::channel();
-        let unasked = |cause| self.inner.control.current().unasked(policy, cause, otherwise(cause));
+        let unasked = |cause| self.inner.control.current().unasked(policy, cause, otherwise(Silence::Failed(cause)));
         let job = {
             let (control, warden) = (Arc::clone(&self.inner.control), self.inner.warden.handle());
             let (otherwise, queue_deadline) = (otherwise.clone(), self.inner.swapper.queue_deadline());
@@ -244,12 +251,15 @@ impl PolicyHost {
                 let generation = control.current();
                 let called = if queued > queue_deadline {
                     let cause = FailureCause::Timeout;
-                    Called { decision: generation.unasked(policy, cause, otherwise(cause)), tripped: false }
+                    Called {
+                        decision: generation.unasked(policy, cause, otherwise(Silence::Failed(cause))),
+                        tripped: false,
+                    }
                 } else {
                     generation.call(thread, policy, queued, call, otherwise)
                 };
-                if called.tripped {
-                    warden.tripped(Arc::clone(generation.set.answerer(policy)));
+                if let Some(failing) = generation.set.answerer(policy).filter(|_| called.tripped) {
+                    warden.tripped(Arc::clone(failing));
                 }
                 // Before the answer: when it arrives, this thread holds no generation any more.
                 drop(generation);
@@ -278,13 +288,32 @@ impl Drop for Inner {
 /// The set that served when the last run ended. Trouble with it is told and passed over: the folder and
 /// the embedded defaults are there.
 fn last_good(gate: &Gate, store: &ContentStore, remembered: &Remembered) -> Vec<Arc<Loaded>> {
-    let mut chosen = Vec::new();
+    let mut sources = Vec::new();
     for member in &remembered.last_good {
-        let loaded = store.source(member).map_err(|e| e.to_string());
-        match loaded.and_then(|source| gate.load(source).map_err(|refusal| refusal.to_string())) {
-            Ok(loaded) => chosen.push(Arc::new(loaded)),
-            Err(error) => tracing::error!(file = %member.file, %error, "a policy of the last run cannot be taken up"),
+        match store.source(member) {
+            Ok(source) => sources.push(source),
+            Err(error) => tracing::error!(file = %member.file, %error, "a policy of the last run cannot be read"),
         }
     }
-    chosen
+    let taken_up = |loaded: Result<Arc<Loaded>, Refusal>| {
+        loaded.map_err(|refusal| tracing::error!(%refusal, "a policy of the last run cannot be taken up")).ok()
+    };
+    load_all(gate, sources).into_iter().filter_map(taken_up).collect()
+}
+
+/// Each on a thread of its own, because a start waits for the slowest; in the order given.
+fn load_all(gate: &Gate, sources: Vec<PolicySource>) -> Vec<Result<Arc<Loaded>, Refusal>> {
+    std::thread::scope(|scope| {
+        let load = |source: PolicySource| {
+            let file = Arc::clone(&source.file);
+            let thread = std::thread::Builder::new().name("policy-load".into());
+            (file, thread.spawn_scoped(scope, move || gate.load(source).map(Arc::new)))
+        };
+        let loading: Vec<_> = sources.into_iter().map(load).collect();
+        let failed = |file: &str| Refusal::new(RefusalCode::StartFailed, file, "no thread could load it");
+        let loaded = |(file, thread): (Arc<str>, std::io::Result<std::thread::ScopedJoinHandle<'_, _>>)| {
+            thread.ok().and_then(|thread| thread.join().ok()).unwrap_or_else(|| Err(failed(&file)))
+        };
+        loading.into_iter().map(loaded).collect()
+    })
 }

@@ -25,6 +25,8 @@ pub(crate) struct PolicySource {
     /// The file to name in messages: the component's, or the settings' of an embedded default.
     pub(crate) file: Arc<str>,
     pub(crate) embedded: bool,
+    /// There is a settings file, be it empty.
+    pub(crate) has_settings: bool,
     pub(crate) bytes: Arc<[u8]>,
     pub(crate) digest: Digest,
     /// JSON; `{}` when nothing is set.
@@ -82,6 +84,14 @@ pub(crate) struct PolicyInstance {
 pub(crate) struct CallFailure {
     pub(crate) cause: FailureCause,
     pub(crate) message: String,
+}
+
+// === impl CallFailure ===
+
+impl CallFailure {
+    pub(crate) fn late() -> Self {
+        Self { cause: FailureCause::Late, message: "another generation decides by now".to_owned() }
+    }
 }
 
 // === impl PolicyPre ===
@@ -274,6 +284,11 @@ impl PolicyInstance {
             rate_limit::Answer::Limit(retry_ms) => RateAnswer::Limit { retry_ms },
             rate_limit::Answer::Unlimited => RateAnswer::Unlimited,
         })
+    }
+
+    /// What the guest wrote to its standard output and error since this was last asked.
+    pub(crate) fn words(&self) -> Vec<String> {
+        engine::words(&self.store)
     }
 
     /// For vectors: the store and instance behind the typed calls.

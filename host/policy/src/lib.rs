@@ -25,6 +25,7 @@ mod record;
 mod store;
 mod swapper;
 mod warden;
+mod words;
 
 pub use config::{Breaker, Deadlines, Limits, PolicyConfig, StartError, Watch};
 pub use control::FlipHook;
@@ -32,4 +33,4 @@ pub use counters::{Counters, PolicyCounters};
 pub use gate::{Inspection, Refusal, RefusalCode, inspect};
 pub use host::PolicyHost;
 pub use model::*;
-pub use record::{Fence, Listing, Outcome, PinReason, PolicyRow, RollbackError, SwapRecord, Trigger};
+pub use record::{Fence, Listing, Origin, Outcome, PinReason, PolicyRow, RollbackError, SwapRecord, Trigger};

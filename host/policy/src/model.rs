@@ -171,6 +171,8 @@ pub enum FailureCause {
     QueueFull,
     /// The host is shutting down.
     Stopped,
+    /// The policies were swapped in the middle of a long judgement: ask again.
+    Late,
 }
 
 // === impls ===
@@ -263,13 +265,14 @@ impl Verdict {
 }
 
 impl FailureCause {
-    pub const ALL: [FailureCause; 6] = [
+    pub const ALL: [FailureCause; 7] = [
         FailureCause::Trap,
         FailureCause::Timeout,
         FailureCause::Memory,
         FailureCause::BadAnswer,
         FailureCause::QueueFull,
         FailureCause::Stopped,
+        FailureCause::Late,
     ];
 
     /// Label for metrics and logs.
@@ -281,6 +284,7 @@ impl FailureCause {
             FailureCause::BadAnswer => "bad_answer",
             FailureCause::QueueFull => "queue_full",
             FailureCause::Stopped => "stopped",
+            FailureCause::Late => "late",
         }
     }
 

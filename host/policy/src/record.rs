@@ -98,11 +98,21 @@ pub struct PolicyRow {
     pub version: String,
     pub digest: Digest,
     pub settings_digest: Digest,
-    /// The file in the folder; None: embedded in this build.
-    pub file: Option<String>,
+    pub origin: Origin,
     pub rules: Vec<String>,
     /// Version of the contract it keeps.
     pub contract: &'static str,
+}
+
+/// Where an answerer comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Part of this build.
+    Embedded,
+    /// That file of the folder.
+    File(String),
+    /// From nowhere: what answered access was removed, and everything is denied.
+    Closed,
 }
 
 /// Why there was no roll-back.
@@ -125,6 +135,16 @@ impl Trigger {
             Trigger::Rollback => "rollback",
             Trigger::Breaker => "breaker",
         }
+    }
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Origin::Embedded => "embedded",
+            Origin::File(name) => name,
+            Origin::Closed => "closed",
+        })
     }
 }
 

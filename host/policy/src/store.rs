@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::generation::Unclaimed;
 use crate::instance::PolicySource;
 use crate::model::Digest;
 
@@ -24,6 +25,8 @@ pub(crate) struct ContentStore {
 pub(crate) struct Remembered {
     /// The set that served last, without embedded defaults.
     pub(crate) last_good: Vec<Member>,
+    /// Something chosen answered access, or should have: without it nothing is allowed.
+    pub(crate) access_chosen: bool,
     pub(crate) pin: Option<RememberedPin>,
     /// Identities (component and settings) that were taken back.
     pub(crate) poisoned: Vec<String>,
@@ -46,6 +49,14 @@ pub(crate) struct RememberedPin {
 
 /// Poisoned identities kept; the oldest are forgotten. Guessed.
 pub(crate) const POISONED_MAX: usize = 256;
+
+// === impl Remembered ===
+
+impl Remembered {
+    pub(crate) fn unclaimed(&self) -> Unclaimed {
+        if self.access_chosen { Unclaimed::Closed } else { Unclaimed::Default }
+    }
+}
 
 // === impl ContentStore ===
 
@@ -94,6 +105,7 @@ impl ContentStore {
             stem: member.stem.as_str().into(),
             file: member.file.as_str().into(),
             embedded: false,
+            has_settings: true,
             bytes: bytes.into(),
             digest,
             settings: settings.into(),
@@ -101,25 +113,27 @@ impl ContentStore {
         })
     }
 
-    /// Unreadable is as good as absent: the folder and the embedded defaults are there.
+    /// What cannot be read may have been anything: access stays closed until the folder answers it.
     pub(crate) fn remembered(&self) -> Remembered {
-        match fs::read(self.dir.join("remembered.json")) {
-            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-                tracing::warn!(%error, "what was remembered of the policies cannot be read; starting afresh");
-                Remembered::default()
-            }),
-            Err(_) => Remembered::default(),
-        }
+        let read = match fs::read(self.dir.join("remembered.json")) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::other),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Remembered::default()),
+            Err(error) => Err(error),
+        };
+        read.unwrap_or_else(|error| {
+            tracing::warn!(%error, "what was remembered of the policies cannot be read; starting afresh");
+            Remembered { access_chosen: true, ..Remembered::default() }
+        })
     }
 
     pub(crate) fn remember(&self, what: &Remembered) -> io::Result<()> {
         let bytes = serde_json::to_vec_pretty(what).map_err(io::Error::other)?;
-        write_private(&self.dir.join("remembered.json"), &bytes)
+        write_private(&self.dir.join("remembered.json"), &bytes, Durable::Yes)
     }
 
     fn keep_content(&self, folder: &str, digest: &Digest, bytes: &[u8]) -> io::Result<()> {
         let path = self.dir.join(folder).join(digest.to_hex());
-        if path.exists() { Ok(()) } else { write_private(&path, bytes) }
+        if path.exists() { Ok(()) } else { write_private(&path, bytes, Durable::Yes) }
     }
 
     fn content(&self, folder: &str, name: &str) -> io::Result<(Vec<u8>, Digest)> {
@@ -138,6 +152,7 @@ impl PolicySource {
             stem: stem.into(),
             file: file.into(),
             embedded,
+            has_settings: true,
             digest: Digest::of(&bytes),
             bytes,
             settings: settings.into(),
@@ -162,8 +177,15 @@ pub(crate) fn private_folder(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Is a file to outlive a power cut? What can be made again, and is checked when it is read, need not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durable {
+    Yes,
+    No,
+}
+
 /// Writes a file of mode 0600, whole or not at all.
-pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_private(path: &Path, bytes: &[u8], durable: Durable) -> io::Result<()> {
     let beside = path.with_extension(format!("new-{}", std::process::id()));
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true);
@@ -175,7 +197,9 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let written = (|| {
         let mut file: File = options.open(&beside)?;
         file.write_all(bytes)?;
-        file.sync_all()?;
+        if durable == Durable::Yes {
+            file.sync_all()?;
+        }
         fs::rename(&beside, path)
     })();
     if written.is_err() {

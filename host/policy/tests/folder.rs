@@ -34,11 +34,125 @@ async fn put_change_remove_each_take_effect() {
     bench.put("access.wasm", &guest("well"));
     until_generation(&host, 3).await;
     assert!(!denied(&host).await);
-    fs::remove_file(bench.plugins().join("access.wasm")).expect("remove");
+    bench.put("rate-limit.toml", b"[kinds.invoke]\nper_second = 1");
     until_generation(&host, 4).await;
-    assert_eq!(served(&host, Policy::Access).file, None, "the embedded default took over");
+    fs::remove_file(bench.plugins().join("rate-limit.toml")).expect("remove");
+    until_generation(&host, 5).await;
+    assert_eq!(served(&host, Policy::RateLimit).origin, Origin::Embedded, "the embedded default took over");
     let swaps = host.list().swaps;
     assert!(swaps.iter().all(|swap| swap.trigger == Trigger::Folder && swap.outcome == Outcome::Swapped), "{swaps:#?}");
+}
+
+// shows
+#[tokio::test]
+async fn removing_what_answered_access_allows_nothing() {
+    let bench = Bench::new();
+    let at = |name: &str| bench.plugins().join(name);
+    let host = bench.start();
+    assert_eq!(served(&host, Policy::Access).origin, Origin::Embedded, "a folder that never had one");
+    for (n, (name, bytes)) in
+        [("access.toml", &b"deny = [\"Area1.*\"]"[..]), ("mine.wasm", &guest("well"))].into_iter().enumerate()
+    {
+        let generation = 2 + 2 * n as u64;
+        bench.put(name, bytes);
+        until_generation(&host, generation).await;
+        assert_eq!(served(&host, Policy::Access).origin, Origin::File(name.into()));
+        assert!(!denied(&host).await, "{name} allows");
+        fs::remove_file(at(name)).expect("remove");
+        until_generation(&host, generation + 1).await;
+        closed(&host).await;
+    }
+    // Something else changes, the process starts anew, even without a folder: still closed.
+    bench.put("rate-limit.toml", b"[kinds.invoke]\nper_second = 1");
+    until_generation(&host, 6).await;
+    closed(&host).await;
+    drop(host);
+    let host = bench.start();
+    closed(&host).await;
+    drop(host);
+    let mut folderless = bench.config.clone();
+    folderless.plugins_dir = None;
+    closed(&PolicyHost::start(folderless).expect("starts")).await;
+    // Gone while no one looked.
+    bench.put("access.wasm", &guest("well"));
+    let host = bench.start();
+    assert!(!denied(&host).await);
+    drop(host);
+    fs::remove_file(at("access.wasm")).expect("remove");
+    let host = bench.start();
+    closed(&host).await;
+    // Two ways back.
+    let before = host.generation().0;
+    host.rollback("it was a mistake").await.expect("rolled back");
+    assert!(!denied(&host).await);
+    assert_eq!(host.reload().await.to, GenerationId(before + 2));
+    closed(&host).await;
+    bench.put("access.toml", b"");
+    until_generation(&host, before + 3).await;
+    assert!(!denied(&host).await);
+    assert_eq!(served(&host, Policy::Access).origin, Origin::File("access.toml".into()));
+}
+
+async fn closed(host: &PolicyHost) {
+    let who = key("k", "sessions:all");
+    for what in [Action::Open, Action::Read, Action::Command { method: "write".into(), tag: "A.B".into() }] {
+        let decision = host.access(&who, &place("s"), what).await;
+        let Verdict::Deny { rule, reason } = decision.value else { panic!("closed and yet {decision:?}") };
+        let name = host.rule_name(decision.generation, Policy::Access, rule);
+        assert_eq!((name.as_deref(), decision.cause), (Some("removed"), None));
+        assert!(reason.contains("access.toml") && reason.contains("rollback") && reason.len() <= 256, "{reason}");
+    }
+    let judged = host.judge_items(&who, &place("s"), &tags(300)).await;
+    assert_eq!((judged.value.len(), judged.value.iter().any(|verdict| verdict.allow)), (300, false));
+    assert_eq!(served(host, Policy::Access).origin, Origin::Closed);
+}
+
+// shows: X-17
+#[tokio::test]
+async fn settings_that_go_missing_widen_nothing() {
+    let bench = Bench::new();
+    let host = bench.start();
+    let component = include_bytes!("../../../plugins/dist/access.wasm");
+    bench.put("access.toml", b"deny = [\"Area1.*\"]");
+    until_generation(&host, 2).await;
+    bench.put("access.wasm", component);
+    let allowed = async |host: &PolicyHost| {
+        host.judge_items(&key("k", "sessions:own"), &place("s"), &tags(1)).await.value[0].allow
+    };
+    fs::remove_file(bench.plugins().join("access.toml")).expect("remove");
+    let refused = until_refused(&host, 1).await;
+    assert_eq!(refused.code, Some(RefusalCode::SettingsMissing), "{refused:?}");
+    assert!(!allowed(&host).await);
+    drop(host);
+    let host = bench.start();
+    assert!(!allowed(&host).await, "a restart changes nothing about that");
+    let before = host.generation().0;
+    bench.put("access.toml", b"");
+    until_generation(&host, before + 1).await;
+    assert!(allowed(&host).await, "an empty file says that there are none");
+}
+
+// shows: X-17
+#[tokio::test]
+async fn a_first_start_with_an_access_policy_that_is_refused_allows_nothing() {
+    for (name, shut) in [("access.toml", true), ("mine.wasm", true), ("rate-limit.toml", false)] {
+        let bench = Bench::new();
+        bench.put(name, b"rubbish");
+        let host = bench.start();
+        until_refused(&host, 1).await;
+        if shut {
+            closed(&host).await;
+            bench.put(name, if name == "mine.wasm" { &[] } else { b"" });
+            bench.put("access.toml", b"");
+            fs::remove_file(bench.plugins().join("mine.wasm")).ok();
+            until("access is answered", || served(&host, Policy::Access).origin != Origin::Closed).await;
+        }
+        assert!(!denied(&host).await, "{name}");
+    }
+    let bench = Bench::new();
+    drop(bench.start());
+    fs::write(bench.config.store_dir.join("remembered.json"), b"{").expect("write");
+    closed(&bench.start()).await;
 }
 
 // shows: X-02

@@ -43,7 +43,7 @@ const FAILING: &[(&str, FailureCause)] = &[
     ("unknown_rule", FailureCause::BadAnswer),
 ];
 
-const SOUND: &[&str] = &["deny", "well"];
+const SOUND: &[&str] = &["deny", "slow_judge", "well"];
 
 #[test]
 fn every_guest_has_an_expectation() {
@@ -127,6 +127,32 @@ async fn a_looping_guest_holds_up_only_its_thread() {
     assert!(answered > 10, "{answered} answers beside the loop");
 }
 
+// shows: X-03
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_judgement_ends_with_its_generation() {
+    let mut bench = Bench::new();
+    bench.config.deadlines.decide = Duration::from_secs(2);
+    let host = bench.start();
+    bench.put("access.wasm", &guest("slow_judge"));
+    until_generation(&host, 2).await;
+    let (who, place, many) = (key("k", ""), place("s"), tags(100_000));
+    let mut judging = Box::pin(host.judge_items(&who, &place, &many));
+    // Polled once, it waits in the queue; then a thread has it.
+    tokio::select! {
+        biased;
+        early = &mut judging => panic!("{:?}", early.cause),
+        () = std::future::ready(()) => {}
+    }
+    until("it is being judged", || host.counters().queue_depth == 0).await;
+    bench.put("access.wasm", &guest("well"));
+    until_generation(&host, 3).await;
+    let late = judging.await;
+    assert_eq!((late.generation, late.cause), (GenerationId(2), Some(FailureCause::Late)));
+    assert!(late.value.len() == 100_000 && late.value.iter().all(|verdict| !verdict.allow));
+    let again = host.judge_items(&who, &place, &many[..1_000]).await;
+    assert_eq!((again.cause, again.value.iter().all(|verdict| verdict.allow)), (None, true));
+}
+
 // shows: X-07
 #[tokio::test]
 async fn a_component_that_keeps_failing_is_taken_back_and_remembered() {
@@ -161,7 +187,31 @@ async fn a_component_that_keeps_failing_is_taken_back_and_remembered() {
     assert_eq!(host.reload().await.code, Some(RefusalCode::Poisoned), "and so does the memory of the bad one");
 }
 
+<<<<<<< HEAD
 // shows: X-17
+=======
+// shows
+#[tokio::test]
+async fn what_was_relied_on_is_not_replaced_by_the_default_when_it_fails() {
+    for proven in [false, true] {
+        let mut bench = Bench::new();
+        bench.config.breaker.probation = Duration::from_secs(if proven { 0 } else { 3600 });
+        let host = bench.start();
+        bench.put("access.wasm", &guest("trap"));
+        until_generation(&host, 2).await;
+        let who = key("k", "sessions:own");
+        for _ in 0..bench.config.breaker.failures {
+            host.access(&who, &place("boom"), Action::Read).await;
+        }
+        until_generation(&host, 3).await;
+        let row = host.list().policies.into_iter().find(|row| row.policy == Policy::Access).expect("access");
+        assert_eq!(row.origin, if proven { Origin::Closed } else { Origin::Embedded });
+        let decision = host.access(&who, &place("fine!"), Action::Read).await;
+        assert_eq!((decision.value.is_allow(), decision.cause), (!proven, None));
+    }
+}
+
+>>>>>>> policy2
 #[tokio::test]
 async fn a_full_queue_says_so() {
     let mut bench = Bench::new();

@@ -20,7 +20,7 @@ use tidegate_proto::{
     worker::v1::{Accept, Events, FromWorker, Goodbye, Heartbeat, Reply, Resend, Shutdown, from_gateway, from_worker},
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinSet,
     time::Instant,
 };
@@ -94,13 +94,25 @@ pub struct Vitals {
     /// Milliseconds from `started` plus one; 0 when idle.
     busy_since: AtomicU64,
     silent: AtomicBool,
+    /// Told once, when the backend is set up.
+    ready: Notify,
 }
 
 // === impl Vitals ===
 
 impl Vitals {
     fn new() -> Self {
-        Self { started: Instant::now(), busy_since: AtomicU64::new(0), silent: AtomicBool::new(false) }
+        Self {
+            started: Instant::now(),
+            busy_since: AtomicU64::new(0),
+            silent: AtomicBool::new(false),
+            ready: Notify::new(),
+        }
+    }
+
+    /// The backend is set up: the first heartbeat says so, and ends the start.
+    pub fn ready(&self) {
+        self.ready.notify_one();
     }
 
     /// A command is in hand now.
@@ -319,8 +331,9 @@ async fn read(
     }
 }
 
-/// Beats in its own time; waits only for room in the pipe.
+/// Beats in its own time, from the moment the backend is set up; waits only for room in the pipe.
 async fn beat(frames: mpsc::Sender<Outgoing>, vitals: Arc<Vitals>, period: Duration) -> Done {
+    vitals.ready.notified().await;
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {

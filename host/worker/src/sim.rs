@@ -143,6 +143,7 @@ pub async fn run(link: Link) -> BackendEnd {
     {
         return BackendEnd::Failed(error.to_string());
     }
+    vitals.ready();
     let mut sim = Sim::new(settings, history, epoch, vitals, outbox);
     match sim.run(commands, stop).await {
         Ok(()) | Err(Halt::PipeEnded) => BackendEnd::Stopped,

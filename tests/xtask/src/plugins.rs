@@ -108,6 +108,7 @@ fn check(root: &Path) -> anyhow::Result<()> {
     }
     // Compilers differ in bytes between machines; what counts is that both answer alike.
     let built = compile(root)?;
+    compile_example(root)?;
     let compared = Command::new(env!("CARGO"))
         .current_dir(root)
         // All of the workspace, as everywhere: one package alone has other features, and a wasmtime of its own to build.
@@ -128,6 +129,15 @@ fn compile(root: &Path) -> anyhow::Result<PathBuf> {
     ensure!(cargo.status()?.success(), "the policies do not build");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     Ok(target.join(TARGET).join("plugin"))
+}
+
+/// The SDK's example of a component that answers several questions; only a test wants it.
+fn compile_example(root: &Path) -> anyhow::Result<()> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(root).args(["build", "--locked", "--profile", "plugin", "--target", TARGET]);
+    cargo.args(["--package", "tidegate-plugin-sdk", "--example", "several"]);
+    ensure!(cargo.status()?.success(), "the example of the SDK does not build");
+    Ok(())
 }
 
 fn target_installed() -> anyhow::Result<bool> {
@@ -161,10 +171,13 @@ fn sources(root: &Path, name: &str) -> anyhow::Result<String> {
     Ok(hex(&hash.finalize()))
 }
 
-/// Prose changes no component.
+/// Prose and examples change no component.
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
+        if path.ends_with("examples") {
+            continue;
+        }
         if path.is_dir() {
             collect(&path, files)?;
         } else if path.extension().is_none_or(|ending| ending != "md") {

@@ -20,7 +20,7 @@ pub(super) fn listing(host: &PolicyHost) -> ListPoliciesResponse {
                 digest: row.digest.to_hex(),
                 settings_digest: row.settings_digest.to_hex(),
                 contract: row.contract.to_owned(),
-                source: row.file.clone().unwrap_or_else(|| "embedded".to_owned()),
+                source: row.origin.to_string(),
                 calls: counted.map_or(0, |counted| counted.calls),
                 failures: counted.map_or(0, |counted| counted.failures.iter().map(|(_, count)| count).sum()),
                 time_us: counted.map_or(0, |c| c.queue_us + c.instantiate_us + c.guest_us + c.host_us),

@@ -5,6 +5,7 @@
 use super::{
     Caller, Session, Sessions,
     commands::{self, Targets},
+    verdicts,
 };
 use crate::{
     error::{Class, Code, Error, Result},
@@ -79,7 +80,9 @@ impl Sessions {
         match targets {
             Targets::None => {
                 self.authorize(&who, session, &method, "").await?;
-                session.call(Command { method: Some(method) }, timeout).await
+                let lists_items = matches!(method, Method::GetSessionState(_));
+                let result = session.call(Command { method: Some(method) }, timeout).await?;
+                if lists_items { self.visible(caller, session, result).await } else { Ok(result) }
             }
             Targets::One(tag) => {
                 self.authorize(&who, session, &method, &tag).await?;
@@ -92,6 +95,22 @@ impl Sessions {
     async fn authorize(&self, who: &Principal, session: &Session, method: &Method, tag: &str) -> Result<()> {
         let action = Action::Command { method: commands::name(method).into(), tag: tag.into() };
         self.policies().authorize(who, &session.facts, action).await
+    }
+
+    /// A session's state without the items whose events the caller may not see.
+    async fn visible(
+        &self,
+        caller: &Caller,
+        session: &Arc<Session>,
+        mut result: CommandResult,
+    ) -> Result<CommandResult> {
+        if let Some(command_result::Result::SessionState(state)) = &mut result.result {
+            let seen = verdicts::fresh(&session.class(caller), session, self.policies()).await?;
+            for server in &mut state.servers {
+                server.items.retain(|item| seen.sees(item.item_key));
+            }
+        }
+        Ok(result)
     }
 
     async fn bulk(

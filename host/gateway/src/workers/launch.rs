@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 use tidegate_pipe::{GatewayReader, GatewayWriter, Secret};
-use tidegate_proto::worker::v1::{Accept, Hello};
+use tidegate_proto::worker::v1::{Accept, Hello, from_worker};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     process::{Child, Command},
@@ -116,13 +116,34 @@ impl WorkerHub {
         let hello = proven.hello.clone();
         let accept = Accept {
             heartbeat_ms: launch.heartbeat.as_millis() as u32,
-            settings: launch.backend.settings,
+            settings: launch.backend.settings.clone(),
             ..Accept::default()
         };
         match proven.accept(accept, super::STEP_TIMEOUT).await {
             Ok(end) => {
-                let (reader, writer) = end.split();
-                Ok(Worker { hello, pid, reader, writer, process })
+                let (mut reader, writer) = end.split();
+                let left = launch.timeout.saturating_sub(started.elapsed());
+                let first = tokio::time::timeout(left, reader.recv()).await;
+                match first.map(|received| received.map(|message| message.and_then(|message| message.frame))) {
+                    Ok(Ok(Some(from_worker::Frame::Heartbeat(_)))) => {
+                        Ok(Worker { hello, pid, reader, writer, process })
+                    }
+                    Ok(Ok(Some(from_worker::Frame::Goodbye(goodbye)))) => {
+                        process.kill().await;
+                        Err(Error::new(
+                            Code::SessionStartFailed,
+                            format!("the backend {} cannot start: {}", launch.backend.name, goodbye.reason),
+                        ))
+                    }
+                    Ok(_) => {
+                        let ended = process.wait_or_kill().await;
+                        Err(process.failed(&format!("the worker {ended} while setting up its backend")))
+                    }
+                    Err(_elapsed) => {
+                        process.kill().await;
+                        Err(process.failed("the worker did not set up its backend in time"))
+                    }
+                }
             }
             Err(error) => {
                 process.kill().await;
@@ -153,6 +174,17 @@ impl Process {
         let status = self.child.wait().await.ok();
         self.words.settle().await;
         describe(status)
+    }
+
+    /// How it ended by itself, given a moment; else it is ended.
+    async fn wait_or_kill(&mut self) -> String {
+        match tokio::time::timeout(Duration::from_secs(1), self.wait()).await {
+            Ok(ended) => ended,
+            Err(_elapsed) => {
+                self.kill().await;
+                "broke the protocol".to_owned()
+            }
+        }
     }
 
     /// Ends and reaps it.

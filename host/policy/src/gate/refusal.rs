@@ -51,6 +51,7 @@ refusal_codes! {
     ConfigureFailed = "plugin.configure_failed", "`configure` trapped or took too long.";
     SchemaInvalid = "plugin.schema_invalid", "The settings schema is not a JSON Schema of the supported kind.";
     SettingsInvalid = "plugin.settings_invalid", "The settings do not fit the schema, or the component refuses them.";
+    SettingsMissing = "plugin.settings_missing", "Access settings that are in force were removed, the component was not.";
     VectorsMissing = "plugin.vectors_missing", "The component brings no usable vectors for a question it answers.";
     VectorFailed = "plugin.vector_failed", "The component answers a vector of its own otherwise than it says.";
     NotStateless = "plugin.not_stateless", "The component answers otherwise when asked again or in another order.";

@@ -9,8 +9,8 @@ use crate::config::PolicyConfig;
 use crate::control::{Attempt, Basis, Control};
 use crate::folder::{Folder, Heard, Look, MANIFEST, Version};
 use crate::gate::{Gate, Loaded, Refusal, RefusalCode};
-use crate::model::Digest;
-use crate::record::{PinReason, SwapRecord, Trigger};
+use crate::model::{Digest, Policy};
+use crate::record::{Outcome, PinReason, SwapRecord, Trigger};
 
 pub(super) struct Scanner {
     config: PolicyConfig,
@@ -57,6 +57,15 @@ impl Scanner {
 
     /// None: nothing to change.
     pub(super) fn scan(&mut self, trigger: Trigger, heard: &Heard) -> Option<SwapRecord> {
+        let record = self.look(trigger, heard);
+        let refused = record.as_ref().is_some_and(|record| record.outcome == Outcome::Refused);
+        if trigger == Trigger::Start && refused && self.folder.as_ref().is_some_and(Folder::may_answer_access) {
+            self.control.close(attempt(trigger));
+        }
+        record
+    }
+
+    fn look(&mut self, trigger: Trigger, heard: &Heard) -> Option<SwapRecord> {
         let start = Instant::now();
         let operator = trigger == Trigger::Reload;
         if operator {
@@ -71,7 +80,10 @@ impl Scanner {
         let folder = self.folder.as_mut()?;
         let force = trigger != Trigger::Folder;
         let look = match folder.look(heard, force) {
-            Ok(look) => look,
+            Ok(mut look) => {
+                insist_on_settings(&basis, &mut look);
+                look
+            }
             Err(refusal) => {
                 if self.trouble.as_ref() == Some(&refusal) && !operator {
                     return None;
@@ -182,7 +194,10 @@ impl Scanner {
         }
         // The files it names are checked against it, so whether they seem finished does not matter.
         let look = match self.folder.as_mut().map(|folder| folder.look(&Heard::default(), true)) {
-            Some(Ok(look)) => look,
+            Some(Ok(mut look)) => {
+                insist_on_settings(basis, &mut look);
+                look
+            }
             Some(Err(refusal)) => return Err((refusal, look.pending)),
             None => return Ok((Plan::Nothing, look.pending)),
         };
@@ -226,6 +241,23 @@ impl Scanner {
         }
         chosen.sort_by(|a, b| a.source.stem.cmp(&b.source.stem));
         Ok(chosen)
+    }
+}
+
+/// Access settings that are in force and go missing: without them the component may allow what they
+/// denied. Such a version is refused under an identity of its own, so that an empty file is news.
+fn insist_on_settings(basis: &Basis, look: &mut Look) {
+    for loaded in basis.chosen.iter().filter(|loaded| loaded.answers.contains(&Policy::Access)) {
+        let Some(version) = look.versions.get_mut(&*loaded.source.stem) else { continue };
+        let bare = version.source.as_ref().is_ok_and(|source| !source.has_settings);
+        if bare && &*loaded.source.settings != "{}" {
+            let message = format!(
+                "the settings of {} were in force and are gone; put them back, or an empty file for none",
+                loaded.source.stem
+            );
+            version.identity = Digest::of(&[&version.identity.0[..], b"bare"].concat());
+            version.source = Err(Refusal::new(RefusalCode::SettingsMissing, &loaded.source.file, message));
+        }
     }
 }
 

@@ -1,88 +1,17 @@
-//! Puts guests together from their reviewable text, and hosts to run them in.
+//! Hosts to run guests in, a folder for them, and waits with a bound.
 
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
-use std::path::{Path, PathBuf};
+#[path = "guests.rs"]
+mod guests;
+
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_policy::*;
 
-const VECTORS: &str = r#"
-[[vector]]
-name = "allows"
-call = "access.decide"
-args = ['{id: "k", scopes: [], read: [], write: [], peer: ""}', '{id: "s", owner: "k", tag: "", backend: "sim"}', 'read']
-expect = 'allow(0)'
-
-[[vector]]
-name = "allows again"
-call = "access.decide"
-args = ['{id: "k", scopes: [], read: [], write: [], peer: ""}', '{id: "s", owner: "k", tag: "", backend: "sim"}', 'open']
-expect = 'allow(0)'
-"#;
-
-const CONFIGURE_EXPORT: &str = r#"
-(func (export "configure") (param "settings" string) (result (result (error string)))
-  (canon lift (core func $i "configure") (memory $memory) (realloc $realloc)))"#;
-
-const WELL: &str = "(func $boom (param $args i32) (result i32) (unreachable))";
-
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests")
-}
-
-/// Names of all guests.
-pub(crate) fn guests() -> Vec<String> {
-    let entries = std::fs::read_dir(folder()).expect("guests");
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.expect("entry").file_name().into_string().ok())
-        .filter_map(|name| name.strip_suffix(".wat").map(str::to_owned))
-        .collect();
-    names.sort();
-    names
-}
-
-/// A guest as a component in binary form.
-pub(crate) fn guest(name: &str) -> Vec<u8> {
-    let text = std::fs::read_to_string(folder().join(format!("{name}.wat"))).expect("guest");
-    let text = if text.contains(";; whole\n") { text } else { framed(&text) };
-    wat::parse_str(&text).unwrap_or_else(|e| panic!("{name}: {e}"))
-}
-
-/// A well-behaved guest whose bytes differ by `mark`.
-pub(crate) fn marked(name: &str, mark: u32) -> Vec<u8> {
-    let text = std::fs::read_to_string(folder().join(format!("{name}.wat"))).expect("guest");
-    let marked = framed(&text).replace("\"guest\"", &format!("\"g{mark:04}\""));
-    wat::parse_str(&marked).expect("marked guest")
-}
-
-fn framed(text: &str) -> String {
-    let mut parts: Vec<(&str, String)> = vec![
-        ("BOOM", WELL.into()),
-        ("ALWAYS", String::new()),
-        ("CONFIGURE", String::new()),
-        ("CONFIGURE_EXPORT", CONFIGURE_EXPORT.into()),
-        ("DESCRIBE", String::new()),
-        ("START", String::new()),
-        ("MEMORY_MAX", String::new()),
-        ("SCHEMA", String::new()),
-        ("VECTORS", VECTORS.into()),
-        ("VERSION", "0.1.0".into()),
-    ];
-    for section in text.split(";; part ").skip(1) {
-        let (name, body) = section.split_once('\n').expect("a part has a body");
-        parts.iter_mut().find(|(known, _)| *known == name).expect("a known part").1 = body.trim_end().to_owned();
-    }
-    let mut frame = std::fs::read_to_string(folder().join("frame.txt")).expect("frame");
-    for (name, body) in parts {
-        frame = frame.replace(&format!("@{name}_LEN@"), &body.len().to_string());
-        let quoted = matches!(name, "SCHEMA" | "VECTORS");
-        let body = if quoted { body.replace('\\', "\\5c").replace('"', "\\22").replace('\n', "\\0a") } else { body };
-        frame = frame.replace(&format!("@{name}@"), &body);
-    }
-    frame
-}
+pub(crate) use guests::*;
 
 /// A plugins folder and a store in a temporary folder.
 pub(crate) struct Bench {

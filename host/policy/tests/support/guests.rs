@@ -1,0 +1,97 @@
+//! Puts guests together from their reviewable text in `tests/guests`. Knows neither hosts nor gateways, whose
+//! tests both use it.
+
+#![allow(dead_code)]
+
+use std::path::{Path, PathBuf};
+
+const VECTORS: &str = r#"
+[[vector]]
+name = "allows"
+call = "access.decide"
+args = ['{id: "k", scopes: [], read: [], write: [], peer: ""}', '{id: "s", owner: "k", tag: "", backend: "sim"}', 'read']
+expect = 'allow(0)'
+
+[[vector]]
+name = "allows again"
+call = "access.decide"
+args = ['{id: "k", scopes: [], read: [], write: [], peer: ""}', '{id: "s", owner: "k", tag: "", backend: "sim"}', 'open']
+expect = 'allow(0)'
+"#;
+
+const CONFIGURE_EXPORT: &str = r#"
+(func (export "configure") (param "settings" string) (result (result (error string)))
+  (canon lift (core func $i "configure") (memory $memory) (realloc $realloc)))"#;
+
+const WELL: &str = "(func $boom (param $args i32) (result i32) (unreachable))";
+
+/// Guests misbehave when the session's id has four bytes.
+const WHEN: &str = "(i32.eq (i32.load offset=44 (local.get $args)) (i32.const 4))";
+
+fn folder() -> PathBuf {
+    // From the package of this crate or of the gateway, which lie side by side.
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../policy/tests/guests")
+}
+
+/// Names of all guests.
+pub(crate) fn guests() -> Vec<String> {
+    let entries = std::fs::read_dir(folder()).expect("guests");
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.expect("entry").file_name().into_string().ok())
+        .filter_map(|name| name.strip_suffix(".wat").map(str::to_owned))
+        .collect();
+    names.sort();
+    names
+}
+
+/// A guest as a component in binary form.
+pub(crate) fn guest(name: &str) -> Vec<u8> {
+    assemble(name, WHEN)
+}
+
+fn assemble(name: &str, when: &str) -> Vec<u8> {
+    let text = std::fs::read_to_string(folder().join(format!("{name}.wat"))).expect("guest");
+    let text = if text.contains(";; whole\n") { text } else { framed(&text, when) };
+    wat::parse_str(&text).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+/// A guest that misbehaves for sessions whose tag is `boom`, whatever their ids.
+pub(crate) fn tagged(name: &str) -> Vec<u8> {
+    assemble(name, "(i32.eq (i32.load offset=60 (local.get $args)) (i32.const 4))")
+}
+
+/// A well-behaved guest whose bytes differ by `mark`.
+pub(crate) fn marked(name: &str, mark: u32) -> Vec<u8> {
+    let text = std::fs::read_to_string(folder().join(format!("{name}.wat"))).expect("guest");
+    let marked = framed(&text, WHEN).replace("\"guest\"", &format!("\"g{mark:04}\""));
+    wat::parse_str(&marked).expect("marked guest")
+}
+
+fn framed(text: &str, when: &str) -> String {
+    let mut parts: Vec<(&str, String)> = vec![
+        ("BOOM", WELL.into()),
+        ("ALWAYS", String::new()),
+        ("CONFIGURE", String::new()),
+        ("CONFIGURE_EXPORT", CONFIGURE_EXPORT.into()),
+        ("DESCRIBE", String::new()),
+        ("JUDGE", String::new()),
+        ("START", String::new()),
+        ("MEMORY_MAX", String::new()),
+        ("SCHEMA", String::new()),
+        ("VECTORS", VECTORS.into()),
+        ("VERSION", "0.1.0".into()),
+        ("WHEN", when.into()),
+    ];
+    for section in text.split(";; part ").skip(1) {
+        let (name, body) = section.split_once('\n').expect("a part has a body");
+        parts.iter_mut().find(|(known, _)| *known == name).expect("a known part").1 = body.trim_end().to_owned();
+    }
+    let mut frame = std::fs::read_to_string(folder().join("frame.txt")).expect("frame");
+    for (name, body) in parts {
+        frame = frame.replace(&format!("@{name}_LEN@"), &body.len().to_string());
+        let quoted = matches!(name, "SCHEMA" | "VECTORS");
+        let body = if quoted { body.replace('\\', "\\5c").replace('"', "\\22").replace('\n', "\\0a") } else { body };
+        frame = frame.replace(&format!("@{name}@"), &body);
+    }
+    frame
+}
