@@ -5,15 +5,9 @@ mod process;
 mod reader;
 mod session;
 
-<<<<<<< HEAD
 pub(crate) use process::{ACCESS, Gateway, Launch, Refused, open_as, place, tidegate};
 pub(crate) use reader::Reader;
 pub(crate) use session::{Item, Session};
-=======
-pub use process::{ACCESS, Gateway, Launch, Refused, open_as, place};
-pub use reader::Reader;
-pub use session::{Item, Session};
->>>>>>> policy2
 
 use std::{fmt::Debug, path::Path, time::Duration};
 use tidegate_client::{ClientError, Fault};

@@ -51,8 +51,8 @@ pub(crate) struct GuestState {
     wasi: WasiCtx,
     table: ResourceTable,
     limits: GuestLimits,
-<<<<<<< HEAD
     overdue: Overdue,
+    words: Words,
 }
 
 /// Epochs count time by the clock on the wall; on a busy machine a good guest may get none of it. So a guest whose time
@@ -63,9 +63,6 @@ struct Overdue {
     deadline: Duration,
     /// Processor time of the thread, and the clock, when the deadline had passed.
     since: Option<(Duration, Instant)>,
-=======
-    words: Words,
->>>>>>> policy2
 }
 
 /// The limiter of one store; remembers that it said no, because the guest's trap does not tell.
@@ -291,11 +288,8 @@ impl GuestState {
             instances_max: 64,
             refused: false,
         };
-<<<<<<< HEAD
-        Self { wasi, table: ResourceTable::new(), limits, overdue: Overdue { deadline: Duration::ZERO, since: None } }
-=======
-        Self { wasi, table: ResourceTable::new(), limits, words }
->>>>>>> policy2
+        let overdue = Overdue { deadline: Duration::ZERO, since: None };
+        Self { wasi, table: ResourceTable::new(), limits, overdue, words }
     }
 }
 

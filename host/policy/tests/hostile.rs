@@ -187,9 +187,6 @@ async fn a_component_that_keeps_failing_is_taken_back_and_remembered() {
     assert_eq!(host.reload().await.code, Some(RefusalCode::Poisoned), "and so does the memory of the bad one");
 }
 
-<<<<<<< HEAD
-// shows: X-17
-=======
 // shows
 #[tokio::test]
 async fn what_was_relied_on_is_not_replaced_by_the_default_when_it_fails() {
@@ -211,7 +208,7 @@ async fn what_was_relied_on_is_not_replaced_by_the_default_when_it_fails() {
     }
 }
 
->>>>>>> policy2
+// shows: X-17
 #[tokio::test]
 async fn a_full_queue_says_so() {
     let mut bench = Bench::new();
