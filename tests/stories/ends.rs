@@ -98,10 +98,6 @@ async fn a_worker_that_hangs_is_given_up_after_the_ceiling_and_a_silent_one_afte
         let mut reader = s.reader(fault).await;
         s.advise(TAGS).await;
         reader.count(10).await;
-        // Events are a sign of life, too; a hanging command makes none.
-        if fault == "silent" {
-            s.quiet().await;
-        }
         let answer = s.fault(fault).await;
         if answered {
             answer.expect("the write is taken");

@@ -178,14 +178,19 @@ impl App {
         self.data.root().join("addresses.json")
     }
 
+    /// Looks at the plugins folder now; the attempt is recorded and logged by the host.
+    pub async fn reload_policies(&self) {
+        let _recorded = self.sessions.policies().host().reload().await;
+    }
+
     /// Ends everything in order: nothing new, streams told, workers ended, storage closed.
     pub async fn stop(self, reason: &str) {
         tracing::info!(reason, "stopping");
         self.ready.store(false, Ordering::SeqCst);
         self.nodes.end_watches();
-        let draining = self.sessions.drain(reason);
+        self.sessions.refuse_new();
         self.serving.cancel();
-        draining.await;
+        self.sessions.drain(reason).await;
         self.listeners.shutdown(Instant::now() + self.drain + LAST_TASKS).await;
         self.tasks.shutdown(Instant::now() + LAST_TASKS).await;
         if let Err(error) = self.nodes.save_presence().await {

@@ -322,9 +322,14 @@ impl Sessions {
         }
     }
 
-    /// Takes nothing new, tells every stream its position, ends every worker. Bounded by the workers' patience.
-    pub async fn drain(&self, reason: &str) {
+    /// From here on nothing new is opened.
+    pub fn refuse_new(&self) {
         self.shared.draining.store(true, Ordering::SeqCst);
+    }
+
+    /// Tells every stream its position, ends every worker. Bounded by the workers' patience.
+    pub async fn drain(&self, reason: &str) {
+        self.refuse_new();
         let ends: Vec<_> = self
             .all()
             .into_iter()

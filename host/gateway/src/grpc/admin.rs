@@ -72,7 +72,6 @@ impl Admin for AdminService {
         let CreateKeyRequest { name, scopes, read, write } = request.into_inner();
         let new = NewKey { name, scopes, read, write };
         let (info, secret) = self.context.keys.create(new).await.map_err(|error| status(&error))?;
-        tracing::info!(key = %info.id, name = info.name, "key created");
         Ok(Response::new(CreateKeyResponse { key_id: info.id.to_string(), secret: secret.expose().to_string() }))
     }
 
@@ -97,7 +96,6 @@ impl Admin for AdminService {
         let unknown = || status(&Error::new(Code::KeyUnknown, "there is no key of this id"));
         let id = KeyId::parse(&request.get_ref().key_id).ok_or_else(unknown)?;
         self.context.keys.revoke(&id).await.map_err(|error| status(&error))?;
-        tracing::info!(key = %id, "key revoked");
         Ok(Response::new(RevokeKeyResponse {}))
     }
 

@@ -150,6 +150,15 @@ pub(super) struct Parts {
     pub to_worker: mpsc::Sender<FromGateway>,
 }
 
+// === impl Stop ===
+
+impl Stop {
+    /// Asked for by the sweep, for want of use.
+    pub(super) fn is_sweep(&self) -> bool {
+        matches!(self.why, CloseReason::Lease | CloseReason::Detach)
+    }
+}
+
 // === impl Session ===
 
 impl Session {

@@ -52,25 +52,29 @@ pub(super) async fn run(
     let mut pump = tokio::spawn(async move { pump::run(&pumped, reader).await });
     let write = tokio::spawn(pump::write(frames, writer));
 
-    let end = tokio::select! {
-        biased;
-        stop = stops.recv() => match stop {
-            Some(stop) if stop.why == CloseReason::Fault => End::Fault { cause: stop.reason, protocol: false },
-            Some(stop) => End::Stop(stop),
-            // The session holds a sender, so this arm is for the type only.
-            None => End::Stop(Stop { kill: true, why: CloseReason::Shutdown, reason: "dropped".into() }),
-        },
-        ended = &mut pump => {
-            // The exit tells more than the broken pipe: give it a moment.
-            let exit = tokio::time::timeout(SETTLE, process.wait()).await.ok();
-            fault(ended.unwrap_or_else(|panic| PumpEnd::Protocol(format!("the pump failed: {panic}"))), exit)
-        }
-        exit = process.wait() => {
-            // What the worker wrote before it died is still in the pipe.
-            let ended = tokio::time::timeout(SETTLE, &mut pump).await.ok().and_then(Result::ok);
-            fault(ended.unwrap_or(PumpEnd::Closed), Some(exit))
-        }
-        cause = watch(&session, patience) => End::Fault { cause, protocol: false },
+    let end = loop {
+        break tokio::select! {
+            biased;
+            stop = stops.recv() => match stop {
+                // A reader came while the sweep's word was on its way: what ran out runs again (S-12).
+                Some(stop) if stop.is_sweep() && session.readers() > 0 => continue,
+                Some(stop) if stop.why == CloseReason::Fault => End::Fault { cause: stop.reason, protocol: false },
+                Some(stop) => End::Stop(stop),
+                // The session holds a sender, so this arm is for the type only.
+                None => End::Stop(Stop { kill: true, why: CloseReason::Shutdown, reason: "dropped".into() }),
+            },
+            ended = &mut pump => {
+                // The exit tells more than the broken pipe: give it a moment.
+                let exit = tokio::time::timeout(SETTLE, process.wait()).await.ok();
+                fault(ended.unwrap_or_else(|panic| PumpEnd::Protocol(format!("the pump failed: {panic}"))), exit)
+            }
+            exit = process.wait() => {
+                // What the worker wrote before it died is still in the pipe.
+                let ended = tokio::time::timeout(SETTLE, &mut pump).await.ok().and_then(Result::ok);
+                fault(ended.unwrap_or(PumpEnd::Closed), Some(exit))
+            }
+            cause = watch(&session, patience) => End::Fault { cause, protocol: false },
+        };
     };
 
     match end {
