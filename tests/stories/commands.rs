@@ -2,11 +2,25 @@
 
 use crate::harness::{Gateway, Launch, eventually, reason};
 use tidegate_client::wire::{
-    BulkResult, Command, Value, WriteBulk, WriteComplete, event::Body, value::Kind, write_bulk::One,
+    Activate, AddBufferedItem, AddItem2, Advise, AdviseSupervisory, ArchestrAUserToId, AuthenticateUser, BulkResult,
+    Command, DataChange, Event, GetSessionState, GetWorkerInfo, ItemAdded, MxStatus, RemoveItem,
+    SetBufferedUpdateInterval, SourceTime, Suspend, UnAdvise, Value, Write2, WriteBulk, WriteComplete, WriteSecured,
+    WriteSecured2, command::Method, command_result::Result as Answer, event::Body, source_time::Form, value::Kind,
+    write_bulk::One,
 };
+
+/// The contract itself: what it has, some story must call.
+const CONTRACT: &str = include_str!("../../proto/tidegate/v1/commands.proto");
 
 fn double(value: f64) -> Option<Value> {
     Some(Value { kind: Some(Kind::Double(value)), data_type: 0 })
+}
+
+fn change(event: &Event) -> Option<&DataChange> {
+    match &event.body {
+        Some(Body::DataChange(change)) => Some(change),
+        _ => None,
+    }
 }
 
 // shows: S-16, S-17
@@ -94,4 +108,145 @@ async fn a_command_without_a_method_is_refused() {
     let gw = Gateway::start().await;
     let s = gw.open("line-1").await;
     assert_eq!(reason(s.client.command(&s.id, Command::default(), 0).await), "command.missing");
+}
+
+// shows: S-16
+#[tokio::test]
+async fn every_method_of_the_contract_does_its_work_through_the_gateway() {
+    let gw = Launch::new().backend("plant", "rate=50,users=ann:rose:{0A};bo:lily:{0B}").start().await;
+    let s = gw.open("line-1").await;
+    let mut reader = s.reader("one").await;
+    let call = async |method| s.client.invoke(&s.id, method, 0).await.expect("answered").result;
+    let item = async |method| match call(method).await {
+        Some(Answer::Item(item)) => item,
+        other => panic!("no item: {other:?}"),
+    };
+    let (server_handle, seven) = (s.server, Some(SourceTime { form: Some(Form::Text("7 o'clock".into())) }));
+
+    // Items with and without a context; both ways to advise.
+    let (handle, item_key) = s.client.add_item(&s.id, server_handle, "Area1.Setpoint.Level").await.expect("an item");
+    let level = ItemAdded { item_handle: handle, item_key };
+    let context = "Area1.Setpoint".to_owned();
+    let speed = item(Method::AddItem2(AddItem2 { server_handle, definition: "Speed".into(), context })).await;
+    let item_handle = level.item_handle;
+    assert_eq!(call(Method::Advise(Advise { server_handle, item_handle })).await, None);
+    let item_handle = speed.item_handle;
+    assert_eq!(call(Method::AdviseSupervisory(AdviseSupervisory { server_handle, item_handle })).await, None);
+    let secured = s.advise(&["Area1.Secured.Door", "Area1.Verified.Valve"]).await;
+    let (door, valve) = (&secured[0], &secured[1]);
+    eventually("a value of every item", async || {
+        let items = s.client.snapshot(&s.id).await.expect("a snapshot").items;
+        (items.len() == 4 && items.iter().all(|item| item.last.is_some())).then_some(())
+    })
+    .await;
+
+    // Users, and the four ways to write.
+    let ann = AuthenticateUser { server_handle, user: "ann".into(), password: "rose".into() };
+    let ann = call(Method::AuthenticateUser(ann)).await;
+    let bo = call(Method::ArchestraUserToId(ArchestrAUserToId { server_handle, user_guid: "{0B}".into() })).await;
+    let (Some(Answer::UserId(ann)), Some(Answer::UserId(bo))) = (ann, bo) else { panic!("two users") };
+    assert_ne!(ann, bo);
+    s.client.write(&s.id, server_handle, level.item_handle, double(1.5).expect("a value"), ann).await.expect("taken");
+    let write2 =
+        Write2 { server_handle, item_handle: speed.item_handle, value: double(2.5), time: seven.clone(), user_id: 0 };
+    assert_eq!(call(Method::Write2(write2)).await, None);
+    let secured = WriteSecured {
+        server_handle,
+        item_handle: door.handle,
+        current_user_id: ann,
+        verifier_user_id: 0,
+        value: double(3.5),
+    };
+    assert_eq!(call(Method::WriteSecured(secured)).await, None);
+    let secured = WriteSecured2 {
+        server_handle,
+        item_handle: valve.handle,
+        current_user_id: ann,
+        verifier_user_id: bo,
+        value: double(4.5),
+        time: seven.clone(),
+    };
+    assert_eq!(call(Method::WriteSecured2(secured)).await, None);
+    // They complete in the order in which they were made.
+    let written =
+        [(level.item_key, 1.5, false), (speed.item_key, 2.5, true), (door.key, 3.5, false), (valve.key, 4.5, true)];
+    for (key, value, timed) in written {
+        let complete = |e: &Event| e.item_key == key && matches!(e.body, Some(Body::WriteComplete(_)));
+        let done = reader.until("completion", complete).await;
+        let Some(Body::WriteComplete(WriteComplete { statuses })) = done.body else { panic!("a completion") };
+        assert!(statuses.iter().all(|status| status.success != 0 && status.category == 0), "{statuses:?}");
+        let is_it = |e: &Event| e.item_key == key && change(e).is_some_and(|change| change.value == double(value));
+        let changed = reader.until("the new value", is_it).await;
+        assert_eq!(change(&changed).and_then(|change| change.time.clone()) == seven, timed, "{changed:?}");
+    }
+
+    // Suspended: pending at once, complete later, silent in between.
+    let item_handle = level.item_handle;
+    let complete = |e: &Event| e.item_key == level.item_key && matches!(e.body, Some(Body::OperationComplete(_)));
+    let suspend = Method::Suspend(Suspend { server_handle, item_handle });
+    for method in [suspend, Method::Activate(Activate { server_handle, item_handle })] {
+        let status = call(method).await;
+        assert!(matches!(status, Some(Answer::Status(MxStatus { category: 1, .. }))), "{status:?}");
+        reader.until("the operation to complete", complete).await;
+    }
+
+    // Buffered: many values in one event.
+    let interval = SetBufferedUpdateInterval { server_handle, interval_ms: 100 };
+    assert_eq!(call(Method::SetBufferedUpdateInterval(interval)).await, None);
+    let buffered = AddBufferedItem { server_handle, definition: "Sine".into(), context: "Area1.Pump1".into() };
+    let buffered = item(Method::AddBufferedItem(buffered)).await;
+    let item_handle = buffered.item_handle;
+    assert_eq!(call(Method::Advise(Advise { server_handle, item_handle })).await, None);
+    reader
+        .until("several values at once", |event| match &event.body {
+            Some(Body::BufferedDataChange(change)) => {
+                let each = [change.values.len(), change.qualities.len(), change.times.len(), change.statuses.len()];
+                event.item_key == buffered.item_key && each[0] > 1 && each.iter().all(|one| *one == each[0])
+            }
+            _ => false,
+        })
+        .await;
+
+    // What is there, and what is not there any more.
+    let state = async || match call(Method::GetSessionState(GetSessionState {})).await {
+        Some(Answer::SessionState(state)) => state.servers,
+        other => panic!("no state: {other:?}"),
+    };
+    let of = |handle: i32| move |item: &&tidegate_client::wire::session_state::ItemState| item.item_handle == handle;
+    let servers = state().await;
+    assert_eq!((servers.len(), servers[0].items.len()), (1, 5));
+    let told = servers[0].items.iter().find(of(buffered.item_handle)).expect("the buffered item");
+    assert!(told.advised && told.buffered && !told.suspended, "{told:?}");
+    assert_eq!((told.definition.as_str(), told.context.as_str()), ("Sine", "Area1.Pump1"));
+    assert_eq!(call(Method::UnAdvise(UnAdvise { server_handle, item_handle })).await, None);
+    assert!(state().await[0].items.iter().find(of(item_handle)).is_some_and(|item| !item.advised));
+    assert_eq!(call(Method::RemoveItem(RemoveItem { server_handle, item_handle })).await, None);
+    assert!(state().await[0].items.iter().all(|item| item.item_handle != item_handle));
+    match call(Method::GetWorkerInfo(GetWorkerInfo {})).await {
+        Some(Answer::WorkerInfo(info)) => assert_eq!((info.pid, info.backend.as_str()), (s.pid, "simulator")),
+        other => panic!("no information: {other:?}"),
+    }
+
+    // In bulk; SubscribeBulk has made the secured items above.
+    let writes = vec![One { item_handle: level.item_handle, value: double(6.5), user_id: 0 }];
+    let written = s.client.write_bulk(&s.id, WriteBulk { server_handle, writes }).await.expect("answered").results;
+    assert_eq!(written.iter().map(|one| one.hresult).collect::<Vec<_>>(), [0]);
+    let is_it = |e: &Event| e.item_key == level.item_key && change(e).is_some_and(|one| one.value == double(6.5));
+    reader.until("the value of the bulk", is_it).await;
+    let read = s.client.read(&s.id, server_handle, &["Area1.Setpoint.Level"], 5_000).await.expect("answered").results;
+    assert_eq!(read.iter().map(|one| one.value.clone()).collect::<Vec<_>>(), [double(6.5)]);
+
+    let other = s.client.register(&s.id, "other").await.expect("a second registration");
+    s.client.unregister(&s.id, other).await.expect("unregistered");
+    let head = s.silence().await;
+    reader.to(head).await;
+    assert_eq!(reader.counts().delivered, head);
+    let metrics = gw.metrics().await;
+    let methods = CONTRACT.split_once("oneof method {").and_then(|(_, rest)| rest.split_once('}')).expect("methods").0;
+    let names: Vec<&str> = methods.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+    assert_eq!(names.len(), 23);
+    for name in names {
+        let answered = format!("tidegate_commands_total{{method=\"{name}\",outcome=\"ok\"}}");
+        assert!(metrics.contains(&answered), "no story calls {name}");
+    }
 }

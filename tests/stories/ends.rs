@@ -2,14 +2,17 @@
 
 use crate::harness::{Gateway, Launch, PATIENCE, Session, eventually, is_alive, is_gone, reason};
 use rustix::process::{Pid, Signal};
+use std::time::Duration;
 use tidegate_client::Start;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 const TAGS: &[&str] = &["Area1.Pump1.Sine", "Area1.Pump1.Counter"];
+/// What a worker has to end after it was asked.
+const SHUTDOWN: Duration = Duration::from_secs(5);
 
 fn kill(pid: u32) {
     let pid = Pid::from_raw(pid.cast_signed()).expect("a process id");
@@ -108,6 +111,89 @@ async fn a_worker_that_hangs_is_given_up_after_the_ceiling_and_a_silent_one_afte
         assert_eq!(end.reason, "session.faulted", "{fault}: {end}");
         is_faulted(&gw, &s).await;
     }
+}
+
+// shows: S-15
+#[tokio::test]
+async fn a_fault_is_counted_once_and_its_slot_is_free_only_after_the_close() {
+    let gw = Launch::new().flag("--max-sessions", "1").start().await;
+    let s = gw.open("line-1").await;
+    let (mut one, mut other) = (s.reader("one").await, s.reader("other").await);
+    s.advise(TAGS).await;
+    one.count(10).await;
+    kill(s.pid);
+    for reader in [&mut one, &mut other] {
+        let end = reader.ended().await;
+        assert_eq!(end.reason, "session.faulted", "{end}");
+        assert!(end.message.contains("signal"), "the cause: {end}");
+    }
+    let counted = async |line: &str| gw.metrics().await.lines().any(|one| one == line);
+    assert!(counted("tidegate_sessions_faulted_total 1").await);
+    assert_eq!(reason(gw.try_open("line-2", "").await.map(|s| s.id.clone())), "session.limit");
+    s.close().await;
+    gw.try_open("line-2", "").await.expect("the slot is free again").close().await;
+    for line in [
+        "tidegate_sessions_closed_total{reason=\"fault\"} 1",
+        "tidegate_sessions_closed_total{reason=\"client\"} 1",
+        "tidegate_sessions_open 0",
+        "tidegate_sessions_faulted_total 1",
+    ] {
+        eventually(line, async || counted(line).await.then_some(())).await;
+    }
+}
+
+// shows: S-14
+#[tokio::test]
+async fn a_worker_that_does_not_end_when_asked_is_killed_and_two_closes_are_one_end() {
+    let gw = Launch::new().flag("--command-timeout-ms", "500").start().await;
+    let counted = async |line: &str| gw.metrics().await.lines().any(|one| one == line);
+    let obeys = gw.open("line-1").await;
+    obeys.close().await;
+    let s = gw.open("line-2").await;
+    let mut reader = s.reader("one").await;
+    s.advise(TAGS).await;
+    reader.count(10).await;
+    assert_eq!(reason(s.fault("hang").await), "command.timeout");
+    assert!(counted("tidegate_workers_killed_total 0").await, "who ends when asked is not killed");
+
+    let client = gw.client().await;
+    let asked = Instant::now();
+    let (one, other, end) = tokio::join!(s.client.close(&s.id), client.close(&s.id), reader.ended());
+    assert!(asked.elapsed() >= SHUTDOWN, "killed after {:?}, not asked first", asked.elapsed());
+    assert_eq!((end.reason.as_str(), end.resume_position()), ("stream.session_ended", Some(reader.position())));
+    assert_eq!(one.expect("closed"), other.expect("closed"));
+    eventually("the worker to be reaped", async || is_gone(s.pid).then_some(())).await;
+    for line in [
+        "tidegate_workers_killed_total 1",
+        "tidegate_workers_exited_total 2",
+        "tidegate_sessions_closed_total{reason=\"client\"} 2",
+        "tidegate_sessions_faulted_total 0",
+    ] {
+        eventually(line, async || counted(line).await.then_some(())).await;
+    }
+}
+
+// shows: S-14
+#[tokio::test]
+async fn a_kill_wants_a_reason_and_tells_it_to_every_reader() {
+    let gw = Gateway::start().await;
+    let s = gw.open("line-1").await;
+    let (mut one, mut other) = (s.reader("one").await, s.reader("other").await);
+    s.advise(TAGS).await;
+    let admin = gw.admin().await;
+    for blank in ["", " \t"] {
+        assert_eq!(reason(admin.kill_session(&s.id, blank).await), "request.invalid");
+    }
+    assert!(is_alive(s.pid));
+    one.count(20).await;
+    admin.kill_session(&s.id, "line 1 is being rebuilt").await.expect("killed");
+    for reader in [&mut one, &mut other] {
+        let end = reader.ended().await;
+        assert_eq!(end.reason, "stream.session_ended");
+        assert!(end.message.contains("line 1 is being rebuilt"), "{end}");
+        assert_eq!(end.resume_position(), Some(reader.position()));
+    }
+    eventually("the worker to be reaped", async || is_gone(s.pid).then_some(())).await;
 }
 
 // shows: S-17

@@ -7,6 +7,7 @@ mod demo;
 mod ends;
 mod harness;
 mod hostile;
+mod leases;
 mod line;
 mod nodes;
 mod policies;

@@ -1,11 +1,15 @@
 //! Policies that decide over live streams, and files that must not.
 
-use crate::harness::{Gateway, eventually, place};
+use crate::harness::{ACCESS, Gateway, eventually, place};
+use rustix::process::Signal;
 use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt as _,
 };
-use tidegate_client::{Start, wire::Event};
+use tidegate_client::{
+    Start,
+    wire::{Event, SwapRecord},
+};
 
 const DENY_AREA2: &str = "deny = [\"Area2.*\"]\n";
 const ALLOW: &str = "deny = []\n";
@@ -61,7 +65,7 @@ async fn a_swap_denies_on_the_live_stream_and_nothing_denied_comes_after_the_fli
             let denying = batch.generation >= denied.generation && batch.generation < allowed.generation;
             assert!(!denying || batch.events.iter().all(|event| event.item_key != goes), "{batch:?}");
         }
-        let fence = |swap: &tidegate_client::wire::SwapRecord| {
+        let fence = |swap: &SwapRecord| {
             swap.fences.iter().find(|fence| fence.reader == name).expect("a fence for each stream").sequence
         };
         // What passed between the flips lies before the fence of the first, or after that of the second.
@@ -70,6 +74,38 @@ async fn a_swap_denies_on_the_live_stream_and_nothing_denied_comes_after_the_fli
         assert_eq!(between.count(), 0, "{name}");
         assert!(reader.counts().filtered > 0 && reader.gaps.is_empty(), "{name}: {}", reader.counts());
     }
+}
+
+// shows: S-07
+#[tokio::test]
+async fn verdicts_are_kept_until_the_policy_changes() {
+    let gw = Gateway::start().await;
+    let s = gw.open("line-1").await;
+    let mut reader = s.reader("one").await;
+    let items = s.advise(&["Area1.Pump1.Sine", "Area2.Pump1.Sine"]).await;
+    for item in &items {
+        reader.until("an event of each item", |event| event.item_key == item.key).await;
+    }
+    let admin = gw.admin().await;
+    let asked = async || admin.policies().await.expect("a listing").policies[0].calls;
+    let before = asked().await;
+    assert!(before > 0, "opening, commands and the first look at each item asked");
+    let had = reader.events.len();
+    reader.count(had + 200).await;
+    assert_eq!(asked().await, before, "events ask nothing");
+
+    let denied = gw.swap("access", DENY_AREA2).await;
+    let (stays, fence) = (items[0].key, denied.fences[0].sequence);
+    reader.until("the allowed item to go on", |event| event.item_key == stays && event.sequence > fence).await;
+    // Calls are counted anew for each generation's component.
+    let judged = asked().await;
+    assert!(judged > 0, "the new rules were asked");
+    let had = reader.events.len();
+    reader.count(had + 200).await;
+    assert_eq!(asked().await, judged, "events that are left out ask nothing either");
+    assert!(reader.counts().filtered > 0);
+    let head = s.silence().await;
+    reader.to(head).await;
 }
 
 // shows
@@ -115,7 +151,7 @@ async fn a_plugin_that_others_can_write_is_refused() {
     let admin = gw.admin().await;
     let before = admin.policies().await.expect("a listing");
     let draft = gw.plugins().with_extension("draft");
-    fs::write(&draft, crate::harness::ACCESS).expect("written");
+    fs::write(&draft, ACCESS).expect("written");
     fs::set_permissions(&draft, Permissions::from_mode(0o666)).expect("mode set");
     fs::rename(&draft, gw.plugins().join("access.wasm")).expect("placed");
     let refusal = eventually("the refusal", async || {
@@ -146,4 +182,58 @@ async fn a_rollback_pins_until_a_reload() {
     assert!(!admin.policies().await.expect("a listing").pinned);
     let head = s.silence().await;
     reader.to(head).await;
+}
+
+/// Asks as an operator's script would, and waits for what came of it.
+async fn hang_up(gw: &Gateway) -> SwapRecord {
+    let admin = gw.admin().await;
+    let reloads = async || {
+        let swaps = admin.policies().await.expect("a listing").swaps;
+        swaps.into_iter().filter(|swap| swap.trigger == "reload").collect::<Vec<_>>()
+    };
+    let before = reloads().await.len();
+    gw.signal(Signal::HUP);
+    eventually("the folder to be read again", async || {
+        let now = reloads().await;
+        (now.len() > before).then(|| now[0].clone())
+    })
+    .await
+}
+
+// shows: E-15, X-05
+#[tokio::test]
+async fn a_hangup_reads_the_folder_again_and_a_bad_file_keeps_what_serves() {
+    let gw = Gateway::start().await;
+    let s = gw.open("line-1").await;
+    let mut reader = s.reader("one").await;
+    let items = s.advise(&["Area1.Pump1.Sine", "Area2.Pump1.Sine"]).await;
+    let stays = items[0].key;
+    reader.until("both items", |event| event.item_key == items[1].key).await;
+    let nothing = hang_up(&gw).await;
+    assert_eq!(nothing.outcome, "unchanged", "{nothing:?}");
+
+    // Pinned, so that nothing but the signal takes what lies there.
+    let admin = gw.admin().await;
+    admin.pin_policies(true).await.expect("pinned");
+    place(&gw.plugins(), "access.toml", DENY_AREA2.as_bytes());
+    place(&gw.plugins(), "access.wasm", ACCESS);
+    let denied = hang_up(&gw).await;
+    assert_eq!(denied.outcome, "swapped", "{denied:?}");
+    assert!(denied.generation > nothing.generation, "{denied:?}");
+    let fence = denied.fences[0].sequence;
+    reader.until("the allowed item to go on", |event| event.item_key == stays && event.sequence > fence).await;
+
+    admin.pin_policies(true).await.expect("pinned");
+    place(&gw.plugins(), "access.wasm", b"this is not WebAssembly");
+    let refusal = hang_up(&gw).await;
+    assert_eq!((refusal.outcome.as_str(), refusal.generation), ("refused", denied.generation), "{refusal:?}");
+    assert!(!refusal.code.is_empty(), "{refusal:?}");
+    let listed = gw.run(&["policy", "list"]).await;
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("refused (reload)"), "{listed:?}");
+    let before = reader.position().after;
+    reader.until("the stream to go on", |event| event.sequence > before + 50).await;
+    let head = s.silence().await;
+    reader.to(head).await;
+    let mut later = reader.events.iter().filter(|event| event.sequence > fence);
+    assert!(later.all(|event| event.item_key == stays), "the old rules were in force all along");
 }

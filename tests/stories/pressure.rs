@@ -3,7 +3,7 @@
 use crate::harness::{Gateway, Launch, Reader, Session, eventually};
 use std::{collections::HashMap, pin::pin};
 use tidegate_client::{
-    Start,
+    GrpcCode, Start,
     wire::{Event, event::Body, gap::Reason},
 };
 
@@ -97,6 +97,39 @@ async fn a_policy_may_fault_the_session_for_everyone() {
     assert_eq!(end.reason, "session.faulted", "{end}");
     let before = bystander.position().after;
     bystander.to(before + 100).await;
+}
+
+// shows: S-08
+#[tokio::test]
+async fn fail_fast_ends_the_slow_one_of_two_and_faults_the_session_of_one_alone() {
+    let gw = roomy().start().await;
+    gw.swap("backpressure", &format!("{}fail_fast = true\n", level("disconnect"))).await;
+    let s = gw.open("line-1").await;
+    let mut fast = s.reader("fast").await;
+    let mut behind = slow(&gw, &s).await;
+    s.advise(TAGS).await;
+    fast.count(HALF + 10_000).await;
+    let end = behind.ended().await;
+    assert_eq!((end.code, end.reason.as_str()), (GrpcCode::ResourceExhausted, "stream.pressure"), "{end}");
+    assert!(end.message.contains("EventQueueOverflow"), "{end}");
+    assert_eq!(end.resume_position(), Some(behind.position()));
+    let head = s.silence().await;
+    fast.to(head).await;
+    assert_eq!((fast.counts().delivered, fast.gaps.len()), (head, 0));
+    s.close().await;
+
+    let s = gw.open("line-2").await;
+    let mut alone = slow(&gw, &s).await;
+    s.advise(TAGS).await;
+    let admin = gw.admin().await;
+    let session = eventually("the session to be faulted", async || {
+        let sessions = admin.sessions().await.expect("a listing");
+        sessions.into_iter().find(|one| one.session_id == s.id && one.state == "faulted")
+    })
+    .await;
+    assert!(session.fault.contains("back-pressure"), "{session:?}");
+    let end = alone.ended().await;
+    assert_eq!(end.reason, "session.faulted", "{end}");
 }
 
 // shows: S-08, X-02

@@ -2,7 +2,7 @@
 
 use crate::harness::{Gateway, Launch, Session, eventually, is_gone, reason};
 use tidegate_client::{
-    Position, Start, StreamOptions,
+    GrpcCode, Position, Start, StreamOptions,
     wire::{Event, event::Body, gap::Reason},
 };
 
@@ -70,7 +70,7 @@ async fn a_slow_reader_is_ended_with_its_position_and_the_fast_one_misses_nothin
     s.advise(&["Area1.Pump1.Sine", "Area1.Pump1.Walk"]).await;
     fast.count(20_000).await;
     let end = slow.ended().await;
-    assert_eq!(end.reason, "stream.pressure", "{end}");
+    assert_eq!((end.code, end.reason.as_str()), (GrpcCode::ResourceExhausted, "stream.pressure"), "{end}");
     let position = end.resume_position().expect("where to resume");
     assert_eq!(position, slow.position());
 
