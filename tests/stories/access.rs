@@ -69,9 +69,10 @@ async fn a_foreign_session_and_an_unknown_one_answer_alike() {
     let foreign = refused(stranger.snapshot(&s.id).await);
     let unknown = refused(stranger.snapshot(UNKNOWN).await);
     assert_eq!((foreign.message, foreign.details), (unknown.message, unknown.details));
+    s.close().await;
+    assert_eq!(refused(stranger.close(&s.id).await).reason, "session.not_permitted", "an ended one is foreign still");
     // Whoever may see everything is told the truth.
     assert_eq!(reason(gw.client().await.snapshot(UNKNOWN).await), "session.unknown");
-    s.close().await;
 }
 
 // shows: S-01, S-14, S-19
@@ -85,6 +86,7 @@ async fn opening_twice_makes_two_and_closing_twice_closes_once() {
     assert_eq!(one.client_correlation_id, format!("same-{}", one.session_id));
     let (a, b) = tokio::join!(client.close(&one.session_id), client.close(&one.session_id));
     assert_eq!((a.expect("closed"), b.expect("closed")), (0, 0));
+    assert_eq!(client.close(&one.session_id).await.expect("closed long ago"), 0);
     client.close(&two.session_id).await.expect("closed");
     assert_eq!(reason(open_as(&client, "x", "no-such-backend").await), "backend.unknown");
     assert_eq!(reason(open_as(&client, &"n".repeat(65), "").await), "limit.text");

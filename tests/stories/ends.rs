@@ -1,8 +1,13 @@
 //! Everything ends at some time: workers that die or misbehave, gateways that are asked to stop or killed.
 
-use crate::harness::{Gateway, Launch, Session, eventually, is_alive, is_gone, reason};
+use crate::harness::{Gateway, Launch, PATIENCE, Session, eventually, is_alive, is_gone, reason};
 use rustix::process::{Pid, Signal};
 use tidegate_client::Start;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+    time::timeout,
+};
 
 const TAGS: &[&str] = &["Area1.Pump1.Sine", "Area1.Pump1.Counter"];
 
@@ -93,6 +98,10 @@ async fn a_worker_that_hangs_is_given_up_after_the_ceiling_and_a_silent_one_afte
         let mut reader = s.reader(fault).await;
         s.advise(TAGS).await;
         reader.count(10).await;
+        // Events are a sign of life, too; a hanging command makes none.
+        if fault == "silent" {
+            s.quiet().await;
+        }
         let answer = s.fault(fault).await;
         if answered {
             answer.expect("the write is taken");
@@ -128,7 +137,7 @@ async fn a_stall_and_bad_quality_are_passed_on_as_they_are() {
     assert_eq!(reader.counts().delivered, head);
 }
 
-// shows: E-16, S-14
+// shows: E-16, S-14, E-12
 #[tokio::test]
 async fn a_gateway_that_is_asked_to_stop_tells_its_readers_where_to_resume() {
     let mut gw = Gateway::start().await;
@@ -169,4 +178,36 @@ async fn a_killed_gateway_leaves_no_worker_and_the_next_one_starts_on_its_folder
     let client = next.client_with(&key).await;
     let opened = crate::harness::open_as(&client, "again", "").await.expect("the key of before works");
     client.close(&opened.session_id).await.expect("closed");
+}
+
+// shows: S-15
+#[tokio::test]
+async fn strangers_at_the_workers_socket_are_turned_away() {
+    let gw = Gateway::start().await;
+    let s = gw.open("line-1").await;
+    let mut reader = s.reader("one").await;
+    s.advise(TAGS).await;
+    let frames: [&[u8]; 4] = [
+        // Longer than any frame before the proof may be.
+        b"\xff\xff\xff\xff",
+        // A length, then bytes that are no message.
+        b"\x04\0\0\0\xff\xff\xff\xff",
+        // Half a frame.
+        b"\x40\0\0\0\x0a",
+        b"",
+    ];
+    for frame in frames {
+        let mut stranger = UnixStream::connect(gw.data().join("workers.sock")).await.expect("connected");
+        stranger.write_all(frame).await.expect("sent");
+        stranger.shutdown().await.expect("done");
+        let mut answer = Vec::new();
+        // Closed, or reset because not everything was read; never answered.
+        let _closed = timeout(PATIENCE, stranger.read_to_end(&mut answer)).await.expect("turned away in time");
+        assert!(answer.is_empty(), "{answer:?}");
+    }
+    let before = reader.position().after;
+    reader.to(before + 20).await;
+    let head = s.silence().await;
+    reader.to(head).await;
+    assert_eq!(reader.counts().delivered, head);
 }

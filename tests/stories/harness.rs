@@ -5,21 +5,21 @@ mod process;
 mod reader;
 mod session;
 
-pub use process::{ACCESS, Gateway, Launch, Refused, open_as, place};
-pub use reader::Reader;
-pub use session::{Item, Session};
+pub(crate) use process::{ACCESS, Gateway, Launch, Refused, open_as, place, tidegate};
+pub(crate) use reader::Reader;
+pub(crate) use session::{Item, Session};
 
 use std::{fmt::Debug, path::Path, time::Duration};
 use tidegate_client::{ClientError, Fault};
 use tokio::time::{Instant, sleep};
 
 /// For things that take milliseconds, in a debug build on a machine that does four other things. Guessed.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// Pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Looks until there is something, or the story has failed.
-pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look().await {
@@ -31,17 +31,17 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>)
 }
 
 /// Whether a process is there and not only waiting to be reaped by somebody else's parent.
-pub fn is_alive(pid: u32) -> bool {
+pub(crate) fn is_alive(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 /// Whether any trace of a process is left, a zombie too.
-pub fn is_gone(pid: u32) -> bool {
+pub(crate) fn is_gone(pid: u32) -> bool {
     !Path::new(&format!("/proc/{pid}")).exists()
 }
 
 /// The gateway's answer, which must be an error.
-pub fn refused<T: Debug>(result: Result<T, ClientError>) -> Fault {
+pub(crate) fn refused<T: Debug>(result: Result<T, ClientError>) -> Fault {
     match result {
         Err(ClientError::Fault(fault)) => *fault,
         other => panic!("the gateway should have refused this: {other:?}"),
@@ -49,6 +49,6 @@ pub fn refused<T: Debug>(result: Result<T, ClientError>) -> Fault {
 }
 
 /// The dotted code of an answer that must be an error.
-pub fn reason<T: Debug>(result: Result<T, ClientError>) -> String {
+pub(crate) fn reason<T: Debug>(result: Result<T, ClientError>) -> String {
     refused(result).reason
 }

@@ -13,6 +13,7 @@ fn json(output: &Output) -> Json {
     serde_json::from_str(&out(output)).expect("JSON")
 }
 
+// shows: S-06
 #[tokio::test]
 async fn a_session_by_hand() {
     let gw = Gateway::start().await;
@@ -36,15 +37,19 @@ async fn a_session_by_hand() {
     assert_eq!(json(&gw.run(&["client", "read", &session, tag, "--json"]).await)["value"], -12.5);
     // An item that nobody advised yet.
     out(&gw.run(&["client", "write", &session, "Area1.Setpoint.Level", "3"]).await);
+    assert!(
+        out(&gw.run(&["client", "read", &session, "Area1.Setpoint.Level"]).await)
+            .starts_with("Area1.Setpoint.Level = 3")
+    );
     let snapshot = json(&gw.run(&["client", "snapshot", &session, "--json"]).await);
     assert_eq!(snapshot["items"].as_array().map(Vec::len), Some(2), "the write cleaned up: {snapshot}");
 
     let listed = json(&gw.run(&["session", "list", "--json"]).await);
     assert_eq!(listed["sessions"][0]["session_id"], session.as_str());
     out(&gw.run(&["client", "close", &session]).await);
-    out(&gw.run(&["client", "close", &session]).await);
 }
 
+// shows: S-14, H-05
 #[tokio::test]
 async fn operators_see_and_end_things() {
     let gw = Gateway::start().await;

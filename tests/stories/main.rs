@@ -3,11 +3,14 @@
 
 mod access;
 mod commands;
+mod demo;
 mod ends;
 mod harness;
 mod hostile;
 mod line;
+mod nodes;
 mod policies;
+mod pressure;
 mod secrets;
 mod start;
 mod streams;

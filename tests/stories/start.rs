@@ -1,9 +1,9 @@
 //! Starts that must not succeed: each says what is wrong and what to do, and harms nobody.
 
-use crate::harness::{Gateway, Launch, Refused};
+use crate::harness::{Gateway, Launch, Refused, eventually, open_as};
 use std::{
-    fs::{self, Permissions},
-    os::unix::fs::PermissionsExt as _,
+    fs::{self, DirBuilder, Permissions},
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
 };
 
 #[track_caller]
@@ -52,7 +52,7 @@ async fn a_data_folder_that_cannot_be_used() {
 #[tokio::test]
 async fn a_database_that_is_corrupt_or_newer_is_left_as_it_is() {
     let corrupt = Launch::new().prepare(|folder| {
-        fs::create_dir(folder.join("data")).expect("made");
+        DirBuilder::new().mode(0o700).create(folder.join("data")).expect("made");
         fs::write(folder.join("data/tidegate.db"), "not a database ".repeat(1000)).expect("written");
     });
     let file = corrupt.data().join("tidegate.db");
@@ -63,7 +63,7 @@ async fn a_database_that_is_corrupt_or_newer_is_left_as_it_is() {
     drop(folder);
 
     let newer = Launch::new().prepare(|folder| {
-        fs::create_dir(folder.join("data")).expect("made");
+        DirBuilder::new().mode(0o700).create(folder.join("data")).expect("made");
         let database = rusqlite::Connection::open(folder.join("data/tidegate.db")).expect("opened");
         database.pragma_update(None, "user_version", 9_999).expect("set");
     });
@@ -86,17 +86,31 @@ async fn two_gateways_on_one_folder() {
 #[tokio::test]
 async fn every_wrong_setting_is_named_at_once() {
     let launch = Launch::new().flag("--max-sessions", "0").flag("--heartbeat-seconds", "soon");
-    let launch = launch.flag("--log-level", "loud").backend("x", "").backend("y", "rate=1");
+    let launch = launch.flag("--log-level", "tidegate=loud").backend("x", "").backend("y", "rate=1");
     says(&launch.refused().await, &["config.invalid", "--max-sessions", "--heartbeat-seconds", "--log-level"]);
 }
 
-// shows: S-01
+// shows: S-01, S-15
 #[tokio::test]
-async fn a_backend_with_wrong_settings_fails_the_open_and_leaves_nothing() {
-    let launch = Launch::new().backend("bad", "rate=fast").backend("good", "rate=10");
-    let gw = launch.start().await;
-    let refused = gw.try_open("line-1", "bad").await.map(|s| s.id.clone());
-    assert_eq!(crate::harness::reason(refused), "session.start_failed");
+async fn a_backend_with_wrong_settings_says_so_and_harms_no_other() {
+    let gw = Launch::new().backend("bad", "rate=fast").backend("good", "rate=10").start().await;
+    let client = gw.client().await;
+    // The worker proves itself before it reads its settings, so either the open or the first command tells.
+    let fault = match open_as(&client, "line-1", "bad").await {
+        Err(error) => error.fault().expect("the gateway's answer").clone(),
+        Ok(session) => {
+            let fault = eventually("the worker's complaint", async || {
+                client.register(&session.session_id, "x").await.err().and_then(|error| error.fault().cloned())
+            })
+            .await;
+            client.close(&session.session_id).await.expect("closed");
+            fault
+        }
+    };
+    // The first command may already be on its way when the worker says goodbye.
+    let told = ["session.start_failed", "session.faulted", "command.outcome_unknown"];
+    assert!(told.contains(&fault.reason.as_str()), "{fault}");
+    assert!(fault.message.contains("rate"), "{fault}");
     assert!(gw.admin().await.sessions().await.expect("a listing").is_empty());
     gw.open_on("good").await.close().await;
 }

@@ -11,8 +11,9 @@ use crate::{
     error::{Code, Error, Result},
     events::{LogBounds, LogBudget},
     grpc::{AdminContext, Edge, Listener, Listening},
-    http::{self, Degraded, Health, HealthSource, HttpState},
+    http::{self, Degraded, Health, HealthSource, HttpState, NodePages},
     keys::{FirstKeyOut, Keys},
+    nodes::{self, Nodes},
     policies::{self, Policies},
     sessions::{self, Patience, Sessions, rejudge::Flips, session::Bounds},
     storage::Storage,
@@ -48,8 +49,8 @@ pub struct App {
     data: DataDir,
     drain: Duration,
     sessions: Sessions,
-    policies: Policies,
     storage: Storage,
+    nodes: Nodes,
     tasks: Tasks,
     serving: CancellationToken,
     listeners: Tasks,
@@ -67,6 +68,7 @@ struct Parts {
     ready: Arc<AtomicBool>,
     storage: Storage,
     policies: Policies,
+    nodes: Nodes,
 }
 
 // === impl App ===
@@ -106,21 +108,36 @@ impl App {
             keys: keys.clone(),
             storage: storage.clone(),
             metrics: metrics.clone(),
-            clock,
+            clock: clock.clone(),
             budget: budget.clone(),
             tasks: tasks.clone(),
         };
         let sessions = Sessions::new(settings(&config), context);
+        let nodes = Nodes::load(nodes::Context {
+            storage: storage.clone(),
+            clock,
+            policy: Arc::new(policies.clone()),
+            places: Arc::new(sessions.clone()),
+            metrics: metrics.nodes.clone(),
+        })
+        .await?;
+        sessions.guard_writes(Arc::new(nodes.clone()));
         let flips = Flips::default();
         host.on_flip(sessions.flip_hook(&flips));
 
         let serving = CancellationToken::new();
         let ready = Arc::new(AtomicBool::new(true));
         let addresses = Addresses { grpc: local(&grpc)?, http: local(&pages)? };
-        let context = AdminContext { keys: keys.clone(), plugins_dir: config.plugins.clone() };
-        let edge = Edge::new(sessions.clone(), keys, metrics.clone(), context).await?;
-        let health = Arc::new(Parts { ready: ready.clone(), storage: storage.clone(), policies: policies.clone() });
-        let state = HttpState { metrics: metrics.clone(), health };
+        let context = AdminContext { keys: keys.clone(), plugins_dir: config.plugins.clone(), nodes: nodes.clone() };
+        let edge = Edge::new(sessions.clone(), keys.clone(), metrics.clone(), context).await?;
+        let health = Arc::new(Parts {
+            ready: ready.clone(),
+            storage: storage.clone(),
+            policies: policies.clone(),
+            nodes: nodes.clone(),
+        });
+        let pages_of_nodes = Some(NodePages { nodes: nodes.clone(), keys });
+        let state = HttpState { metrics: metrics.clone(), health, nodes: pages_of_nodes };
 
         let listeners = Tasks::new();
         let listening = Listening { shutdown: serving.clone(), drain: config.drain };
@@ -139,22 +156,13 @@ impl App {
         };
         tasks.spawn("workers", until_stop(Box::pin(hub.run(workers))));
         tasks.spawn("sweep", until_stop(Box::pin(sessions.clone().sweep())));
+        tasks.spawn("nodes", until_stop(Box::pin(nodes.clone().run())));
         tasks.spawn("rejudge", until_stop(Box::pin(sessions.clone().rejudge(flips))));
         tasks.spawn("swaps", until_stop(Box::pin(swaps::record(host, storage.clone(), metrics.clone()))));
         tasks.spawn("log bytes", until_stop(Box::pin(gauge_log_bytes(budget, metrics))));
 
-        let app = Self {
-            addresses,
-            data,
-            drain: config.drain,
-            sessions,
-            policies,
-            storage,
-            tasks,
-            serving,
-            listeners,
-            ready,
-        };
+        let app =
+            Self { addresses, data, drain: config.drain, sessions, storage, nodes, tasks, serving, listeners, ready };
         app.announce()?;
         Ok(app)
     }
@@ -174,11 +182,15 @@ impl App {
     pub async fn stop(self, reason: &str) {
         tracing::info!(reason, "stopping");
         self.ready.store(false, Ordering::SeqCst);
+        self.nodes.end_watches();
         let draining = self.sessions.drain(reason);
         self.serving.cancel();
         draining.await;
         self.listeners.shutdown(Instant::now() + self.drain + LAST_TASKS).await;
         self.tasks.shutdown(Instant::now() + LAST_TASKS).await;
+        if let Err(error) = self.nodes.save_presence().await {
+            tracing::warn!(%error, "the last signs of life of the nodes were not saved");
+        }
         self.storage.close().await;
         for path in [self.addresses_file(), self.data.admin_socket()] {
             // Left behind they are replaced by the next start.
@@ -195,6 +207,9 @@ impl HealthSource for Parts {
         let mut degraded = Vec::new();
         if let Some(error) = self.storage.trouble() {
             degraded.push(Degraded { part: "storage", message: error.message().to_owned() });
+        }
+        if let Some(message) = self.nodes.trouble() {
+            degraded.push(Degraded { part: "storage", message });
         }
         if let Some(message) = self.policies.trouble() {
             degraded.push(Degraded { part: "policies", message });

@@ -5,6 +5,7 @@
 pub mod client;
 pub mod demo;
 pub mod key;
+pub mod node;
 pub mod output;
 pub mod policy;
 pub mod remote;
@@ -41,7 +42,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway.
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Run a gateway, a simulator and four readers for a few seconds, and check every event.
     Demo(demo::DemoArgs),
     /// Use a gateway as its clients do.
@@ -56,6 +57,9 @@ enum Command {
     /// See which policies decide, and change that.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// See and revoke runtime nodes, and set the version below which they only read.
+    #[command(subcommand)]
+    Node(node::NodeCommand),
     /// A worker process; the gateway starts these itself.
     #[command(subcommand, hide = true)]
     Worker(worker::WorkerCommand),
@@ -83,12 +87,13 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve(args) => serve::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Serve(args) => serve::run(*args).map(|()| ExitCode::SUCCESS),
         Command::Demo(args) => block_on(demo::run(args)),
         Command::Client(command) => block_on(client::run(command)).map(|()| ExitCode::SUCCESS),
         Command::Key(command) => block_on(key::run(command)).map(|()| ExitCode::SUCCESS),
         Command::Session(command) => block_on(session::run(command)).map(|()| ExitCode::SUCCESS),
         Command::Policy(command) => block_on(policy::run(command)).map(|()| ExitCode::SUCCESS),
+        Command::Node(command) => block_on(node::run(command)).map(|()| ExitCode::SUCCESS),
         Command::Worker(command) => block_on(worker::run(command)).map(|()| ExitCode::SUCCESS),
     }
 }
@@ -106,6 +111,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Key(command) => command.json(),
         Command::Session(command) => command.json(),
         Command::Policy(command) => command.json(),
+        Command::Node(command) => command.json(),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::{
     fmt,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicI64, AtomicU64, Ordering},
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -26,7 +26,7 @@ pub struct SystemClock {
 #[derive(Debug)]
 pub struct ManualClock {
     monotonic_ms: AtomicU64,
-    unix_offset_ms: u64,
+    unix_offset_ms: AtomicI64,
 }
 
 // === impl SystemClock ===
@@ -60,12 +60,17 @@ impl Clock for SystemClock {
 
 impl ManualClock {
     pub fn new() -> Self {
-        Self { monotonic_ms: AtomicU64::new(1_000_000), unix_offset_ms: 1_700_000_000_000 }
+        Self { monotonic_ms: AtomicU64::new(1_000_000), unix_offset_ms: AtomicI64::new(1_700_000_000_000) }
     }
 
     /// Moves both readings on.
     pub fn advance_ms(&self, by: u64) {
         self.monotonic_ms.fetch_add(by, Ordering::SeqCst);
+    }
+
+    /// As someone who sets the machine's time; the monotonic reading does not feel it.
+    pub fn set_unix_ms(&self, to: u64) {
+        self.unix_offset_ms.store(to as i64 - self.monotonic_ms() as i64, Ordering::SeqCst);
     }
 }
 
@@ -81,7 +86,7 @@ impl Clock for ManualClock {
     }
 
     fn unix_ms(&self) -> u64 {
-        self.unix_offset_ms + self.monotonic_ms()
+        (self.unix_offset_ms.load(Ordering::SeqCst) + self.monotonic_ms() as i64) as u64
     }
 }
 

@@ -184,7 +184,7 @@ codes! {
         "Revoke keys that are no longer used.";
     HttpNoSuchPage = "http.no_such_page", NotFound,
         "The HTTP address serves nothing at this path with this method.",
-        "GET `/metrics`, `/api/health` or `/api/version`.";
+        "GET `/metrics`, `/api/health` or `/api/version`; POST `/api/runtimenode.attach` and its siblings.";
     HttpHostRefused = "http.host_refused", PermissionDenied,
         "The request's Host header does not name this machine's loopback.",
         "Use the address that the gateway listens on, e.g. `http://127.0.0.1:7411`.";
@@ -218,6 +218,33 @@ codes! {
     Draining = "gateway.draining", Unavailable,
         "The gateway is shutting down and takes nothing new.",
         "Try again when it is back.";
+    VersionFloorExceeded = "version.floor_exceeded", FailedPrecondition,
+        "The node's version is below the floor, so it reads but does not write; it stays attached.",
+        "Upgrade the node to the floor in the details, or ask the operator (`tidegate node floor`).";
+    VersionMalformed = "version.malformed", InvalidArgument,
+        "A version or a floor is not MAJOR.MINOR, two plain numbers.",
+        "Send a version such as `1.10`.";
+    VersionFloorMalformed = "version.floor_malformed", DataLoss,
+        "The stored version floor is damaged; nodes neither attach nor write until it is set again, reads go on.",
+        "Set it again with `tidegate node floor --set` or `--clear`, and find out who else writes the database.";
+    VersionRefused = "version.refused", FailedPrecondition,
+        "The version-floor policy did not admit the node at all; its reason is in the details.",
+        "See `tidegate policy list` for what decides.";
+    NodeAttachConflict = "runtimenode.attach_conflict", AlreadyExists,
+        "The node is active in another session, or under another key.",
+        "Detach it there first, or wait until it counts as offline (60 s without a heartbeat).";
+    NodeAttachRevoked = "runtimenode.attach_revoked", FailedPrecondition,
+        "An operator revoked the node in this session, for good.",
+        "Use another session.";
+    NodeNotInState = "runtimenode.state", FailedPrecondition,
+        "The attachment's state does not allow it; the details name the state.",
+        "Send a heartbeat first, or attach again after a detach.";
+    NodeUnknown = "runtimenode.unknown", NotFound,
+        "This key has no such attachment.",
+        "Attach the node to the session first, with the same key.";
+    NodeLimit = "runtimenode.limit", ResourceExhausted,
+        "As many nodes as allowed are attached.",
+        "Detach nodes that are no longer used.";
     Internal = "internal", Internal,
         "A defect of the gateway.",
         "Report it with the log line of the same time.";

@@ -6,6 +6,7 @@ mod admin;
 mod body;
 mod edge;
 mod gateway;
+mod nodes;
 mod policies;
 mod status;
 mod stream;

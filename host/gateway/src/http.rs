@@ -1,13 +1,15 @@
-//! The HTTP listener: metrics, health, version. The only place that knows axum, and the one projection
+//! The HTTP listener: metrics, health, version, runtime nodes. The only place that knows axum, and the one projection
 //! of errors to problem+json. Knows health by a trait, not who is healthy. Invariant: `serve` returns
 //! with no connection left, within the bound it was given.
 
 mod accept;
 mod guard;
+mod nodes;
 mod problem;
 #[cfg(test)]
 mod tests;
 
+pub use nodes::NodePages;
 pub use problem::{problem, status};
 
 use crate::{
@@ -54,6 +56,8 @@ pub trait HealthSource: Send + Sync + 'static {
 pub struct HttpState {
     pub metrics: Metrics,
     pub health: Arc<dyn HealthSource>,
+    /// `None`: no nodes are served here.
+    pub nodes: Option<NodePages>,
 }
 
 /// Serves until `shutdown` ends, then lets requests under way finish for at most `drain`.
@@ -67,6 +71,7 @@ fn router(state: HttpState, loopback: bool) -> Router {
         .route("/metrics", get(metrics))
         .route("/api/health", get(health))
         .route("/api/version", get(version))
+        .merge(nodes::routes())
         .fallback(async || no_such_page(StatusCode::NOT_FOUND))
         .method_not_allowed_fallback(async || no_such_page(StatusCode::METHOD_NOT_ALLOWED))
         .with_state(state)

@@ -14,6 +14,10 @@ pub struct SessionId(Arc<str>);
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId(Arc<str>);
 
+/// What a runtime node calls itself: 1 to 128 of `A-Z a-z 0-9 . _ : -`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(Arc<str>);
+
 // === impl SessionId ===
 
 impl SessionId {
@@ -54,6 +58,20 @@ impl KeyId {
     }
 }
 
+// === impl NodeId ===
+
+impl NodeId {
+    /// Reads an id from a request; `None` when it cannot be one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"._:-".contains(&b);
+        ((1..=128).contains(&text.len()) && text.bytes().all(plain)).then(|| Self(text.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 macro_rules! shown {
     ($($id:ty),*) => {$(
         impl fmt::Display for $id {
@@ -64,7 +82,7 @@ macro_rules! shown {
         }
     )*};
 }
-shown!(SessionId, KeyId);
+shown!(SessionId, KeyId, NodeId);
 
 /// Bytes from the operating system's generator. Without one nothing here is safe, so its failure ends the process.
 pub fn random<const N: usize>() -> [u8; N] {

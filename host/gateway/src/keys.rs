@@ -314,6 +314,17 @@ impl From<KeyRow> for KeyInfo {
     }
 }
 
+/// The key's text in an `authorization` header (RFC 6750), whose text is unreadable when empty.
+pub fn bearer(header: Option<&str>) -> Result<&str> {
+    let Some(text) = header else {
+        return Err(Error::new(Code::AuthMissing, "send `authorization: Bearer` with a key of this gateway"));
+    };
+    match text.split_once(' ') {
+        Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => Ok(key.trim()),
+        _ => Err(Error::new(Code::AuthInvalid, "the authorization header is not `Bearer` and a key")),
+    }
+}
+
 /// A key that is not live yet.
 fn draft(new: NewKey) -> Result<(KeyRow, KeySecret)> {
     let scopes = checked(&new)?;

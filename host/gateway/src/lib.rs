@@ -11,6 +11,7 @@ pub mod grpc;
 pub mod http;
 pub mod ids;
 pub mod keys;
+pub mod nodes;
 pub mod policies;
 pub mod sessions;
 pub mod storage;

@@ -1,5 +1,5 @@
 //! The control points: where the gateway asks its policies, and what an answer means for a caller. The
-//! only module beside `sessions` that knows the policy crate's types; it decides nothing itself.
+//! only module beside `sessions` and `nodes` that knows the policy crate's types; it decides nothing itself.
 //! Invariant: a policy that fails never widens what is allowed.
 
 mod buckets;
@@ -14,8 +14,8 @@ use crate::{
 use buckets::Buckets;
 use std::{path::PathBuf, sync::Arc};
 use tidegate_policy::{
-    Action, Decision, FailureCause, ItemVerdict, Outcome, Policy, PolicyConfig, PolicyHost, Principal, RateAnswer,
-    RateRequest, RollbackError, SessionFacts, StartError, SwapRecord, Trigger, Verdict,
+    Action, Admission, ClientNode, Decision, FailureCause, ItemVerdict, Outcome, Policy, PolicyConfig, PolicyHost,
+    Principal, RateAnswer, RateRequest, RollbackError, SessionFacts, StartError, SwapRecord, Trigger, Verdict,
 };
 
 /// Asks the policies and turns their answers into errors. Clones share the buckets.
@@ -58,6 +58,13 @@ impl Policies {
         let wait_ms = match self.host.rate_limit(who, request).await.value {
             RateAnswer::Unlimited => return Ok(()),
             RateAnswer::Limit { retry_ms } => retry_ms,
+            RateAnswer::Pass { burst, .. } if f64::from(cost) > burst => {
+                return Err(Error::new(
+                    Code::LimitBulk,
+                    format!("the command counts {cost} and the rate-limit policy never lets more than {burst} through"),
+                )
+                .with("max", burst));
+            }
             RateAnswer::Pass { per_second, burst } => {
                 let taken = self.buckets.take(key, kind, now_ms, f64::from(cost), (per_second, burst));
                 match taken {
@@ -110,6 +117,17 @@ impl Policies {
         Err(Error::new(Code::PolicyDenied, format!("the access policy refused: {reason}"))
             .with("rule", name.unwrap_or_else(|| rule.to_string().into()))
             .with("generation", decision.generation.0))
+    }
+
+    /// May nodes of this kind and version write? The node's own id is left out: the verdict is kept for all of
+    /// its kind and version.
+    pub async fn version_floor(&self, kind: &str, version: &str, floor: Option<&str>) -> Decision<Admission> {
+        let node = ClientNode { id: String::new(), kind: kind.to_owned(), version: version.to_owned() };
+        let decision = self.host.version_floor(&node, floor).await;
+        if decision.value != Admission::ReadWrite {
+            self.metrics.decisions.denied.of(telemetry::Policy::VersionFloor).inc();
+        }
+        decision
     }
 
     /// A verdict for each tag, all of one generation.

@@ -3,6 +3,7 @@
 //! reaped, and a failed open leaves nothing: no slot, no process, no entry (S-01).
 
 mod caller;
+mod closed;
 pub mod commands;
 mod invoke;
 pub mod items;
@@ -29,12 +30,15 @@ use crate::{
     telemetry::{CloseReason, Metrics},
     workers::{Backend, Launch, WorkerHub},
 };
+use closed::Closed;
 use parking_lot::RwLock;
 use session::{Bounds, Identity, Parts};
 use std::{
     collections::HashMap,
+    fmt,
+    pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -75,6 +79,16 @@ pub struct OpenRequest {
     pub client_version: String,
 }
 
+/// Whoever knows runtime nodes; asked before a write on behalf of one reaches the worker.
+pub trait WriteGate: Send + Sync + fmt::Debug {
+    fn check<'a>(
+        &'a self,
+        caller: &'a Caller,
+        session: &'a SessionId,
+        node: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
+}
+
 /// The registry. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Sessions {
@@ -94,7 +108,10 @@ struct Shared {
     tasks: Tasks,
     slots: Arc<Semaphore>,
     open: RwLock<HashMap<SessionId, Arc<Session>>>,
+    closed: Closed,
     draining: AtomicBool,
+    /// Set once at the start; without it nobody writes on behalf of a node.
+    write_gate: OnceLock<Arc<dyn WriteGate>>,
 }
 
 /// The parts a registry works with; made by `app`.
@@ -128,9 +145,21 @@ impl Sessions {
             tasks,
             slots,
             open: RwLock::default(),
+            closed: Closed::default(),
             draining: AtomicBool::new(false),
+            write_gate: OnceLock::new(),
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Nodes know sessions, so they come after them; a second gate changes nothing.
+    pub fn guard_writes(&self, gate: Arc<dyn WriteGate>) {
+        let _first_stays = self.shared.write_gate.set(gate);
+    }
+
+    fn write_gate(&self) -> Result<&Arc<dyn WriteGate>> {
+        let missing = || Error::new(Code::NodeUnknown, "this gateway takes no runtime nodes");
+        self.shared.write_gate.get().ok_or_else(missing)
     }
 
     pub fn policies(&self) -> &Policies {
@@ -210,12 +239,19 @@ impl Sessions {
         helpers.spawn(session.log.clone().run_waker());
         helpers.spawn(pressure::run(session.clone(), shared.policies.clone()));
         tasks.spawn("session", async move {
-            // Side by side: a slow disk delays no worker.
-            tokio::join!(shared.record_opened(&session), life);
-            // Dropping them at the end of this block ends them: they own nothing.
-            helpers.abort_all();
-            shared.open.write().remove(&session.identity.id);
-            drop(slot);
+            let gone = session.gone.clone().drop_guard();
+            let until_gone = async {
+                life.await;
+                // Dropping them at the end of this block ends them: they own nothing.
+                helpers.abort_all();
+                let identity = &session.identity;
+                shared.closed.remember(identity.id.clone(), identity.owner.clone(), session.log.head());
+                shared.open.write().remove(&identity.id);
+                drop(slot);
+                drop(gone);
+            };
+            // Side by side: a slow disk delays no worker, and nobody who waits for the slot.
+            tokio::join!(shared.record_opened(&session), until_gone);
             let (why, reason) = match session.state() {
                 State::Closed(why, reason) => (why, reason),
                 // `supervise` ends in no other state.
@@ -248,6 +284,12 @@ impl Sessions {
             None if sees_all => Err(Error::new(Code::SessionUnknown, "there is no such session")),
             _ => Err(Error::new(Code::SessionNotPermitted, "this key has no such session")),
         }
+    }
+
+    /// The newest sequence of a session that has ended and that `caller` could have closed.
+    pub fn closed_head(&self, caller: &Caller, id: &str) -> Option<u64> {
+        let sees_all = caller.key.has(Scope::SessionsAll);
+        self.shared.closed.head(&SessionId::parse(id)?, &caller.key.id, sees_all)
     }
 
     /// For operators on the machine: no caller, no owner gate.

@@ -4,13 +4,19 @@
 
 mod failure;
 mod keys;
+#[cfg(test)]
+mod node_tests;
+mod nodes;
 mod open;
+#[cfg(test)]
+mod probe;
 mod records;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 pub use keys::KeyRow;
+pub use nodes::{FloorRow, NodeEdited, NodeQuery, NodeRow, NodeState, PresenceRow};
 pub use records::{FenceRow, SessionEnd, SessionRow, SwapRow};
 
 use crate::{
@@ -95,8 +101,19 @@ impl Storage {
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
         T: Send + 'static,
     {
+        self.write_then(work, |_| {}).await
+    }
+
+    /// As `write`; `then` sees the outcome after the commit, on the writer's thread and in the order of the
+    /// commits, also when the caller has gone. It must not wait for anything.
+    async fn write_then<T, F, C>(&self, work: F, then: C) -> Result<T>
+    where
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+        C: FnOnce(&T) + Send + 'static,
+        T: Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
-        self.orders.send(Order::Write(writer::piece(work, reply))).await.map_err(|_| failure::closed())?;
+        self.orders.send(Order::Write(writer::piece_then(work, then, reply))).await.map_err(|_| failure::closed())?;
         answer.await.map_err(|_| failure::closed())?
     }
 

@@ -13,6 +13,6 @@ pub use labels::{CloseReason, GapReason, Of, Outcome, Policy, StreamEnd, SwapOut
 pub use log::{LogFormat, check_level, init, subscriber};
 pub use metrics::{
     CommandMetrics, Counter, DecisionMetrics, EventMetrics, Gauge, Histogram, KeyMetrics, LogMetrics, METRICS,
-    MetricRow, Metrics, SessionMetrics, StorageMetrics, StreamMetrics, SwapMetrics, WorkerMetrics,
+    MetricRow, Metrics, NodeMetrics, SessionMetrics, StorageMetrics, StreamMetrics, SwapMetrics, WorkerMetrics,
 };
 pub use policies::{PolicySample, PolicySource};

@@ -125,6 +125,7 @@ fn random() -> Result<[u8; LEN]> {
 mod tests {
     use super::*;
 
+    // shows: S-20
     #[test]
     fn a_secret_survives_its_text_and_never_shows_in_debug() {
         let secret = Secret::mint().unwrap();

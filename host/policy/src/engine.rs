@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use wasmtime::component::{Component, Linker, Resource, ResourceTable};
 use wasmtime::{
     Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter, Store,
+    UpdateDeadline,
 };
 use wasmtime_wasi::clocks::{HostMonotonicClock, HostWallClock};
 use wasmtime_wasi::p2::DynPollable;
@@ -22,6 +23,8 @@ use crate::words::Words;
 
 /// One epoch. 5 ms: deadlines of tens of milliseconds stay meant as said and 200 wake-ups a second cost nothing.
 const TICK: Duration = Duration::from_millis(5);
+/// How many deadlines a guest that gets no processor time may take, beyond the first.
+const WALL_FACTOR: u32 = 20;
 /// Component instances in the pool: 3 generations × threads × policies, and the gate's own. Beyond it,
 /// instances are made on demand.
 const POOL_INSTANCES: u32 = 96;
@@ -49,6 +52,17 @@ pub(crate) struct GuestState {
     table: ResourceTable,
     limits: GuestLimits,
     words: Words,
+    overdue: Overdue,
+}
+
+/// Epochs count time by the clock on the wall; on a busy machine a good guest may get none of it. So a guest whose time
+/// is over goes on until its thread has spent the deadline once more on the processor, and ends for good after
+/// `WALL_FACTOR` deadlines by the clock. A guest that keeps its deadline pays nothing for this.
+#[derive(Debug)]
+struct Overdue {
+    deadline: Duration,
+    /// Processor time of the thread, and the clock, when the deadline had passed.
+    since: Option<(Duration, Instant)>,
 }
 
 /// The limiter of one store; remembers that it said no, because the guest's trap does not tell.
@@ -133,9 +147,29 @@ impl Engines {
         let mut store = Store::new(engine, GuestState::new(&self.limits));
         store.limiter(|state| &mut state.limits);
         store.set_hostcall_fuel(self.limits.answer_bytes_max);
-        store.epoch_deadline_trap();
+        store.epoch_deadline_callback(|mut guest| Ok(guest.data_mut().overdue.next()));
         store
     }
+}
+
+// === impl Overdue ===
+
+impl Overdue {
+    /// Called on the guest's own thread, at the deadline and then at each tick.
+    fn next(&mut self) -> UpdateDeadline {
+        let spent = thread_cpu_time();
+        let (spent_then, then) = *self.since.get_or_insert_with(|| (spent, Instant::now()));
+        let over = spent.saturating_sub(spent_then) >= self.deadline || then.elapsed() >= self.deadline * WALL_FACTOR;
+        if over { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(1) }
+    }
+}
+
+fn thread_cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a timespec of our own, which the call fills; it keeps nothing.
+    let failed = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    // A system without this clock: the clock on the wall decides alone, by `WALL_FACTOR`.
+    if failed != 0 { Duration::ZERO } else { Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32) }
 }
 
 /// Where a component's instances are made.
@@ -149,6 +183,7 @@ pub(crate) enum Allocation {
 pub(crate) fn set_deadline(store: &mut Store<GuestState>, deadline: Duration) {
     // One more tick, because the current one has begun already.
     let ticks = deadline.as_nanos().div_ceil(TICK.as_nanos()) as u64 + 1;
+    store.data_mut().overdue = Overdue { deadline, since: None };
     store.set_epoch_deadline(ticks);
 }
 
@@ -253,7 +288,13 @@ impl GuestState {
             instances_max: 64,
             refused: false,
         };
-        Self { wasi, table: ResourceTable::new(), limits, words }
+        Self {
+            wasi,
+            table: ResourceTable::new(),
+            limits,
+            words,
+            overdue: Overdue { deadline: Duration::ZERO, since: None },
+        }
     }
 }
 

@@ -187,6 +187,7 @@ async fn without_notices_two_equal_looks_do() {
     assert!(denied(&host).await);
 }
 
+// shows
 #[tokio::test]
 async fn settings_beside_a_component_and_for_an_embedded_default() {
     let bench = Bench::new();
@@ -286,6 +287,7 @@ async fn what_no_one_should_load_is_refused_with_a_name() {
     }
 }
 
+// shows: X-05
 #[tokio::test]
 async fn a_thousand_files_and_editors_leavings_hang_nothing() {
     let bench = Bench::new();

@@ -208,6 +208,7 @@ async fn what_was_relied_on_is_not_replaced_by_the_default_when_it_fails() {
     }
 }
 
+// shows: X-17
 #[tokio::test]
 async fn a_full_queue_says_so() {
     let mut bench = Bench::new();

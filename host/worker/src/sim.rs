@@ -27,7 +27,11 @@ use items::{Item, ItemRef, Kind, Sample, Tables};
 use pace::Pace;
 use replay::Replay;
 use settings::Settings;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 use tidegate_proto::v1::{Command, CommandResult, DataChange, Event, MxStatus, SourceTime, Value, event::Body};
 use tokio::{
     sync::{mpsc, watch},
@@ -66,6 +70,8 @@ struct Sim {
     outbox: Outbox,
     answers: Answers,
     tables: Tables,
+    /// What was written, by tag.
+    setpoints: HashMap<String, Value>,
     replay: Replay,
     /// What is to happen at a time; the number keeps those of the same time in order.
     timers: BTreeMap<(Instant, u64), Due>,
@@ -158,6 +164,7 @@ impl Sim {
             outbox,
             answers: Answers::default(),
             tables: Tables::default(),
+            setpoints: HashMap::new(),
             timers: BTreeMap::new(),
             timers_made: 0,
             waves: Vec::new(),

@@ -22,14 +22,14 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-pub const ACCESS: &[u8] = include_bytes!("../../../plugins/dist/access.wasm");
-pub const BACKPRESSURE: &[u8] = include_bytes!("../../../plugins/dist/backpressure.wasm");
+pub(crate) const ACCESS: &[u8] = include_bytes!("../../../plugins/dist/access.wasm");
+pub(crate) const BACKPRESSURE: &[u8] = include_bytes!("../../../plugins/dist/backpressure.wasm");
 
 /// Few events, faults on demand, everything else as it comes.
 const BACKEND: &str = "sim=sim:rate=200,faults=true";
 
 /// A gateway to be.
-pub struct Launch {
+pub(crate) struct Launch {
     folder: Arc<TempDir>,
     flags: Vec<String>,
     backends: Vec<String>,
@@ -38,7 +38,7 @@ pub struct Launch {
 }
 
 /// A running gateway. Dropping it kills it and whatever it started.
-pub struct Gateway {
+pub(crate) struct Gateway {
     child: Child,
     group: Pid,
     folder: Arc<TempDir>,
@@ -49,21 +49,21 @@ pub struct Gateway {
 
 /// How a gateway that did not start ended.
 #[derive(Debug)]
-pub struct Refused {
-    pub status: ExitStatus,
-    pub words: String,
+pub(crate) struct Refused {
+    pub(crate) status: ExitStatus,
+    pub(crate) words: String,
 }
 
 // === impl Launch ===
 
 impl Launch {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("tide").tempdir().expect("a folder");
         Self::again(Arc::new(folder))
     }
 
     /// In a folder that was used before.
-    pub fn again(folder: Arc<TempDir>) -> Self {
+    pub(crate) fn again(folder: Arc<TempDir>) -> Self {
         let plugins = folder.path().join("plugins");
         if !plugins.exists() {
             DirBuilder::new().mode(0o700).create(&plugins).expect("a plugins folder");
@@ -72,39 +72,39 @@ impl Launch {
     }
 
     /// A simulator of its own settings; replaces the usual one.
-    pub fn backend(mut self, name: &str, settings: &str) -> Self {
+    pub(crate) fn backend(mut self, name: &str, settings: &str) -> Self {
         self.backends.push(format!("{name}=sim:{settings}"));
         self
     }
 
-    pub fn flag(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn flag(mut self, name: &str, value: &str) -> Self {
         self.flags.extend([name.to_owned(), value.to_owned()]);
         self
     }
 
     /// The story gives `--plugins` or none.
-    pub fn without_plugins(mut self) -> Self {
+    pub(crate) fn without_plugins(mut self) -> Self {
         self.plugins = false;
         self
     }
 
     /// The story gives `--listen` and `--http`.
-    pub fn without_addresses(mut self) -> Self {
+    pub(crate) fn without_addresses(mut self) -> Self {
         self.addresses = false;
         self
     }
 
     /// What is to be there when the gateway starts.
-    pub fn prepare(self, prepare: impl FnOnce(&Path)) -> Self {
+    pub(crate) fn prepare(self, prepare: impl FnOnce(&Path)) -> Self {
         prepare(self.folder.path());
         self
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
-    pub fn folder(&self) -> Arc<TempDir> {
+    pub(crate) fn folder(&self) -> Arc<TempDir> {
         self.folder.clone()
     }
 
@@ -133,7 +133,7 @@ impl Launch {
         (command.spawn().expect("the gateway starts"), log)
     }
 
-    pub async fn start(self) -> Gateway {
+    pub(crate) async fn start(self) -> Gateway {
         // A gateway that was killed left its own behind.
         let announced = self.data().join("addresses.json");
         let _absent = fs::remove_file(&announced);
@@ -164,7 +164,7 @@ impl Launch {
     }
 
     /// Starts a gateway that must not start.
-    pub async fn refused(self) -> Refused {
+    pub(crate) async fn refused(self) -> Refused {
         let (mut child, log) = self.spawn();
         let status = timeout(PATIENCE, child.wait()).await.expect("it gives up by itself").expect("waiting works");
         Refused { status, words: fs::read_to_string(log).unwrap_or_default() }
@@ -174,29 +174,29 @@ impl Launch {
 // === impl Gateway ===
 
 impl Gateway {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Launch::new().start().await
     }
 
     /// A client with the first key, which may see every session.
-    pub async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         self.client_with(&self.key).await
     }
 
-    pub async fn client_with(&self, key: &str) -> Client {
+    pub(crate) async fn client_with(&self, key: &str) -> Client {
         self.connect().key(key).gateway().await.expect("the gateway answers")
     }
 
-    pub fn connect(&self) -> Connect {
+    pub(crate) fn connect(&self) -> Connect {
         Connect::to(&self.grpc)
     }
 
-    pub async fn admin(&self) -> Admin {
+    pub(crate) async fn admin(&self) -> Admin {
         Connect::socket(self.data().join("admin.sock")).admin().await.expect("the operators' socket answers")
     }
 
     /// A key of its own, for its own sessions.
-    pub async fn key(&self, read: &[&str], scope: &str) -> String {
+    pub(crate) async fn key(&self, read: &[&str], scope: &str) -> String {
         let request = CreateKeyRequest {
             name: "story".into(),
             scopes: vec![scope.to_owned()],
@@ -206,22 +206,22 @@ impl Gateway {
         self.admin().await.create_key(request).await.expect("a key").secret
     }
 
-    pub async fn open(&self, name: &str) -> Session {
+    pub(crate) async fn open(&self, name: &str) -> Session {
         self.try_open(name, "").await.expect("a session")
     }
 
-    pub async fn open_on(&self, backend: &str) -> Session {
+    pub(crate) async fn open_on(&self, backend: &str) -> Session {
         self.try_open("story", backend).await.expect("a session")
     }
 
-    pub async fn try_open(&self, name: &str, backend: &str) -> Result<Session, ClientError> {
+    pub(crate) async fn try_open(&self, name: &str, backend: &str) -> Result<Session, ClientError> {
         let client = self.client().await;
         let opened = open_as(&client, name, backend).await?;
         Ok(Session::new(client, opened).await)
     }
 
     /// Puts settings (and the default component, the first time) into the folder and waits for the flip.
-    pub async fn swap(&self, policy: &str, settings: &str) -> SwapRecord {
+    pub(crate) async fn swap(&self, policy: &str, settings: &str) -> SwapRecord {
         let component = if policy == "access" { ACCESS } else { BACKPRESSURE };
         let admin = self.admin().await;
         let before = admin.policies().await.expect("a listing").generation;
@@ -238,32 +238,32 @@ impl Gateway {
         .await
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
-    pub fn plugins(&self) -> PathBuf {
+    pub(crate) fn plugins(&self) -> PathBuf {
         self.folder.path().join("plugins")
     }
 
-    pub fn folder(&self) -> Arc<TempDir> {
+    pub(crate) fn folder(&self) -> Arc<TempDir> {
         self.folder.clone()
     }
 
-    pub fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         &self.grpc
     }
 
-    pub fn first_key(&self) -> &str {
+    pub(crate) fn first_key(&self) -> &str {
         &self.key
     }
 
     /// Everything the gateway has said so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("gateway.log")).expect("a log")
     }
 
-    pub async fn metrics(&self) -> String {
+    pub(crate) async fn metrics(&self) -> String {
         let mut stream = TcpStream::connect(&self.http).await.expect("the HTTP listener answers");
         let request = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.http);
         stream.write_all(request.as_bytes()).await.expect("sent");
@@ -273,18 +273,18 @@ impl Gateway {
     }
 
     /// Runs a command line against this gateway.
-    pub async fn run(&self, line: &[&str]) -> Output {
+    pub(crate) async fn run(&self, line: &[&str]) -> Output {
         let mut command = tidegate();
         command.args(line).arg("--data").arg(self.data()).kill_on_drop(true);
         timeout(PATIENCE, command.output()).await.expect("the command ends").expect("it runs")
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         rustix::process::kill_process(self.group, signal).expect("the gateway is there");
     }
 
     /// Waits for its end after a signal.
-    pub async fn ended(&mut self) -> ExitStatus {
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
         timeout(PATIENCE, self.child.wait()).await.expect("it ends").expect("waiting works")
     }
 }
@@ -301,7 +301,7 @@ impl Drop for Gateway {
 }
 
 /// Opens a session and nothing else.
-pub async fn open_as(client: &Client, name: &str, backend: &str) -> Result<OpenSessionResponse, ClientError> {
+pub(crate) async fn open_as(client: &Client, name: &str, backend: &str) -> Result<OpenSessionResponse, ClientError> {
     let (name, backend) = (name.to_owned(), backend.to_owned());
     let request = OpenSessionRequest {
         client_session_name: name.clone(),
@@ -315,7 +315,7 @@ pub async fn open_as(client: &Client, name: &str, backend: &str) -> Result<OpenS
 }
 
 /// Writes a file beside the folder and renames it into it, readable for everybody, writable for its owner.
-pub fn place(folder: &Path, name: &str, bytes: &[u8]) {
+pub(crate) fn place(folder: &Path, name: &str, bytes: &[u8]) {
     let draft = folder.with_extension("draft");
     fs::write(&draft, bytes).expect("written");
     fs::set_permissions(&draft, Permissions::from_mode(0o644)).expect("mode set");
@@ -323,7 +323,7 @@ pub fn place(folder: &Path, name: &str, bytes: &[u8]) {
 }
 
 /// The program under test, without what the caller's environment says about gateways.
-fn tidegate() -> Command {
+pub(crate) fn tidegate() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("TIDEGATE_") {

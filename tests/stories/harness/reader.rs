@@ -10,25 +10,34 @@ use tidegate_client::{
 use tokio::time::timeout;
 
 /// A stream and what was seen of it.
-pub struct Reader {
+pub(crate) struct Reader {
     name: String,
     stream: EventStream,
     /// Everything that was delivered.
-    pub events: Vec<Event>,
-    pub gaps: Vec<Gap>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) gaps: Vec<Gap>,
     /// Generations of the batches that carried events.
-    pub generations: BTreeSet<u64>,
+    pub(crate) generations: BTreeSet<u64>,
+    /// How many of `events` have been looked at by `until`.
+    looked: usize,
 }
 
 // === impl Reader ===
 
 impl Reader {
-    pub fn new(name: &str, stream: EventStream) -> Self {
-        Self { name: name.into(), stream, events: Vec::new(), gaps: Vec::new(), generations: BTreeSet::new() }
+    pub(crate) fn new(name: &str, stream: EventStream) -> Self {
+        Self {
+            name: name.into(),
+            stream,
+            events: Vec::new(),
+            gaps: Vec::new(),
+            generations: BTreeSet::new(),
+            looked: 0,
+        }
     }
 
     /// The next message, which must come, and must not be the end.
-    pub async fn next(&mut self) -> Message {
+    pub(crate) async fn next(&mut self) -> Message {
         match self.take().await {
             Ok(message) => message,
             Err(fault) => panic!("the stream of {} was ended: {fault}", self.name),
@@ -36,7 +45,7 @@ impl Reader {
     }
 
     /// The next batch; gaps before it are noted.
-    pub async fn batch(&mut self) -> EventBatch {
+    pub(crate) async fn batch(&mut self) -> EventBatch {
         loop {
             if let Message::Batch(batch) = self.next().await {
                 return batch;
@@ -44,60 +53,71 @@ impl Reader {
         }
     }
 
-    /// Reads until an event fits, and returns it.
-    pub async fn until(&mut self, what: &str, mut fits: impl FnMut(&Event) -> bool) -> Event {
+    /// The next event that fits, beginning behind the last one that this found; reads on if need be.
+    pub(crate) async fn until(&mut self, what: &str, fits: impl Fn(&Event) -> bool) -> Event {
         let found = timeout(PATIENCE, async {
             loop {
-                let batch = self.batch().await;
-                if let Some(found) = batch.events.into_iter().find(&mut fits) {
-                    return found;
+                if let Some(at) = self.events[self.looked..].iter().position(&fits) {
+                    self.looked += at + 1;
+                    return self.events[self.looked - 1].clone();
                 }
+                self.looked = self.events.len();
+                self.next().await;
             }
         });
-        found.await.unwrap_or_else(|_| panic!("{} waited {} s for {what}", self.name, PATIENCE.as_secs()))
+        found.await.unwrap_or_else(|_| panic!("waited {} s for {what}", PATIENCE.as_secs()))
     }
 
     /// Reads until everything up to `sequence` is accounted for.
-    pub async fn to(&mut self, sequence: u64) {
-        while self.position().after < sequence {
-            self.next().await;
-        }
+    pub(crate) async fn to(&mut self, sequence: u64) {
+        let reached = timeout(PATIENCE, async {
+            while self.position().after < sequence {
+                self.next().await;
+            }
+        });
+        reached.await.unwrap_or_else(|_| panic!("{sequence} was not reached within {} s", PATIENCE.as_secs()))
     }
 
     /// Reads until this many events were delivered.
-    pub async fn count(&mut self, events: usize) {
-        while self.events.len() < events {
-            self.next().await;
-        }
+    pub(crate) async fn count(&mut self, events: usize) {
+        let had = timeout(PATIENCE, async {
+            while self.events.len() < events {
+                self.next().await;
+            }
+        });
+        had.await.unwrap_or_else(|_| panic!("there were no {events} events within {} s", PATIENCE.as_secs()))
     }
 
     /// Reads until the gateway ends the stream, and says why.
-    pub async fn ended(&mut self) -> Fault {
-        loop {
-            if let Err(fault) = self.take().await {
-                return fault;
+    pub(crate) async fn ended(&mut self) -> Fault {
+        let ended = timeout(PATIENCE, async {
+            loop {
+                if let Err(fault) = self.take().await {
+                    return fault;
+                }
             }
-        }
+        });
+        ended.await.unwrap_or_else(|_| panic!("the stream did not end within {} s", PATIENCE.as_secs()))
     }
 
-    pub fn position(&self) -> Position {
+    pub(crate) fn position(&self) -> Position {
         self.stream.position()
     }
 
-    pub fn opened(&self) -> &tidegate_client::wire::StreamOpened {
+    pub(crate) fn opened(&self) -> &tidegate_client::wire::StreamOpened {
         self.stream.opened()
     }
 
-    pub fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         self.stream.account().counts()
     }
 
     /// To be continued by another stream.
-    pub fn account(&self) -> Account {
+    pub(crate) fn account(&self) -> Account {
         self.stream.account().clone()
     }
 
-    pub fn sequences(&self) -> Vec<u64> {
+    pub(crate) fn sequences(&self) -> Vec<u64> {
         self.events.iter().map(|event| event.sequence).collect()
     }
 

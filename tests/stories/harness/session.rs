@@ -7,33 +7,33 @@ use tidegate_client::{
 };
 
 /// An open session with a registration.
-pub struct Session {
-    pub client: Client,
-    pub id: String,
-    pub pid: u32,
-    pub epoch: u64,
-    pub server: i32,
+pub(crate) struct Session {
+    pub(crate) client: Client,
+    pub(crate) id: String,
+    pub(crate) pid: u32,
+    pub(crate) epoch: u64,
+    pub(crate) server: i32,
 }
 
 /// An item of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Item {
-    pub tag: String,
-    pub handle: i32,
-    pub key: u64,
+pub(crate) struct Item {
+    pub(crate) tag: String,
+    pub(crate) handle: i32,
+    pub(crate) key: u64,
 }
 
 // === impl Session ===
 
 impl Session {
-    pub async fn new(client: Client, opened: OpenSessionResponse) -> Self {
+    pub(crate) async fn new(client: Client, opened: OpenSessionResponse) -> Self {
         let OpenSessionResponse { session_id: id, worker_pid: pid, epoch, .. } = opened;
         let server = client.register(&id, "story").await.expect("a registration");
         Self { client, id, pid, epoch, server }
     }
 
     /// Adds and advises items, all of which must work.
-    pub async fn advise(&self, tags: &[&str]) -> Vec<Item> {
+    pub(crate) async fn advise(&self, tags: &[&str]) -> Vec<Item> {
         self.advise_for(self.server, tags).await
     }
 
@@ -49,34 +49,34 @@ impl Session {
     }
 
     /// A reader of what comes from now on.
-    pub async fn reader(&self, name: &str) -> Reader {
+    pub(crate) async fn reader(&self, name: &str) -> Reader {
         self.reader_from(name, Start::Live).await
     }
 
-    pub async fn reader_from(&self, name: &str, start: Start) -> Reader {
+    pub(crate) async fn reader_from(&self, name: &str, start: Start) -> Reader {
         self.try_reader(&self.client, name, start).await.expect("a stream")
     }
 
     /// A reader with another connection or key.
-    pub async fn try_reader(&self, client: &Client, name: &str, start: Start) -> Result<Reader, ClientError> {
+    pub(crate) async fn try_reader(&self, client: &Client, name: &str, start: Start) -> Result<Reader, ClientError> {
         let options = StreamOptions { reader_name: name.into(), ..Default::default() };
         Ok(Reader::new(name, client.stream(&self.id, start, options).await?))
     }
 
-    pub async fn write(&self, item: &Item, value: f64) -> Result<(), ClientError> {
+    pub(crate) async fn write(&self, item: &Item, value: f64) -> Result<(), ClientError> {
         let value = Value { kind: Some(Kind::Double(value)), data_type: 0 };
         self.client.write(&self.id, self.server, item.handle, value, 0).await
     }
 
     /// Makes the simulator do what it was not made for.
-    pub async fn fault(&self, what: &str) -> Result<(), ClientError> {
+    pub(crate) async fn fault(&self, what: &str) -> Result<(), ClientError> {
         let (handle, _) = self.client.add_item(&self.id, self.server, "$Sim.Fault").await.expect("faults are on");
         let value = Value { kind: Some(Kind::Text(what.into())), data_type: 0 };
         self.client.write(&self.id, self.server, handle, value, 0).await
     }
 
     /// Waits until every item has a value, stops the waveforms, and says where the events end.
-    pub async fn quiet(&self) -> u64 {
+    pub(crate) async fn quiet(&self) -> u64 {
         eventually("a value of every item", async || {
             let items = self.client.snapshot(&self.id).await.expect("a snapshot").items;
             items.iter().all(|item| item.last.is_some()).then_some(())
@@ -98,17 +98,17 @@ impl Session {
     }
 
     /// Removes every item; says where the events end.
-    pub async fn silence(&self) -> u64 {
+    pub(crate) async fn silence(&self) -> u64 {
         self.client.unregister(&self.id, self.server).await.expect("unregistered");
         self.head().await
     }
 
     /// The newest event. The gateway has it: the answer came behind it.
-    pub async fn head(&self) -> u64 {
+    pub(crate) async fn head(&self) -> u64 {
         self.client.state(&self.id).await.expect("the session's state").head
     }
 
-    pub async fn close(&self) -> u64 {
+    pub(crate) async fn close(&self) -> u64 {
         self.client.close(&self.id).await.expect("closed")
     }
 }

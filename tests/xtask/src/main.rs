@@ -35,6 +35,18 @@ enum Job {
     /// Build the default policies, or check that plugins/dist was made of these sources
     #[command(subcommand)]
     Plugins(plugins::Plugins),
+    /// Measure: `bench fanout|policy|swap --help`; writes docs/performance.md's figures
+    #[command(trailing_var_arg = true, disable_help_flag = true)]
+    Bench {
+        #[arg(allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Swaps, decisions and events together; fails when a promise broke
+    #[command(trailing_var_arg = true, disable_help_flag = true)]
+    Soak {
+        #[arg(allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Run .ci/run, the whole check as CI does it
     Ci,
 }
@@ -71,10 +83,25 @@ fn run(job: Job) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Job::Plugins(job) => plugins::run(job).map(|()| ExitCode::SUCCESS),
+        Job::Bench { args } => measure(&root, args),
+        Job::Soak { args } => measure(&root, [vec!["soak".to_owned()], args].concat()),
         Job::Ci => {
             let status =
                 Command::new(root.join(".ci/run")).current_dir(&root).status().context("cannot start .ci/run")?;
             Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
     }
+}
+
+/// Builds the gateway and starts tests/bench, which finds it beside itself; not linked here, so that `tidy` stays quick.
+fn measure(root: &std::path::Path, args: Vec<String>) -> anyhow::Result<ExitCode> {
+    let cargo = |words: &[&str], more: &[String]| {
+        Command::new("cargo").args(words).args(more).current_dir(root).status().context("cannot start cargo")
+    };
+    let built = cargo(&["build", "--quiet", "--release", "--package", "tidegate"], &[])?;
+    if !built.success() {
+        return Ok(ExitCode::FAILURE);
+    }
+    let status = cargo(&["run", "--quiet", "--release", "--package", "tidegate-bench", "--"], &args)?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,4 +1,5 @@
-//! Follows the policy host's attempts and writes each into storage, metrics and log, once. Decides nothing.
+//! Follows the policy host's attempts and writes each into storage and metrics, once. The host has
+//! logged it already. Decides nothing.
 
 use crate::{
     policies::{fence_parts, outcome},
@@ -18,17 +19,6 @@ pub(super) async fn record(host: PolicyHost, storage: Storage, metrics: Metrics)
         for swap in listing.swaps.iter().filter(|swap| swap.number > seen) {
             metrics.swaps.attempts.of(outcome(swap)).inc();
             metrics.swaps.gate_seconds.observe(swap.gate_us as f64 / 1e6);
-            match swap.code {
-                Some(code) => {
-                    tracing::warn!(code = code.as_str(), file = swap.file, reason = swap.message, "policies refused")
-                }
-                None => tracing::info!(
-                    generation = swap.to.0,
-                    trigger = swap.trigger.as_str(),
-                    outcome = swap.outcome.as_str(),
-                    "policies"
-                ),
-            }
             if let Err(error) = storage.swap_recorded(row(swap, &listing)).await {
                 tracing::warn!(%error, "the swap was not recorded");
             }

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use tidegate_client::{
     Advised, Gateway, values,
-    wire::{BulkResult, OpenSessionRequest},
+    wire::{BulkResult, OpenSessionRequest, session_state::ServerState},
 };
 
 /// How this client registers itself with the server of a session.
@@ -180,12 +180,20 @@ async fn advise(args: Tags) -> anyhow::Result<()> {
 
 async fn read(args: Tags) -> anyhow::Result<()> {
     let gateway = args.remote.connect().await?;
-    // A registration of its own, so that nothing of this read stays in the session.
-    let server = gateway.register(&args.session, CLIENT_NAME).await?;
-    let read = gateway.read(&args.session, server, &args.tags, args.timeout_ms).await;
-    let unregistered = gateway.unregister(&args.session, server).await;
-    let results = read?.results;
-    unregistered?;
+    // Where the items are advised already they are answered from there, else by a registration that
+    // goes again, so that nothing of this read stays in the session.
+    let state = gateway.state(&args.session).await?;
+    let advised =
+        |server: &&ServerState| server.items.iter().any(|item| item.advised && args.tags.contains(&item.definition));
+    let results = match state.servers.iter().find(advised) {
+        Some(server) => gateway.read(&args.session, server.server_handle, &args.tags, args.timeout_ms).await?.results,
+        None => {
+            let server = gateway.register(&args.session, CLIENT_NAME).await?;
+            let read = gateway.read(&args.session, server, &args.tags, args.timeout_ms).await;
+            gateway.unregister(&args.session, server).await?;
+            read?.results
+        }
+    };
     let mut failed = 0;
     for (tag, result) in args.tags.iter().zip(&results) {
         failed += usize::from(result.hresult != 0);

@@ -9,8 +9,10 @@ use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
 };
-use tidegate_client::{Admin, Connect, Gateway};
+use tidegate_client::{Admin, Connect, Gateway, NodeAdmin};
 
+const NO_ANSWER: &str =
+    "the gateway of this folder does not answer; operators' commands work only for its own user, or root";
 const DEFAULT_ENDPOINT: &str = "127.0.0.1:7410";
 
 /// Which gateway to use, and as whom.
@@ -83,6 +85,14 @@ impl Remote {
 
 impl Local {
     pub async fn admin(&self) -> anyhow::Result<Admin> {
+        self.socket()?.admin().await.context(NO_ANSWER)
+    }
+
+    pub async fn node_admin(&self) -> anyhow::Result<NodeAdmin> {
+        self.socket()?.node_admin().await.context(NO_ANSWER)
+    }
+
+    fn socket(&self) -> anyhow::Result<Connect> {
         let socket = self.data.join("admin.sock");
         if !socket.exists() {
             anyhow::bail!(
@@ -90,9 +100,7 @@ impl Local {
                 self.data.display()
             );
         }
-        Connect::socket(&socket).admin().await.context(
-            "the gateway of this folder does not answer; operators' commands work only for its own user, or root",
-        )
+        Ok(Connect::socket(&socket))
     }
 }
 

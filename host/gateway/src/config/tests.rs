@@ -15,6 +15,7 @@ fn read(line: &[&str]) -> Result<ServeConfig> {
     ServeConfig::from_args(args(line))
 }
 
+// shows: S-01, S-04, S-10, S-11, S-12
 #[test]
 fn defaults_are_those_of_the_ledger() {
     let config = ServeConfig::default();
@@ -108,6 +109,7 @@ fn backends_are_named_and_the_first_is_the_default() {
     assert!(read(&["--backend=a b=sim:"]).is_err(), "a name with a space");
 }
 
+// shows: S-04
 #[test]
 fn zero_switches_a_bound_of_replay_off_and_sizes_take_units() {
     let config =
@@ -119,6 +121,7 @@ fn zero_switches_a_bound_of_replay_off_and_sizes_take_units() {
     }
 }
 
+// shows: S-20, H-06
 #[test]
 fn neither_the_effective_values_nor_debug_show_a_secret() {
     let config = read(&["--backend=plc=sim:user=me,Password=hunter2"]).expect("valid");

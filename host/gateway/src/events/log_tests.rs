@@ -212,6 +212,7 @@ async fn who_lingers_gets_the_first_at_once_and_the_rest_together_in_time() {
     assert_eq!(full.events, 256);
 }
 
+// shows: S-07
 #[tokio::test]
 async fn a_stretch_that_is_filtered_advances_once_a_second() {
     let clock = Arc::new(ManualClock::new());
@@ -234,6 +235,7 @@ async fn a_stretch_that_is_filtered_advances_once_a_second() {
     assert_eq!(messages, [3, 105, 207], "{messages:?}");
 }
 
+// shows: S-17
 #[test]
 fn an_unfiltered_batch_is_the_workers_own_bytes() {
     let log = log_with(LogBounds::default());

@@ -7,6 +7,7 @@ use crate::{
     events::ReaderMode,
     ids::KeyId,
     keys::{Keys, NewKey},
+    nodes::Nodes,
     policies::Policies,
     sessions::{Session, Sessions, State, Stop},
     telemetry::CloseReason,
@@ -26,6 +27,7 @@ use tonic::{Request, Response, Status};
 pub struct AdminContext {
     pub keys: Keys,
     pub plugins_dir: Option<PathBuf>,
+    pub nodes: Nodes,
 }
 
 /// The service.

@@ -6,12 +6,13 @@ use super::{
     admin::{AdminContext, AdminService},
     body::EdgeBody,
     gateway::GatewayService,
+    nodes::NodeService,
     status::status,
     stream::{self, EventStream},
 };
 use crate::{
     error::{Code, Error, Result},
-    keys::Keys,
+    keys::{self, Keys},
     sessions::{Caller, Sessions},
     telemetry::Metrics,
 };
@@ -20,7 +21,10 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
-use tidegate_proto::v1::{admin_server::AdminServer, gateway_server::GatewayServer};
+use tidegate_proto::v1::{
+    admin_server::AdminServer, gateway_server::GatewayServer, node_admin_server::NodeAdminServer,
+    runtime_nodes_server::RuntimeNodesServer,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
@@ -46,6 +50,8 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after the system had no descriptor for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Services of the operators' socket only.
+const ADMIN: [&str; 2] = ["/tidegate.v1.Admin/", "/tidegate.v1.NodeAdmin/"];
 const STREAM_EVENTS: &str = "/tidegate.v1.Gateway/StreamEvents";
 
 /// Where requests come from.
@@ -94,8 +100,15 @@ impl Edge {
             .build_v1()
             .map_err(|error| Error::new(Code::Internal, format!("the descriptors cannot be served: {error}")))?;
         let gateway = GatewayServer::new(GatewayService { sessions: sessions.clone() });
-        let clients = Routes::new(gateway).add_service(health_service).add_service(reflection).prepare();
-        let operator = Routes::new(AdminServer::new(AdminService::new(sessions.clone(), admin))).prepare();
+        let nodes = NodeService { nodes: admin.nodes.clone(), keys: keys.clone() };
+        let clients = Routes::new(gateway)
+            .add_service(RuntimeNodesServer::new(nodes.clone()))
+            .add_service(health_service)
+            .add_service(reflection)
+            .prepare();
+        let operator = Routes::new(AdminServer::new(AdminService::new(sessions.clone(), admin)))
+            .add_service(NodeAdminServer::new(nodes))
+            .prepare();
         Ok(Arc::new(Self { sessions, keys, metrics, clients, operator }))
     }
 
@@ -228,7 +241,7 @@ impl Edge {
         if !request.uri().path().starts_with("/tidegate.") {
             return Ok(pass(&self.clients, request).await);
         }
-        if request.uri().path().starts_with("/tidegate.v1.Admin/") {
+        if ADMIN.iter().any(|service| request.uri().path().starts_with(service)) {
             return Err(Error::new(Code::AuthTransport, "admin calls are answered on the machine's own socket only"));
         }
         let key = bearer(request.headers()).and_then(|text| self.keys.authenticate(text)).inspect_err(|_| {
@@ -265,15 +278,7 @@ async fn pass(routes: &Routes, request: Request<Incoming>) -> Response<EdgeBody>
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str> {
-    let Some(value) = headers.get(header::AUTHORIZATION) else {
-        return Err(Error::new(Code::AuthMissing, "send `authorization: Bearer` with a key of this gateway"));
-    };
-    let malformed = || Error::new(Code::AuthInvalid, "the authorization header is not `Bearer` and a key");
-    let (scheme, key) = value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(malformed)?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(malformed());
-    }
-    Ok(key.trim())
+    keys::bearer(headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default()))
 }
 
 /// `grpc-timeout`: at most eight digits and a unit (gRPC over HTTP/2, Requests).

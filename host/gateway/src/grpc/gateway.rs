@@ -28,7 +28,7 @@ pub(super) struct GatewayService {
 }
 
 /// The edge put it there when it checked the key.
-fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     request.extensions().get::<Caller>().cloned().ok_or_else(|| {
         status(&Error::new(Code::AuthMissing, "send `authorization: Bearer` with a key of this gateway"))
     })
@@ -74,7 +74,14 @@ impl Gateway for GatewayService {
         request: Request<CloseSessionRequest>,
     ) -> Result<Response<CloseSessionResponse>, Status> {
         let caller = caller(&request)?;
-        let session = self.sessions.get(&caller, &request.get_ref().session_id).map_err(|error| status(&error))?;
+        let id = &request.get_ref().session_id;
+        let session = match self.sessions.get(&caller, id) {
+            Ok(session) => session,
+            Err(error) => {
+                let head = self.sessions.closed_head(&caller, id).ok_or_else(|| status(&error))?;
+                return Ok(Response::new(CloseSessionResponse { head }));
+            }
+        };
         self.sessions
             .policies()
             .authorize(&caller.principal(), &session.facts, Action::Close)
@@ -91,7 +98,7 @@ impl Gateway for GatewayService {
         let command = asked.command.unwrap_or_default();
         let result = self
             .sessions
-            .invoke(&caller, &session, command, millis(asked.timeout_ms))
+            .invoke(&caller, &session, &asked.node_id, command, millis(asked.timeout_ms))
             .await
             .map_err(|error| status(&error))?;
         if result.hresult != 0 {

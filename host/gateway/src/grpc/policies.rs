@@ -23,6 +23,7 @@ pub(super) fn listing(host: &PolicyHost) -> ListPoliciesResponse {
                 source: row.origin.to_string(),
                 calls: counted.map_or(0, |counted| counted.calls),
                 failures: counted.map_or(0, |counted| counted.failures.iter().map(|(_, count)| count).sum()),
+                time_us: counted.map_or(0, |c| c.queue_us + c.instantiate_us + c.guest_us + c.host_us),
             }
         })
         .collect();
@@ -32,6 +33,7 @@ pub(super) fn listing(host: &PolicyHost) -> ListPoliciesResponse {
         plugins_dir: String::new(),
         policies,
         swaps: listing.swaps.iter().rev().map(swap_record).collect(),
+        live_generations: counters.live_generations as u32,
     }
 }
 

@@ -43,7 +43,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr().expect("an address");
         let (moods, metrics) = (Arc::new(Moods::default()), Metrics::new());
-        let state = HttpState { metrics: metrics.clone(), health: moods.clone() };
+        let state = HttpState { metrics: metrics.clone(), health: moods.clone(), nodes: None };
         let (stop, stopped) = oneshot::channel::<()>();
         let ended = tokio::spawn(async move {
             let shutdown = async {
@@ -84,6 +84,7 @@ fn code_of(answer: &str) -> String {
     problem["code"].as_str().expect("a code").to_owned()
 }
 
+// shows: D-03
 #[tokio::test]
 async fn the_pages_answer_and_carry_their_headers() {
     let server = Server::start(PATIENCE).await;

@@ -131,6 +131,7 @@ async fn a_change_reaches_its_end_although_its_caller_goes() {
     assert!(keys.authenticate(secret.expose()).is_err());
 }
 
+// shows: H-05
 #[tokio::test]
 async fn the_disk_knows_the_digest_and_not_the_secret() {
     let bed = Bed::new();

@@ -112,6 +112,6 @@ mod tests {
         for bad in [f64::NAN, f64::INFINITY, -1.0, 0.0] {
             assert!(buckets.take(&key, "invoke", 0, 1.0, (bad, bad)).is_err(), "{bad}");
         }
-        assert_eq!(buckets.take(&KeyId::mint(), "invoke", 0, 10.0, (1.0, 5.0)), Err(5000 - 5000 + 1), "never enough");
+        assert!(buckets.take(&KeyId::mint(), "invoke", 0, 10.0, (1.0, 5.0)).is_err(), "never enough");
     }
 }

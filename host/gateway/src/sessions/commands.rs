@@ -38,6 +38,18 @@ pub fn name(method: &Method) -> &'static str {
     }
 }
 
+/// Changes values in the plant; what a node below the version floor may not do.
+pub fn is_write(method: &Method) -> bool {
+    matches!(
+        method,
+        Method::Write(_)
+            | Method::Write2(_)
+            | Method::WriteSecured(_)
+            | Method::WriteSecured2(_)
+            | Method::WriteBulk(_)
+    )
+}
+
 /// The tags a command is about. A handle nobody has is no tag: the worker answers it as the server would.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Targets {
@@ -246,6 +258,19 @@ mod tests {
         apply(&command, &result, &mut items, 0);
         let tags: Vec<&str> = items.iter_live().map(|i| &*i.tag).collect();
         assert_eq!(tags, ["A", "C"]);
+    }
+
+    #[test]
+    fn what_changes_the_plant_is_a_write() {
+        let writes = [
+            Method::Write(v1::Write::default()),
+            Method::Write2(v1::Write2::default()),
+            Method::WriteSecured(v1::WriteSecured::default()),
+            Method::WriteSecured2(v1::WriteSecured2::default()),
+            Method::WriteBulk(v1::WriteBulk::default()),
+        ];
+        assert!(writes.iter().all(|method| is_write(method) && name(method).starts_with("write")));
+        assert!(!is_write(&subscribe(&["A"])) && !is_write(&Method::ReadBulk(v1::ReadBulk::default())));
     }
 
     #[test]

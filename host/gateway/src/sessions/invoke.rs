@@ -21,11 +21,13 @@ const ACCESS_DENIED: i32 = 0x8007_0005_u32 as i32;
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
 impl Sessions {
-    /// Runs a command of `caller`. `timeout`: as asked for, else the session's.
+    /// Runs a command of `caller`, who may act for a runtime node (empty: for none); only writes look at that.
+    /// `timeout`: as asked for, else the session's.
     pub async fn invoke(
         &self,
         caller: &Caller,
         session: &Arc<Session>,
+        node: &str,
         command: Command,
         timeout: Option<Duration>,
     ) -> Result<CommandResult> {
@@ -33,7 +35,7 @@ impl Sessions {
         let method = command.method.ok_or_else(|| Error::new(Code::CommandMissing, "the command names no method"))?;
         let name = commands::name(&method);
         let started = tokio::time::Instant::now();
-        let result = self.checked(caller, session, method, timeout).await;
+        let result = self.checked(caller, session, node, method, timeout).await;
         session.metrics.commands.answered(&name.replace('-', "_"), outcome(&result), started.elapsed());
         result
     }
@@ -42,6 +44,7 @@ impl Sessions {
         &self,
         caller: &Caller,
         session: &Arc<Session>,
+        node: &str,
         method: Method,
         timeout: Option<Duration>,
     ) -> Result<CommandResult> {
@@ -69,6 +72,9 @@ impl Sessions {
         };
         let who = caller.principal();
         self.policies().admit(&who, &caller.key.id, Rate::Invoke(elements)).await?;
+        if !node.is_empty() && commands::is_write(&method) {
+            self.write_gate()?.check(caller, &session.identity.id, node).await?;
+        }
         let timeout = timeout.unwrap_or(session.identity.command_timeout).min(TIMEOUT_MAX);
         match targets {
             Targets::None => {
@@ -144,7 +150,7 @@ fn outcome(result: &Result<CommandResult>) -> Outcome {
         Ok(result) if result.hresult == 0 => Outcome::Ok,
         Ok(_) => Outcome::Failed,
         Err(error) => match error.code() {
-            Code::PolicyDenied | Code::PolicyFailed => Outcome::Denied,
+            Code::PolicyDenied | Code::PolicyFailed | Code::VersionFloorExceeded => Outcome::Denied,
             Code::CommandTimeout => Outcome::Timeout,
             Code::CommandOutcomeUnknown => Outcome::Unknown,
             other if other.class() == Class::ResourceExhausted => Outcome::Limited,

@@ -64,7 +64,11 @@ impl Sessions {
                 && flipped == generation
             {
                 let took = at.elapsed();
-                host.enforced(generation, took.as_micros() as u64);
+                let micros = took.as_micros() as u64;
+                host.enforced(generation, micros);
+                if let Err(error) = self.shared.storage.swap_enforced(generation.0, micros).await {
+                    tracing::warn!(%error, "the time until the swap was enforced is not on record");
+                }
                 self.shared.metrics.swaps.enforced_seconds.observe(took.as_secs_f64());
                 *flips.0.lock() = None;
             }

@@ -32,6 +32,7 @@ use tidegate_proto::{
     worker::v1::{CommandFrame, FromGateway, from_gateway},
 };
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 /// Where a session is in its life. Ready → Closing → Closed, or Ready → Faulted → Closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +99,8 @@ pub struct Session {
     pub(super) policy_changed: Notify,
     classes: Mutex<HashMap<ClassKey, Weak<Class>>>,
     pub(super) state: watch::Sender<State>,
+    /// Cancelled once the session has left the registry and its slot is free.
+    pub(super) gone: CancellationToken,
     pub(super) stop: mpsc::Sender<Stop>,
     to_worker: mpsc::Sender<FromGateway>,
     pending: Mutex<Pending>,
@@ -169,6 +172,7 @@ impl Session {
             policy_changed: Notify::new(),
             classes: Mutex::default(),
             state: watch::Sender::new(State::Ready),
+            gone: CancellationToken::new(),
             stop,
             to_worker,
             pending: Mutex::default(),
@@ -275,13 +279,11 @@ impl Session {
 
     // --- life ---
 
-    /// Asks for the end and waits for it. Concurrent callers wait for the same end (S-14).
+    /// Asks for the end and waits until the slot is free. Concurrent callers wait for the same end (S-14).
     pub async fn close(&self, stop: Stop) {
         // Full or closed: an end is under way already, and a later kill hurries it through its own place.
         let _under_way = self.stop.try_send(stop);
-        let mut state = self.state.subscribe();
-        // The sender lives in this very session: waiting ends with the state, never by its loss.
-        let _ended = state.wait_for(|state| matches!(state, State::Closed(..))).await;
+        self.gone.cancelled().await;
     }
 
     /// Refuses what a session that is ending or over cannot do.

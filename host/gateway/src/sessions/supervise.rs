@@ -50,7 +50,7 @@ pub(super) async fn run(
     let Worker { reader, writer, mut process, .. } = worker;
     let pumped = session.clone();
     let mut pump = tokio::spawn(async move { pump::run(&pumped, reader).await });
-    let mut write = tokio::spawn(pump::write(frames, writer));
+    let write = tokio::spawn(pump::write(frames, writer));
 
     let end = tokio::select! {
         biased;
@@ -88,7 +88,7 @@ pub(super) async fn run(
                 }
             }
             process.kill().await;
-            settle(&mut pump, &mut write).await;
+            settle(&mut pump, &write).await;
             session.end_commands(Error::new(Code::SessionClosed, format!("the session was closed: {}", stop.reason)));
             let code = if stop.why == CloseReason::Shutdown { Code::StreamDraining } else { Code::StreamSessionEnded };
             session.log.close(Error::new(code, format!("the session was closed: {}", stop.reason)));
@@ -96,7 +96,7 @@ pub(super) async fn run(
         }
         End::Fault { cause, protocol } => {
             process.kill().await;
-            settle(&mut pump, &mut write).await;
+            settle(&mut pump, &write).await;
             let words = process.last_words();
             let cause = if words.is_empty() { cause } else { format!("{cause}; it said: {words}") };
             tracing::warn!(session = %session.identity.id, cause, "session faulted");
@@ -126,7 +126,7 @@ async fn hurried(stops: &mut mpsc::Receiver<Stop>) {
 /// Ends both tasks; the pump first gets what is left in the pipe.
 async fn settle(
     pump: &mut tokio::task::JoinHandle<PumpEnd>,
-    write: &mut tokio::task::JoinHandle<Result<(), tidegate_pipe::PipeError>>,
+    write: &tokio::task::JoinHandle<Result<(), tidegate_pipe::PipeError>>,
 ) {
     if !pump.is_finished() && tokio::time::timeout(SETTLE, &mut *pump).await.is_err() {
         pump.abort();

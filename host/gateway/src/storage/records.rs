@@ -81,6 +81,13 @@ impl Storage {
                 row.end.as_ref().map(|end| end.at_unix_ms),
                 row.end.as_ref().map(|end| end.reason.as_str()),
             ])?;
+            if let Some(owner) = &row.owner {
+                db.prepare_cached(
+                    "INSERT INTO session_memberships (session_id, member, role, joined_unix_ms) \
+                     VALUES (?1, ?2, 'owner', ?3)",
+                )?
+                .execute(params![row.id.as_str(), owner.as_str(), row.opened_unix_ms])?;
+            }
             // Open ones are bounded by `max_sessions`; only ended ones go.
             db.prepare_cached(
                 "DELETE FROM sessions WHERE closed_unix_ms IS NOT NULL \

@@ -46,26 +46,29 @@ pub(super) struct Writer {
 }
 
 /// A closure and the place its outcome waits in until the commit.
-struct Piece<F, T> {
+struct Piece<F, C, T> {
     work: Option<F>,
+    then: C,
     outcome: Option<Result<T>>,
     reply: oneshot::Sender<Result<T>>,
 }
 
-/// Makes a job of a closure.
-pub(super) fn piece<F, T>(work: F, reply: oneshot::Sender<Result<T>>) -> Box<dyn Job>
+/// Makes a job of two closures: `then` runs on this thread once the work of the first is committed.
+pub(super) fn piece_then<F, C, T>(work: F, then: C, reply: oneshot::Sender<Result<T>>) -> Box<dyn Job>
 where
     F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    C: FnOnce(&T) + Send + 'static,
     T: Send + 'static,
 {
-    Box::new(Piece { work: Some(work), outcome: None, reply })
+    Box::new(Piece { work: Some(work), then, outcome: None, reply })
 }
 
 // === impl Piece ===
 
-impl<F, T> Job for Piece<F, T>
+impl<F, C, T> Job for Piece<F, C, T>
 where
     F: FnOnce(&Connection) -> Result<T> + Send,
+    C: FnOnce(&T) + Send,
     T: Send,
 {
     fn run(&mut self, db: &Connection) -> Result<()> {
@@ -82,6 +85,12 @@ where
             Ok(()) => self.outcome.unwrap_or_else(|| Err(failure::closed())),
             Err(error) => Err(error),
         };
+        if let Ok(outcome) = &outcome {
+            let then = self.then;
+            if catch_unwind(AssertUnwindSafe(|| then(outcome))).is_err() {
+                tracing::error!("what follows a commit panicked; this is a defect");
+            }
+        }
         // The caller may have gone; its write stands all the same.
         let _ = self.reply.send(outcome);
     }

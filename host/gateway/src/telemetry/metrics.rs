@@ -78,6 +78,10 @@ metrics! {
     "tidegate_storage_writes" counter "" [""] "Writes in those transactions; divided by them, the size of a group";
     "tidegate_storage_failures" counter "" [""] "Statements and commits that failed for a reason of the disk";
     "tidegate_storage_commit_seconds" histogram "seconds" [""] "From taking a group of writes to its commit";
+    "tidegate_nodes_attached" gauge "" [""] "Runtime nodes that are attached, silent ones included";
+    "tidegate_node_heartbeats" counter "" [""] "Heartbeats of runtime nodes";
+    "tidegate_node_transitions" counter "" [""] "Changes of state of runtime nodes";
+    "tidegate_node_writes_refused" counter "" [""] "Writes on behalf of nodes that the version floor refused";
 }
 
 /// The labels `method` can have: the fields of `Command.method`; anything else counts as `other`.
@@ -123,6 +127,7 @@ pub struct Metrics {
     pub log: LogMetrics,
     pub keys: KeyMetrics,
     pub storage: StorageMetrics,
+    pub nodes: NodeMetrics,
 }
 
 #[derive(Clone, Debug)]
@@ -199,6 +204,14 @@ pub struct StorageMetrics {
     pub commit_seconds: Histogram,
 }
 
+#[derive(Clone, Debug)]
+pub struct NodeMetrics {
+    pub attached: Gauge,
+    pub heartbeats: Counter,
+    pub transitions: Counter,
+    pub writes_refused: Counter,
+}
+
 // === impl Metrics ===
 
 impl Metrics {
@@ -248,6 +261,12 @@ impl Metrics {
                 rows: to.add("tidegate_storage_writes"),
                 failures: to.add("tidegate_storage_failures"),
                 commit_seconds: to.add_seconds("tidegate_storage_commit_seconds"),
+            },
+            nodes: NodeMetrics {
+                attached: to.add("tidegate_nodes_attached"),
+                heartbeats: to.add("tidegate_node_heartbeats"),
+                transitions: to.add("tidegate_node_transitions"),
+                writes_refused: to.add("tidegate_node_writes_refused"),
             },
             registry: Arc::default(),
             policies: policies.clone(),

@@ -71,6 +71,7 @@ fn the_exposition_has_exactly_the_metrics_of_the_table() {
     }
 }
 
+// shows: X-16
 #[test]
 fn labelled_counts_land_in_their_series() {
     let metrics = Metrics::new();

@@ -184,7 +184,10 @@ impl Sim {
         if items::under(&tag, "Denied") {
             return Err(Raised::denied("access is denied: there is no licence for this item"));
         }
-        let kind = items::kind(&tag, &self.settings, &self.replay.history);
+        let mut kind = items::kind(&tag, &self.settings, &self.replay.history);
+        if let (Kind::Setpoint { value, .. }, Some(written)) = (&mut kind, self.setpoints.get(&tag)) {
+            value.clone_from(written);
+        }
         let item = self.tables.add(server, definition, context, kind).ok_or_else(|| Raised::no_server(server))?;
         item.buffered = buffered;
         Ok((item.handle, item.key))

@@ -209,6 +209,12 @@ impl Tables {
             .enumerate()
             .filter_map(|(slot, item)| item.as_ref().map(|item| (ItemRef { slot, key: item.key }, item)))
     }
+
+    /// The places of all items of a tag.
+    pub(super) fn of_tag(&self, wanted: &str) -> Vec<usize> {
+        let same = self.all().filter(|(_, item)| tag(&item.definition, &item.context) == wanted);
+        same.map(|(at, _)| at.slot).collect()
+    }
 }
 
 // === impl Item ===

@@ -5,7 +5,7 @@ use super::{
     Due, OK, PipeEnded, Sim,
     commands::Raised,
     faults,
-    items::{Control, Guard, ItemRef, Kind},
+    items::{self, Control, Guard, ItemRef, Kind},
 };
 use prost::Message as _;
 use std::time::Duration;
@@ -14,6 +14,9 @@ use tokio::time::Instant;
 
 /// Largest value, encoded: far below a frame, so that a value can always be told again as an event.
 const VALUE_MAX: usize = 1 << 20;
+
+/// Attributes whose value outlives their items. (Guessed; what a session of the default size can have.)
+const SETPOINTS_MAX: usize = 100_000;
 
 /// The attribute is secured: WriteSecured is needed (mxaccess.md, surprise 3).
 const SECURED: MxStatus = MxStatus { success: 0, category: 6, detected_by: 5, detail: 1012 };
@@ -77,14 +80,23 @@ impl Sim {
         self.write_complete(at, status).await?;
         let (quality, healthy) = self.health();
         let Some(item) = self.tables.get(at).filter(|_| status == OK) else { return Ok(()) };
-        let live = item.live();
         // Other sources go on by themselves, and what was written is gone with their next sample.
-        let Kind::Setpoint { value, .. } = &mut item.kind else { return Ok(()) };
-        value.clone_from(&written);
-        if live {
-            let time = time.unwrap_or_else(super::emit::date_now);
-            let sample = super::Sample { value: written, quality, time, status: healthy };
-            self.emit(at.slot, sample).await?;
+        let Kind::Setpoint { .. } = item.kind else { return Ok(()) };
+        let tag = items::tag(&item.definition, &item.context);
+        // The attribute has the value, so every item of it does, and those that are added later.
+        if self.setpoints.len() < SETPOINTS_MAX || self.setpoints.contains_key(&tag) {
+            self.setpoints.insert(tag.clone(), written.clone());
+        }
+        let time = time.unwrap_or_else(super::emit::date_now);
+        for slot in self.tables.of_tag(&tag) {
+            let Some(Some(item)) = self.tables.items.get_mut(slot) else { continue };
+            let live = item.live();
+            let Kind::Setpoint { value, .. } = &mut item.kind else { continue };
+            value.clone_from(&written);
+            if live {
+                let sample = super::Sample { value: written.clone(), quality, time: time.clone(), status: healthy };
+                self.emit(slot, sample).await?;
+            }
         }
         Ok(())
     }

@@ -136,6 +136,22 @@ async fn a_write_needs_a_known_type_and_completes_as_an_event() {
     assert_eq!(s.call(huge).await.hresult, E_INVALIDARG);
 }
 
+// shows: S-16, S-17
+#[tokio::test]
+async fn what_is_written_is_the_attributes_and_every_item_of_it_has_it() {
+    let mut s = Session::start("rate=0,write_ms=5").await;
+    let (one, other) = (s.subscribe("Setpoint.A").await, s.subscribe("Setpoint.A").await);
+    s.change(one).await;
+    s.change(other).await;
+    let write = s.writing(one, Kind::Double(1.5));
+    s.done(write).await;
+    assert_eq!(s.completion(one).await, OK);
+    assert_eq!(s.change(one).await, (Some(Kind::Double(1.5)), 192));
+    assert_eq!(s.change(other).await, (Some(Kind::Double(1.5)), 192));
+    let later = s.subscribe("Setpoint.A").await;
+    assert_eq!(s.change(later).await, (Some(Kind::Double(1.5)), 192), "added after the write");
+}
+
 // shows: S-17
 #[tokio::test]
 async fn an_item_that_is_no_longer_advised_hears_of_no_completion() {

@@ -1,7 +1,7 @@
 //! Makes a connection: TCP without TLS (h2c) or a Unix socket, with windows wide enough for event
 //! streams. It knows addresses and keys, not calls. A key never appears in `Debug`.
 
-use crate::{Admin, ClientError, Gateway};
+use crate::{Admin, ClientError, Gateway, NodeAdmin, Nodes};
 use hyper_util::rt::TokioIo;
 use std::{
     fmt, io,
@@ -82,6 +82,17 @@ impl Connect {
         let key = self.bearer()?;
         let client = AdminClient::new(self.channel().await?).max_decoding_message_size(MESSAGE_MAX);
         Ok(Admin::new(client, key))
+    }
+
+    /// The API of runtime nodes.
+    pub async fn nodes(self) -> Result<Nodes, ClientError> {
+        let key = self.bearer()?;
+        Ok(Nodes::new(self.channel().await?, key))
+    }
+
+    /// The operators' API about nodes.
+    pub async fn node_admin(self) -> Result<NodeAdmin, ClientError> {
+        Ok(NodeAdmin::new(self.channel().await?))
     }
 
     fn bearer(&self) -> Result<Option<MetadataValue<Ascii>>, ClientError> {

@@ -71,6 +71,18 @@ impl Gateway {
         self.command(session_id, Command { method: Some(method) }, timeout_ms).await
     }
 
+    /// A write for a runtime node that this key attached to the session.
+    pub async fn invoke_for(
+        &self,
+        node_id: &str,
+        session_id: &str,
+        method: Method,
+        timeout_ms: u32,
+    ) -> Result<CommandResult, ClientError> {
+        let command = Some(Command { method: Some(method) });
+        self.send(InvokeRequest { session_id: session_id.into(), command, timeout_ms, node_id: node_id.into() }).await
+    }
+
     /// A command as it stands.
     pub async fn command(
         &self,
@@ -78,7 +90,11 @@ impl Gateway {
         command: Command,
         timeout_ms: u32,
     ) -> Result<CommandResult, ClientError> {
-        let request = InvokeRequest { session_id: session_id.into(), command: Some(command), timeout_ms };
+        let command = Some(command);
+        self.send(InvokeRequest { session_id: session_id.into(), command, timeout_ms, node_id: String::new() }).await
+    }
+
+    async fn send(&self, request: InvokeRequest) -> Result<CommandResult, ClientError> {
         let response = self.client.clone().invoke(self.request(request)).await?.into_inner();
         response.result.ok_or(ClientError::Incomplete("the result"))
     }

@@ -23,6 +23,7 @@ mod admin;
 mod connect;
 mod error;
 mod gateway;
+mod nodes;
 mod stream;
 pub mod values;
 
@@ -31,6 +32,7 @@ pub use admin::Admin;
 pub use connect::{Connect, Target};
 pub use error::{ClientError, Fault, GrpcCode};
 pub use gateway::{Advised, Gateway};
+pub use nodes::{NodeAdmin, NodeWatch, Nodes};
 pub use stream::{EventStream, Message, Start, StreamOptions};
 /// The messages of the wire, for callers that need one without a wrapper.
 pub use tidegate_proto::v1 as wire;

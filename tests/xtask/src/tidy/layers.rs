@@ -13,6 +13,7 @@ const GATEWAY: &str = "host/gateway/src/";
 const LAYERS: &[(Peers, &[&str])] = &[
     (Peers::May, &["main", "lib", "app", "demo"]),
     (Peers::MayNot, &["grpc", "http", "cli"]),
+    (Peers::MayNot, &["nodes"]),
     (Peers::MayNot, &["sessions"]),
     (Peers::MayNot, &["keys"]),
     (Peers::MayNot, &["workers", "events", "policies", "storage"]),

@@ -7,6 +7,11 @@ use crate::tree::Tree;
 /// What of this workspace a crate may depend on. A name that ends in `-` stands for all that begin so.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("tidegate", &["tidegate-client", "tidegate-pipe", "tidegate-policy", "tidegate-proto", "tidegate-worker"]),
+    // It compares with the access policy's rule as native code.
+    (
+        "tidegate-bench",
+        &["tidegate-client", "tidegate-plugin-access", "tidegate-plugin-sdk", "tidegate-policy", "tidegate-proto"],
+    ),
     ("tidegate-client", &["tidegate-proto"]),
     ("tidegate-pipe", &["tidegate-proto"]),
     ("tidegate-plugin-", &["tidegate-plugin-sdk"]),
@@ -21,8 +26,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// Libraries (and those whose names begin like them) and the crates that may depend on them.
 const OWNED: &[(&str, &[&str])] = &[
     ("axum", &["tidegate"]),
-    ("rusqlite", &["tidegate"]),
-    ("tonic", &["tidegate", "tidegate-client", "tidegate-proto"]),
+    ("rusqlite", &["tidegate", "tidegate-bench"]),
+    ("tonic", &["tidegate", "tidegate-bench", "tidegate-client", "tidegate-proto"]),
     ("wasmtime", &["tidegate-policy"]),
     ("wit-bindgen", &["tidegate-plugin-sdk", "tidegate-plugin-"]),
 ];

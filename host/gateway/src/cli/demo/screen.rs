@@ -10,6 +10,9 @@ use tokio::time::Instant;
 /// How often the rates are shown.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// Lines of a block that are no readers.
+const HEADING: usize = 1;
+
 /// What is shown of a reader.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
@@ -64,7 +67,7 @@ impl Screen {
         let text =
             if self.terminal { block(&rows, rate, self.drawn) } else { line(&rows, rate, self.started.elapsed()) };
         self.put(&text)?;
-        self.drawn = rows.len();
+        self.drawn = rows.len() + HEADING;
         self.shown = Some((now, rows));
         Ok(())
     }
@@ -85,17 +88,36 @@ fn line(rows: &[Row], rate: impl Fn(&Row) -> u64, at: Duration) -> String {
     format!("[{:5.1} s] {}\n", at.as_secs_f32(), cells.join("  "))
 }
 
-/// One line for each reader, over the ones drawn before.
+/// A heading and one line for each reader, over the ones drawn before; narrow enough for 80 columns, because a
+/// line that wraps would not be drawn over.
 fn block(rows: &[Row], rate: impl Fn(&Row) -> u64, drawn: usize) -> String {
     let mut text = if drawn > 0 { format!("\x1b[{drawn}A") } else { String::new() };
+    text += &format!(
+        "\x1b[2K  {:<11}{:>9}{:>11}{:>10}{:>11}{:>10}{:>9}\n",
+        "reader", "events/s", "delivered", "filtered", "conflated", "gapped", "behind"
+    );
     for row in rows {
         let Counts { delivered, filtered, conflated, gapped, .. } = row.counts;
-        let speed = if row.over { "ended".to_owned() } else { format!("{} ev/s", rate(row)) };
+        let speed = if row.over { "ended".to_owned() } else { rate(row).to_string() };
         text += &format!(
-            "\x1b[2K  {:<10} {speed:>13}  {delivered:>9} delivered  {filtered:>8} filtered  {conflated:>8} conflated  \
-             {gapped:>7} gapped  {:>6} behind\n",
+            "\x1b[2K  {:<11}{speed:>9}{delivered:>11}{filtered:>10}{conflated:>11}{gapped:>10}{:>9}\n",
             row.name, row.behind
         );
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_draws_over_the_one_before_and_fits_80_columns() {
+        let counts = Counts { delivered: 123_456_789, gapped: 1_234_567, ..Counts::default() };
+        let rows = [Row { name: "restricted", counts, behind: 12_345, over: false }];
+        let first = block(&rows, |_| 500_000, 0);
+        assert_eq!(first.lines().count(), rows.len() + HEADING);
+        assert!(first.lines().all(|line| line.trim_start_matches("\x1b[2K").chars().count() <= 80), "{first}");
+        assert!(block(&rows, |_| 0, rows.len() + HEADING).starts_with("\x1b[2A"));
+    }
 }

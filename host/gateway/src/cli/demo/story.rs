@@ -21,7 +21,7 @@ use std::{
 };
 use tidegate_client::{
     Admin, Gateway,
-    wire::{Advise, CreateKeyRequest, OpenSessionRequest, SwapRecord, command::Method},
+    wire::{Advise, CreateKeyRequest, ListPoliciesResponse, OpenSessionRequest, SwapRecord, command::Method},
 };
 use tokio::time::{Instant, sleep};
 
@@ -54,11 +54,20 @@ struct Swap {
     record: SwapRecord,
 }
 
+/// Counts decisions over swaps: the gateway counts anew for each component that it loads.
+#[derive(Debug, Default)]
+struct Decisions {
+    total: u64,
+    /// By policy: which component and settings, and its count at the last look.
+    last: HashMap<String, (String, u64)>,
+}
+
 struct Story {
     screen: Screen,
     gateway: GatewayProcess,
     admin: Admin,
     readers: Vec<Reader>,
+    decisions: Decisions,
     broken: Vec<String>,
 }
 
@@ -74,7 +83,8 @@ pub(super) async fn tell(settings: Settings) -> anyhow::Result<Summary> {
     })
     .await?;
     let admin = gateway.admin().await?;
-    let mut story = Story { screen, gateway, admin, readers: Vec::new(), broken: Vec::new() };
+    let mut story =
+        Story { screen, gateway, admin, readers: Vec::new(), decisions: Decisions::default(), broken: Vec::new() };
     let told = story.tell(&settings).await;
     if settings.keep
         && let Some(folder) = story.gateway.keep()
@@ -140,7 +150,7 @@ impl Story {
         self.screen.say("unregistering: no more events; everyone reads to the end")?;
         client.unregister(&main.session_id, server).await?;
         self.read_to_the_end(&main.session_id).await?;
-        let decisions = self.admin.policies().await?.policies.iter().map(|policy| policy.calls).sum();
+        self.policies().await?;
         let results = self.finish_readers().await?;
         client.close(&main.session_id).await?;
         client.close(&other.session_id).await?;
@@ -152,7 +162,8 @@ impl Story {
             history.compare(events, &tags)
         });
         self.judge(&results, &denied, &allowed);
-        let mut summary = Summary { sessions: 2, policy_decisions: decisions, history, ..Summary::default() };
+        let mut summary =
+            Summary { sessions: 2, policy_decisions: self.decisions.total, history, ..Summary::default() };
         summary.denied_after_flip = denied_after_flip(&results, &denied, &allowed);
         summary.add_readers(results);
         summary.add_swaps(
@@ -173,14 +184,20 @@ impl Story {
         Ok(self.admin.create_key(request).await?.secret)
     }
 
+    async fn policies(&mut self) -> anyhow::Result<ListPoliciesResponse> {
+        let listing = self.admin.policies().await?;
+        self.decisions.look(&listing);
+        Ok(listing)
+    }
+
     /// Puts settings into the plugins folder and waits until they are in force on every stream.
     async fn swap(&mut self, what: &str, settings: &str) -> anyhow::Result<Swap> {
-        let before = self.admin.policies().await?.generation;
+        let before = self.policies().await?.generation;
         self.screen.say(format_args!("swap: {what}"))?;
         place(self.gateway.plugins(), "access.toml", settings.as_bytes())?;
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let listing = self.admin.policies().await?;
+            let listing = self.policies().await?;
             if let Some(refused) = listing.swaps.first().filter(|swap| swap.outcome == "refused") {
                 anyhow::bail!("the gateway refused the swap: {} [{}]", refused.message, refused.code);
             }
@@ -310,15 +327,30 @@ impl Story {
 
     async fn tick(&mut self) -> anyhow::Result<()> {
         sleep(TICK).await;
-        let ahead = self.readers.iter().take(self.readers.len().saturating_sub(1)).map(Reader::position).max();
-        let row = |reader: &Reader| Row {
+        // The last one reads another session, alone.
+        let main = &self.readers[..self.readers.len().saturating_sub(1)];
+        let ahead = main.iter().map(Reader::position).max().unwrap_or_default();
+        let row = |(at, reader): (usize, &Reader)| Row {
             name: reader.name,
             counts: reader.counts(),
-            behind: ahead.unwrap_or_default().saturating_sub(reader.position()),
+            behind: if at < main.len() { ahead.saturating_sub(reader.position()) } else { 0 },
             over: reader.is_over(),
         };
-        let rows = self.readers.iter().map(row).collect();
+        let rows = self.readers.iter().enumerate().map(row).collect();
         Ok(self.screen.rates(rows)?)
+    }
+}
+
+// === impl Decisions ===
+
+impl Decisions {
+    fn look(&mut self, listing: &ListPoliciesResponse) {
+        for policy in &listing.policies {
+            let component = format!("{}/{}", policy.digest, policy.settings_digest);
+            let last = self.last.insert(policy.policy.clone(), (component.clone(), policy.calls));
+            let counted = last.filter(|(before, calls)| *before == component && *calls <= policy.calls);
+            self.total += policy.calls - counted.map_or(0, |(_, calls)| calls);
+        }
     }
 }
 

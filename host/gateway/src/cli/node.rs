@@ -1,0 +1,199 @@
+//! `tidegate node`: runtime nodes over the operators' socket.
+
+use super::{output, remote::Local};
+use clap::{Args, Subcommand};
+use serde_json::json;
+use tidegate_client::{
+    values,
+    wire::{
+        ListNodesRequest, NodeAttachment, SourceTime, VersionFloor, source_time::Form, watch_nodes_response::Message,
+    },
+};
+
+/// See and revoke runtime nodes, and set the version below which they only read.
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// Show attached nodes and how they are.
+    #[command(after_help = "Examples:\n  tidegate node list\n  tidegate node list --ended --json")]
+    List(List),
+    /// Show, set or clear the version floor; each node's next write feels it.
+    #[command(after_help = "Examples:\n  tidegate node floor\n  tidegate node floor --set 1.10\n  \
+        tidegate node floor --clear")]
+    Floor(Floor),
+    /// Bar a node from a session for good, or from all it has joined.
+    #[command(after_help = "Example:\n  tidegate node revoke press-7 --session session-0123…")]
+    Revoke(Revoke),
+    /// Print each change of a node's state as it happens, until stopped.
+    #[command(after_help = "Example:\n  tidegate node watch --json")]
+    Watch(Watch),
+}
+
+/// Which attachments.
+#[derive(Args, Debug)]
+pub struct List {
+    /// Only those of this session.
+    #[arg(long, value_name = "SESSION", default_value = "")]
+    session: String,
+    /// Detached and revoked ones too.
+    #[arg(long)]
+    ended: bool,
+    #[command(flatten)]
+    local: Local,
+}
+
+/// The version floor.
+#[derive(Args, Debug)]
+pub struct Floor {
+    /// MAJOR.MINOR; nodes below it read and do not write.
+    #[arg(long, value_name = "VERSION", conflicts_with = "clear")]
+    set: Option<String>,
+    /// No floor any more.
+    #[arg(long)]
+    clear: bool,
+    #[command(flatten)]
+    local: Local,
+}
+
+/// A node to bar.
+#[derive(Args, Debug)]
+pub struct Revoke {
+    /// The node's id.
+    #[arg(value_name = "NODE")]
+    node: String,
+    /// Only from this session.
+    #[arg(long, value_name = "SESSION", default_value = "")]
+    session: String,
+    #[command(flatten)]
+    local: Local,
+}
+
+/// What to watch.
+#[derive(Args, Debug)]
+pub struct Watch {
+    /// Only nodes of this session.
+    #[arg(long, value_name = "SESSION", default_value = "")]
+    session: String,
+    /// End after so many changes.
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    #[command(flatten)]
+    local: Local,
+}
+
+// === impl NodeCommand ===
+
+impl NodeCommand {
+    pub(super) fn json(&self) -> bool {
+        match self {
+            Self::List(List { local, .. })
+            | Self::Floor(Floor { local, .. })
+            | Self::Revoke(Revoke { local, .. })
+            | Self::Watch(Watch { local, .. }) => local.json,
+        }
+    }
+}
+
+pub(super) async fn run(command: NodeCommand) -> anyhow::Result<()> {
+    match command {
+        NodeCommand::List(args) => list(args).await,
+        NodeCommand::Floor(args) => floor(args).await,
+        NodeCommand::Watch(args) => watch(args).await,
+        NodeCommand::Revoke(args) => {
+            let revoked = args.local.node_admin().await?.revoke(&args.node, &args.session).await?;
+            if args.local.json {
+                output::line(json!({ "node_id": args.node, "revoked": revoked }))?;
+            } else {
+                output::line(format_args!("revoked {} in {revoked} session(s)", args.node))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn list(args: List) -> anyhow::Result<()> {
+    let request = ListNodesRequest { session_id: args.session, ended: args.ended, ..Default::default() };
+    let nodes = args.local.node_admin().await?.list(request).await?;
+    if args.local.json {
+        output::line(json!({ "nodes": nodes.iter().map(attachment_json).collect::<Vec<_>>() }))?;
+        return Ok(());
+    }
+    let rows: Vec<_> = nodes
+        .iter()
+        .map(|node| {
+            let heard = node.last_heartbeat_unix_ms.map_or("never".to_owned(), time);
+            let NodeAttachment { node_id, kind, version, state, session_id, .. } = node.clone();
+            [node_id, kind, version, state, heard, session_id]
+        })
+        .collect();
+    output::table(["NODE", "KIND", "VERSION", "STATE", "LAST HEARTBEAT", "SESSION"], &rows)?;
+    Ok(())
+}
+
+async fn floor(args: Floor) -> anyhow::Result<()> {
+    let admin = args.local.node_admin().await?;
+    let VersionFloor { floor, revision, set_at_unix_ms } = match (&args.set, args.clear) {
+        (Some(floor), _) => admin.set_floor(Some(floor)).await?,
+        (None, true) => admin.set_floor(None).await?,
+        (None, false) => admin.floor().await?,
+    };
+    if args.local.json {
+        output::line(json!({ "floor": floor, "revision": revision, "set_at_unix_ms": set_at_unix_ms }))?;
+    } else {
+        let floor = floor.map_or("no floor: every version writes".to_owned(), |floor| {
+            format!("floor {floor}: nodes below it read and do not write")
+        });
+        output::line(format_args!("{floor} (revision {revision})"))?;
+    }
+    Ok(())
+}
+
+async fn watch(args: Watch) -> anyhow::Result<()> {
+    let mut watch = args.local.node_admin().await?.watch(&args.session).await?;
+    let mut left = args.count;
+    while left != Some(0) {
+        let Some(message) = watch.next().await? else { break };
+        match message.message {
+            Some(Message::Transition(change)) => {
+                if args.local.json {
+                    output::line(json!({
+                        "node_id": change.node_id, "session_id": change.session_id, "from": change.from,
+                        "to": change.to, "cause": change.cause, "at_unix_ms": change.at_unix_ms,
+                    }))?;
+                } else {
+                    let from = if change.from.is_empty() { "new" } else { &change.from };
+                    output::line(format_args!(
+                        "{}  {}  {from} -> {}  ({})  {}",
+                        time(change.at_unix_ms),
+                        change.node_id,
+                        change.to,
+                        change.cause,
+                        change.session_id
+                    ))?;
+                }
+                left = left.map(|left| left - 1);
+            }
+            Some(Message::Missed(missed)) if args.local.json => output::line(json!({ "missed": missed }))?,
+            Some(Message::Missed(missed)) => {
+                output::line(format_args!("({missed} changes came too fast and were not kept)"))?;
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// ISO 8601, UTC; the wire's dates count days.
+fn time(unix_ms: i64) -> String {
+    const DAYS_BEFORE_UNIX: f64 = 25_569.0;
+    let date = unix_ms as f64 / 86_400_000.0 + DAYS_BEFORE_UNIX;
+    values::show_time(Some(&SourceTime { form: Some(Form::Date(date)) }))
+}
+
+fn attachment_json(node: &NodeAttachment) -> serde_json::Value {
+    json!({
+        "node_id": node.node_id, "session_id": node.session_id, "kind": node.kind, "version": node.version,
+        "capabilities": node.capabilities, "state": node.state, "attached_at_unix_ms": node.attached_at_unix_ms,
+        "updated_at_unix_ms": node.updated_at_unix_ms, "last_heartbeat_unix_ms": node.last_heartbeat_unix_ms,
+        "key_id": node.key_id,
+    })
+}

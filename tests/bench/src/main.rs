@@ -1,0 +1,94 @@
+//! The measuring jobs, started by `cargo xtask bench` and `cargo xtask soak`. Each starts real processes, prints a
+//! table, and writes rows as JSON. Also holds the processes that jobs start (`role`). Knows the gateway from outside
+//! only: its command line, its APIs, /proc. Invariant: ours and its baselines are measured in the same run.
+
+mod event;
+mod fanout;
+mod gateway;
+mod nats;
+mod nodes;
+mod plain;
+mod policy;
+mod process;
+mod readers;
+mod rows;
+mod soak;
+mod stats;
+mod swap;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask bench", about = "Measures the gateway", arg_required_else_help = true)]
+struct Args {
+    #[command(subcommand)]
+    job: Job,
+}
+
+#[derive(Debug, Subcommand)]
+enum Job {
+    /// Processor time per delivered event beside a plain tonic stream and nats-server
+    Fanout(fanout::Args),
+    /// Durable attaches and heartbeats of runtime nodes beside plain SQLite
+    Nodes(nodes::Args),
+    /// What a decision and the gate cost, and that events ask no policy
+    Policy(policy::Args),
+    /// What a swap costs calls and open streams
+    Swap(swap::Args),
+    /// Everything at once, good and bad swaps mixed; fails when a promise is broken
+    Soak(soak::Args),
+    /// A process that a job starts
+    #[command(subcommand, hide = true)]
+    Role(Role),
+}
+
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// The plain tonic server and its publisher
+    Plain {
+        #[arg(long)]
+        rate: u32,
+    },
+    NatsPublisher {
+        #[arg(long)]
+        rate: u32,
+        #[arg(long)]
+        address: String,
+    },
+    /// The clients of the fan-out
+    Read(readers::Args),
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse().job) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(job: Job) -> anyhow::Result<ExitCode> {
+    // Servers as anyone would run them; clients and jobs on one thread, they must not be in the way.
+    let mut runtime = match job {
+        Job::Role(Role::Plain { .. }) | Job::Soak(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    let done = |result: anyhow::Result<()>| result.map(|()| ExitCode::SUCCESS);
+    runtime.enable_all().build()?.block_on(async {
+        match job {
+            Job::Fanout(args) => done(fanout::run(args).await),
+            Job::Nodes(args) => done(nodes::run(args).await),
+            Job::Policy(args) => done(policy::run(args).await),
+            Job::Swap(args) => done(swap::run(args).await),
+            Job::Soak(args) => soak::run(args).await,
+            Job::Role(Role::Plain { rate }) => done(plain::serve(rate).await),
+            Job::Role(Role::NatsPublisher { rate, address }) => {
+                done(nats::publish(&address, readers::SUBJECT, rate).await)
+            }
+            Job::Role(Role::Read(args)) => done(readers::run(args).await),
+        }
+    })
+}
