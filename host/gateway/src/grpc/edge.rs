@@ -300,6 +300,7 @@ impl Edge {
     ) -> Result<Response<EdgeBody>> {
         // Health and reflection tell nothing that needs a key.
         if !request.uri().path().starts_with("/tidegate.") {
+            facts.used.store(true, Ordering::SeqCst);
             return Ok(pass(&self.clients, request).await);
         }
         if ADMIN.iter().any(|service| request.uri().path().starts_with(service)) {
@@ -322,8 +323,25 @@ impl Edge {
             return Ok(response);
         }
         request.extensions_mut().insert(caller);
-        Ok(pass(&self.clients, request).await)
+        Ok(typed(pass(&self.clients, request).await))
     }
+}
+
+/// Gives a refusal that tonic made before any code of ours its code: what came could not be read, was too long, or is
+/// not served. Ours carry details already.
+fn typed(response: Response<EdgeBody>) -> Response<EdgeBody> {
+    let headers = response.headers();
+    if headers.contains_key("grpc-status-details-bin") {
+        return response;
+    }
+    // Numbers of gRPC; tonic 0.14 uses OUT_OF_RANGE for a message over its limit and INTERNAL for one it cannot decode.
+    let error = match headers.get("grpc-status").map(HeaderValue::as_bytes) {
+        Some(b"11") => Error::new(Code::RequestTooLarge, "the request's message is longer than 4 MiB"),
+        Some(b"13") => Error::new(Code::RequestMalformed, "the request cannot be read as this method's message"),
+        Some(b"12") => Error::new(Code::RequestUnimplemented, "no such method or encoding is served here"),
+        _ => return response,
+    };
+    status(&error).into_http::<tonic::body::Body>().map(EdgeBody::Tonic)
 }
 
 /// Waits, for a bounded time, until the peer has sent the preface of HTTP/2 (RFC 9113, section 3.4).
