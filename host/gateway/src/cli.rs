@@ -43,7 +43,7 @@ struct Cli {
 enum Command {
     /// Run the gateway.
     Serve(Box<serve::ServeArgs>),
-    /// Run a gateway, a simulator and four readers for a few seconds, and check every event.
+    /// Run a gateway, a simulator and five readers for a few seconds, and check every event.
     Demo(demo::DemoArgs),
     /// Use a gateway as its clients do.
     #[command(subcommand)]

@@ -173,6 +173,15 @@ codes! {
     RequestInvalid = "request.invalid", InvalidArgument,
         "A field has a value it cannot have; the details name it.",
         "Correct the field.";
+    RequestTooLarge = "request.too_large", ResourceExhausted,
+        "The request's message is longer than 4 MiB.",
+        "Split the command.";
+    RequestMalformed = "request.malformed", InvalidArgument,
+        "The request cannot be read: not the message of this method, cut short, or compressed.",
+        "Send the method's own message, uncompressed; the .proto files say which.";
+    RequestUnimplemented = "request.unimplemented", Unimplemented,
+        "There is no such service, method or encoding here.",
+        "See which services there are by reflection; send messages uncompressed.";
     KeyUnknown = "key.unknown", NotFound,
         "There is no key of this id.",
         "List the keys with `tidegate key list`.";

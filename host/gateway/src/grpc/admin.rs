@@ -151,6 +151,7 @@ fn summary(session: &Session) -> SessionSummary {
             lag: stats.head.saturating_sub(reader.position()),
             lag_high_water: reader.lag_high_water(),
             mode: match reader.mode() {
+                _ if reader.is_told_to_end() => "ending".to_owned(),
                 ReaderMode::Normal => "normal".to_owned(),
                 ReaderMode::Conflating => "conflating".to_owned(),
             },

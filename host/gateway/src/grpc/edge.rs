@@ -20,7 +20,15 @@ use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 use tidegate_proto::v1::{
     admin_server::AdminServer, gateway_server::GatewayServer, node_admin_server::NodeAdminServer,
     runtime_nodes_server::RuntimeNodesServer,
@@ -49,6 +57,10 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after the system had no descriptor for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a peer may take to begin HTTP/2, and a connection to live without a request that was let in: strangers
+/// hold a place among `CONNECTIONS_MAX` no longer. Guessed.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
+const UNUSED_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Services of the operators' socket only.
 const ADMIN: [&str; 2] = ["/tidegate.v1.Admin/", "/tidegate.v1.NodeAdmin/"];
@@ -82,10 +94,48 @@ pub struct Edge {
     operator: Routes,
 }
 
+/// What is known of one connection, shared with its streams.
+#[derive(Debug, Default)]
+pub(super) struct Connection {
+    cut: CancellationToken,
+    /// A key was accepted on it, or health or reflection asked.
+    used: AtomicBool,
+    /// Event streams that are not stalled.
+    live: Arc<AtomicUsize>,
+}
+
+/// Counts one event stream for as long as it lives.
+#[derive(Debug)]
+pub(super) struct LiveStream(Arc<AtomicUsize>);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     Clients { peer: Option<IpAddr> },
     Operator,
+}
+
+// === impl Connection ===
+
+impl Connection {
+    pub(super) fn live_stream(&self) -> LiveStream {
+        self.live.fetch_add(1, Ordering::SeqCst);
+        LiveStream(self.live.clone())
+    }
+
+    /// No event stream on it delivers.
+    pub(super) fn is_idle(&self) -> bool {
+        self.live.load(Ordering::SeqCst) == 0
+    }
+
+    pub(super) fn cut(&self) {
+        self.cut.cancel();
+    }
+}
+
+impl Drop for LiveStream {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 // === impl Edge ===
@@ -135,7 +185,11 @@ impl Edge {
             connections.spawn(async move {
                 let _permit = permit;
                 match io {
-                    Io::Tcp(io) => edge.connection(io, side, shutdown).await,
+                    Io::Tcp(io) => {
+                        if begins_http2(&io).await {
+                            edge.connection(io, side, shutdown).await;
+                        }
+                    }
                     Io::Unix(io) => edge.connection(io, side, shutdown).await,
                 }
             });
@@ -178,12 +232,12 @@ impl Edge {
         side: Side,
         shutdown: CancellationToken,
     ) {
-        // Cancelled by a stream whose peer takes nothing any more.
-        let cut = CancellationToken::new();
-        let (edge, token) = (self.clone(), cut.clone());
+        let facts = Arc::new(Connection::default());
+        let cut = facts.cut.clone();
+        let (edge, shared) = (self.clone(), facts.clone());
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            let (edge, cut) = (edge.clone(), token.clone());
-            async move { Ok::<_, Infallible>(edge.respond(request, side, &cut).await) }
+            let (edge, facts) = (edge.clone(), shared.clone());
+            async move { Ok::<_, Infallible>(edge.respond(request, side, &facts).await) }
         });
         let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -196,8 +250,15 @@ impl Edge {
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .serve_connection(TokioIo::new(io), service);
         let mut connection = std::pin::pin!(connection);
+        let unused = async {
+            tokio::time::sleep(UNUSED_TIMEOUT).await;
+            if facts.used.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
+        };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            () = unused => return,
             () = cut.cancelled() => return,
             () = shutdown.cancelled() => {
                 connection.as_mut().graceful_shutdown();
@@ -212,13 +273,13 @@ impl Edge {
         }
     }
 
-    async fn respond(&self, request: Request<Incoming>, side: Side, cut: &CancellationToken) -> Response<EdgeBody> {
+    async fn respond(&self, request: Request<Incoming>, side: Side, facts: &Arc<Connection>) -> Response<EdgeBody> {
         let deadline = deadline(request.headers());
         let streaming = side != Side::Operator && request.uri().path() == STREAM_EVENTS;
         let answer = async {
             match side {
                 Side::Operator => Ok(pass(&self.operator, request).await),
-                Side::Clients { peer } => self.client(request, peer, cut).await,
+                Side::Clients { peer } => self.client(request, peer, facts).await,
             }
         };
         let answer = match deadline {
@@ -235,10 +296,11 @@ impl Edge {
         &self,
         mut request: Request<Incoming>,
         peer: Option<IpAddr>,
-        cut: &CancellationToken,
+        facts: &Arc<Connection>,
     ) -> Result<Response<EdgeBody>> {
         // Health and reflection tell nothing that needs a key.
         if !request.uri().path().starts_with("/tidegate.") {
+            facts.used.store(true, Ordering::SeqCst);
             return Ok(pass(&self.clients, request).await);
         }
         if ADMIN.iter().any(|service| request.uri().path().starts_with(service)) {
@@ -247,6 +309,7 @@ impl Edge {
         let key = bearer(request.headers()).and_then(|text| self.keys.authenticate(text)).inspect_err(|_| {
             self.metrics.keys.auth_failures.inc();
         })?;
+        facts.used.store(true, Ordering::SeqCst);
         let caller = Caller { key, peer };
         if request.uri().path() == STREAM_EVENTS {
             let body =
@@ -254,14 +317,50 @@ impl Edge {
                     Error::new(Code::RequestInvalid, format!("the request of StreamEvents cannot be read: {error}"))
                 })?;
             let asked = stream::request(&body.to_bytes())?;
-            let events = EventStream::open(&self.sessions, &caller, asked, cut.clone()).await?;
+            let events = EventStream::open(&self.sessions, &caller, asked, facts.clone()).await?;
             let mut response = Response::new(EdgeBody::Events(Box::new(events)));
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             return Ok(response);
         }
         request.extensions_mut().insert(caller);
-        Ok(pass(&self.clients, request).await)
+        Ok(typed(pass(&self.clients, request).await))
     }
+}
+
+/// Gives a refusal that tonic made before any code of ours its code: what came could not be read, was too long, or is
+/// not served. Ours carry details already.
+fn typed(response: Response<EdgeBody>) -> Response<EdgeBody> {
+    let headers = response.headers();
+    if headers.contains_key("grpc-status-details-bin") {
+        return response;
+    }
+    // Numbers of gRPC; tonic 0.14 uses OUT_OF_RANGE for a message over its limit and INTERNAL for one it cannot decode.
+    let error = match headers.get("grpc-status").map(HeaderValue::as_bytes) {
+        Some(b"11") => Error::new(Code::RequestTooLarge, "the request's message is longer than 4 MiB"),
+        Some(b"13") => Error::new(Code::RequestMalformed, "the request cannot be read as this method's message"),
+        Some(b"12") => Error::new(Code::RequestUnimplemented, "no such method or encoding is served here"),
+        _ => return response,
+    };
+    status(&error).into_http::<tonic::body::Body>().map(EdgeBody::Tonic)
+}
+
+/// Waits, for a bounded time, until the peer has sent the preface of HTTP/2 (RFC 9113, section 3.4).
+async fn begins_http2(io: &tokio::net::TcpStream) -> bool {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    /// Between two looks at a preface that came in part: readiness would say 'ready' without a pause.
+    const LOOK_AGAIN: Duration = Duration::from_millis(20);
+    let complete = async {
+        let mut begin = [0; PREFACE.len()];
+        loop {
+            match io.peek(&mut begin).await {
+                Ok(0) | Err(_) => return false,
+                Ok(read) if read == PREFACE.len() => return begin == PREFACE,
+                Ok(read) if begin[..read] != PREFACE[..read] => return false,
+                Ok(_) => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        }
+    };
+    tokio::time::timeout(PREFACE_TIMEOUT, complete).await.unwrap_or(false)
 }
 
 /// What was accepted.

@@ -5,6 +5,7 @@
 
 use super::{
     body::{Chunk, Message},
+    edge::Connection,
     status::status,
 };
 use crate::{
@@ -21,12 +22,13 @@ use crate::{
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Frame;
+use parking_lot::Mutex;
 use prost::Message as _;
 use std::{
     fmt,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 use tidegate_policy::Action;
@@ -45,11 +47,28 @@ const LINGER_MS_MAX: u32 = 1000;
 const READER_NAME_CHARS_MAX: usize = 64;
 /// How long a peer that takes no bytes may keep a stream that is to end, and how often that is looked at. Guessed.
 const STALL: Duration = Duration::from_secs(10);
+/// How long a connection may live on with nothing but streams of that kind. Guessed.
+const CUT: Duration = Duration::from_secs(60);
 const STALL_LOOK: Duration = Duration::from_secs(1);
 
 /// A stream under way; a body that hyper polls whenever the connection has room, so that one message is in
 /// flight and the socket's pace is the reader's lag.
 pub(super) struct EventStream {
+    /// Shared with the watch for stalls only; never contended otherwise.
+    state: Arc<Mutex<State>>,
+    over: bool,
+    _watched: DropGuard,
+}
+
+enum State {
+    Live(Box<Live>),
+    /// Its peer took nothing when it was to end: place and memory are given back, and the peer hears why and where
+    /// to resume when it reads again.
+    Released(Error),
+}
+
+/// What a stream holds while it may deliver.
+struct Live {
     session: Arc<Session>,
     policies: Policies,
     class: Arc<Class>,
@@ -58,10 +77,15 @@ pub(super) struct EventStream {
     /// The first message, until it is sent.
     opened: Option<Bytes>,
     judging: Option<Judging>,
-    over: bool,
+    told: bool,
     metrics: Metrics,
     _slot: ReaderSlot,
-    _watched: DropGuard,
+}
+
+/// What one poll gives.
+enum Polled {
+    Chunk(Chunk),
+    End(Error),
 }
 
 type Judging = Pin<Box<dyn Future<Output = Arc<Verdicts>> + Send>>;
@@ -70,12 +94,11 @@ type Judging = Pin<Box<dyn Future<Output = Arc<Verdicts>> + Send>>;
 
 impl EventStream {
     /// Checks the request and attaches a reader.
-    /// `connection` is what to cancel when the peer takes nothing any more.
     pub(super) async fn open(
         sessions: &Sessions,
         caller: &Caller,
         request: StreamEventsRequest,
-        connection: CancellationToken,
+        connection: Arc<Connection>,
     ) -> Result<Self> {
         let session = sessions.get(caller, &request.session_id)?;
         session.check_ready()?;
@@ -128,23 +151,25 @@ impl EventStream {
             generation: verdicts.stamp.generation,
         };
         let opened = plain(stream_events_response::Message::Opened(opened));
-        let watched = watch_for_stall(session.clone(), cursor.control().clone(), connection);
+        let reader = cursor.control().clone();
         let metrics = session.metrics.clone();
         metrics.streams.opened.inc();
         metrics.streams.open.inc();
-        Ok(Self {
-            session,
+        let live = Live {
+            session: session.clone(),
             policies,
             class,
             verdicts,
             cursor,
             opened: Some(opened),
             judging: None,
-            over: false,
+            told: false,
             metrics,
             _slot: slot,
-            _watched: watched,
-        })
+        };
+        let state = Arc::new(Mutex::new(State::Live(Box::new(live))));
+        let watched = watch_for_stall(session, reader, state.clone(), connection);
+        Ok(Self { state, over: false, _watched: watched })
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -155,8 +180,29 @@ impl EventStream {
         if self.over {
             return Poll::Ready(None);
         }
+        let polled = match &mut *self.state.lock() {
+            State::Live(live) => match live.poll(cx) {
+                Poll::Ready(polled) => polled,
+                Poll::Pending => return Poll::Pending,
+            },
+            State::Released(error) => Polled::End(error.clone()),
+        };
+        match polled {
+            Polled::Chunk(chunk) => Poll::Ready(Some(Frame::data(chunk))),
+            Polled::End(error) => {
+                self.over = true;
+                Poll::Ready(Some(Frame::trailers(trailers(&error))))
+            }
+        }
+    }
+}
+
+// === impl Live ===
+
+impl Live {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
         if let Some(opened) = self.opened.take() {
-            return Poll::Ready(Some(Frame::data(Chunk::Plain(opened))));
+            return Poll::Ready(Polled::Chunk(Chunk::Plain(opened)));
         }
         loop {
             if let Some(judging) = &mut self.judging {
@@ -165,7 +211,8 @@ impl EventStream {
                 self.judging = None;
             }
             if let Some(error) = &self.verdicts.refused {
-                return self.end(error.clone());
+                let error = error.clone();
+                return Poll::Ready(Polled::End(self.ended(error)));
             }
             if self.stale() {
                 self.judge();
@@ -189,12 +236,22 @@ impl EventStream {
                 Next::Gap(_) => {}
                 Next::Ended(reason) => {
                     let reason = reason.clone();
-                    return self.end(reason);
+                    return Poll::Ready(Polled::End(self.ended(reason)));
                 }
             }
             self.cursor.commit(&next);
-            return Poll::Ready(Some(Frame::data(self.message(next))));
+            return Poll::Ready(Polled::Chunk(self.message(next)));
         }
+    }
+
+    /// The end of a stream whose peer takes nothing: the order's reason, without what could still be read.
+    fn give_up(&mut self) -> Error {
+        let mut nobody = Context::from_waker(Waker::noop());
+        let reason = match self.cursor.poll_next(&mut nobody, View::Filtered(&|_| false)) {
+            Poll::Ready(Next::Ended(reason)) => reason,
+            _ => Error::new(Code::StreamSessionEnded, "the session ended while this reader took nothing"),
+        };
+        self.ended(reason)
     }
 
     fn stale(&self) -> bool {
@@ -247,24 +304,17 @@ impl EventStream {
         }
     }
 
-    /// Trailers with the status and the position to resume at.
-    fn end(&mut self, error: Error) -> Poll<Option<Frame<Chunk>>> {
-        self.over = true;
+    /// Counts the end and adds the position to resume at.
+    fn ended(&mut self, error: Error) -> Error {
+        self.told = true;
         self.metrics.streams.ended.of(end_label(error.code())).inc();
-        let error =
-            error.with("resume_epoch", self.session.identity.epoch).with("resume_after", self.cursor.position());
-        let mut trailers = HeaderMap::new();
-        if status(&error).add_header(&mut trailers).is_err() {
-            // Cannot happen with a cut message; the plain status says the same without details.
-            trailers.insert("grpc-status", http::HeaderValue::from_static("13"));
-        }
-        Poll::Ready(Some(Frame::trailers(trailers)))
+        error.with("resume_epoch", self.session.identity.epoch).with("resume_after", self.cursor.position())
     }
 }
 
-impl Drop for EventStream {
+impl Drop for Live {
     fn drop(&mut self) {
-        if !self.over {
+        if !self.told {
             self.metrics.streams.ended.of(StreamEnd::Client).inc();
         }
         self.metrics.streams.open.dec();
@@ -273,16 +323,22 @@ impl Drop for EventStream {
 
 impl fmt::Debug for EventStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EventStream").field("session", &self.session.identity.id).finish_non_exhaustive()
+        f.debug_struct("EventStream").field("over", &self.over).finish_non_exhaustive()
     }
 }
 
-/// A body is polled only while its peer takes bytes, so a stalled peer never hears that its stream ended, and would
-/// keep its place and its slice for ever. This cuts the connection when an end has been due for `STALL`; the
-/// peer can resume from wherever it was. Ends with the stream.
-fn watch_for_stall(session: Arc<Session>, reader: Arc<ReaderControl>, connection: CancellationToken) -> DropGuard {
+/// A body is polled only while its peer takes bytes, so a stalled peer would never hear that its stream ended, and
+/// keep its place and its slice for ever. When an end has been due for `STALL`, this takes both back; the peer hears
+/// the reason when it reads again. A connection on which nothing but such streams is left for `CUT` is cut.
+fn watch_for_stall(
+    session: Arc<Session>,
+    reader: Arc<ReaderControl>,
+    state: Arc<Mutex<State>>,
+    connection: Arc<Connection>,
+) -> DropGuard {
     let over = CancellationToken::new();
     let ended = over.clone();
+    let live = connection.live_stream();
     let watch = async move {
         let mut due_since = None;
         let mut look = tokio::time::interval(STALL_LOOK);
@@ -294,8 +350,24 @@ fn watch_for_stall(session: Arc<Session>, reader: Arc<ReaderControl>, connection
             }
             let since: Instant = *due_since.get_or_insert_with(Instant::now);
             if since.elapsed() > STALL {
-                tracing::warn!(session = %session.identity.id, reader = reader.name(), "a stalled connection is cut");
-                connection.cancel();
+                break;
+            }
+        }
+        {
+            let mut state = state.lock();
+            if let State::Live(stalled) = &mut *state {
+                let error = stalled.give_up();
+                tracing::warn!(session = %session.identity.id, reader = reader.name(), code = error.code().as_str(),
+                    "a reader that takes nothing lost its place");
+                *state = State::Released(error);
+            }
+        }
+        drop((live, state, session, reader));
+        loop {
+            tokio::time::sleep(CUT).await;
+            if connection.is_idle() {
+                tracing::warn!("a connection with nothing but stalled streams is cut");
+                connection.cut();
                 return;
             }
         }
@@ -307,6 +379,15 @@ fn watch_for_stall(session: Arc<Session>, reader: Arc<ReaderControl>, connection
         }
     });
     over.drop_guard()
+}
+
+fn trailers(error: &Error) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    if status(error).add_header(&mut trailers).is_err() {
+        // Cannot happen with a cut message; the plain status says the same without details.
+        trailers.insert("grpc-status", http::HeaderValue::from_static("13"));
+    }
+    trailers
 }
 
 /// How the metrics call the end of a stream.

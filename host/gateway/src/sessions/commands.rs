@@ -51,12 +51,13 @@ pub fn is_write(method: &Method) -> bool {
 }
 
 /// The tags a command is about. A handle nobody has is no tag: the worker answers it as the server would.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Targets {
     None,
     One(Arc<str>),
-    /// In the order of the command's elements; empty text for an unknown handle.
-    Bulk(Vec<Arc<str>>),
+    /// In the order of the command's elements; empty text for an unknown handle. An element that cannot be
+    /// is an error of its own: it never fails its neighbours (S-16).
+    Bulk(Vec<Result<Arc<str>>>),
 }
 
 /// A reference with its context, as policies see it.
@@ -71,7 +72,16 @@ fn check_text(field: &'static str, text: &str, max: usize) -> Result<()> {
             .with("field", field)
             .with("max", max));
     }
+    if text.chars().any(char::is_control) {
+        let message = format!("{field} has a control character; use printable ones");
+        return Err(Error::new(Code::RequestInvalid, message).with("field", field));
+    }
     Ok(())
+}
+
+/// The tag of one element of a bulk command, if it can be one.
+fn element(definition: &str) -> Result<Arc<str>> {
+    check_definition(definition, "").map(|()| tag(definition, ""))
 }
 
 fn check_definition(definition: &str, context: &str) -> Result<()> {
@@ -123,19 +133,17 @@ pub fn inspect(method: &Method, items: &Items, bulk_max: usize) -> Result<Target
         Method::Activate(c) => by_handle(c.server_handle, c.item_handle),
         Method::SubscribeBulk(c) => {
             check_bulk(c.definitions.len(), bulk_max)?;
-            c.definitions.iter().try_for_each(|d| check_definition(d, ""))?;
-            Targets::Bulk(c.definitions.iter().map(|d| tag(d, "")).collect())
+            Targets::Bulk(c.definitions.iter().map(|d| element(d)).collect())
         }
         Method::ReadBulk(c) => {
             check_bulk(c.definitions.len(), bulk_max)?;
-            c.definitions.iter().try_for_each(|d| check_definition(d, ""))?;
-            Targets::Bulk(c.definitions.iter().map(|d| tag(d, "")).collect())
+            Targets::Bulk(c.definitions.iter().map(|d| element(d)).collect())
         }
         Method::WriteBulk(c) => {
             check_bulk(c.writes.len(), bulk_max)?;
             let tag_of =
                 |item: i32| items.by_handle(c.server_handle, item).map_or_else(|| "".into(), |i| i.tag.clone());
-            Targets::Bulk(c.writes.iter().map(|w| tag_of(w.item_handle)).collect())
+            Targets::Bulk(c.writes.iter().map(|w| Ok(tag_of(w.item_handle))).collect())
         }
         Method::Register(c) => {
             check_text("client_name", &c.client_name, 256)?;
@@ -287,6 +295,10 @@ mod tests {
         assert_eq!(inspect(&add(&long), &items, 10).unwrap_err().code(), Code::LimitText);
         assert_eq!(inspect(&add(""), &items, 10).unwrap_err().code(), Code::RequestInvalid);
         assert_eq!(inspect(&subscribe(&["A"; 11]), &items, 10).unwrap_err().code(), Code::LimitBulk);
-        assert_eq!(inspect(&add("A.B"), &items, 10).unwrap(), Targets::One("A.B".into()));
+        assert_eq!(inspect(&add("A\u{1b}[31m"), &items, 10).unwrap_err().code(), Code::RequestInvalid);
+        assert!(matches!(inspect(&add("A.B"), &items, 10), Ok(Targets::One(tag)) if &*tag == "A.B"));
+        let Ok(Targets::Bulk(tags)) = inspect(&subscribe(&["A", "", &long, "B"]), &items, 10) else { panic!() };
+        let told: Vec<Option<Code>> = tags.iter().map(|tag| tag.as_ref().err().map(Error::code)).collect();
+        assert_eq!(told, [None, Some(Code::RequestInvalid), Some(Code::LimitText), None]);
     }
 }

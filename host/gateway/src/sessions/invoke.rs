@@ -18,6 +18,8 @@ use tidegate_proto::v1::{BulkResult, BulkResults, Command, CommandResult, comman
 
 /// E_ACCESSDENIED: what a denied element of a bulk command gets.
 const ACCESS_DENIED: i32 = 0x8007_0005_u32 as i32;
+/// E_INVALIDARG: what an element that cannot be gets.
+const INVALID_ARGUMENT: i32 = 0x8007_0057_u32 as i32;
 /// An upper bound of what a client may ask for. S-01 has 30 s as the default; an hour is guessed.
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
@@ -118,31 +120,38 @@ impl Sessions {
         who: &Principal,
         session: &Session,
         method: Method,
-        tags: &[Arc<str>],
+        tags: &[Result<Arc<str>>],
         timeout: Duration,
     ) -> Result<CommandResult> {
         // One question per distinct tag.
-        let mut asked: HashMap<&Arc<str>, Option<String>> = HashMap::new();
-        let mut refusals: Vec<(usize, String)> = Vec::new();
+        let mut asked: HashMap<&Arc<str>, Option<BulkResult>> = HashMap::new();
+        let mut refusals: Vec<(usize, BulkResult)> = Vec::new();
         for (at, tag) in tags.iter().enumerate() {
+            let tag = match tag {
+                Ok(tag) => tag,
+                Err(wrong) => {
+                    refusals.push((at, refused(INVALID_ARGUMENT, wrong)));
+                    continue;
+                }
+            };
             let refusal = match asked.get(tag) {
                 Some(known) => known.clone(),
                 None => {
                     let refusal = match self.authorize(who, session, &method, tag).await {
                         Ok(()) => None,
-                        Err(error) if error.code() == Code::PolicyDenied => Some(error.message().to_owned()),
+                        Err(error) if error.code() == Code::PolicyDenied => Some(refused(ACCESS_DENIED, &error)),
                         Err(error) => return Err(error),
                     };
                     asked.insert(tag, refusal.clone());
                     refusal
                 }
             };
-            refusals.extend(refusal.map(|reason| (at, reason)));
+            refusals.extend(refusal.map(|refusal| (at, refusal)));
         }
         let denied: Vec<usize> = refusals.iter().map(|(at, _)| *at).collect();
         let sent = tags.len() - denied.len();
         if sent == 0 && !denied.is_empty() {
-            return Ok(bulk_result(refusals.into_iter().map(|(_, reason)| refused(reason)).collect()));
+            return Ok(bulk_result(refusals.into_iter().map(|(_, refusal)| refusal).collect()));
         }
         let mut result = session.call(Command { method: Some(commands::without(method, &denied)) }, timeout).await?;
         if result.hresult != 0 || denied.is_empty() {
@@ -156,7 +165,7 @@ impl Sessions {
         let mut refusals = refusals.into_iter().peekable();
         let merged = (0..tags.len())
             .filter_map(|at| match refusals.next_if(|(refused_at, _)| *refused_at == at) {
-                Some((_, reason)) => Some(refused(reason)),
+                Some((_, refusal)) => Some(refusal),
                 None => answered.next(),
             })
             .collect();
@@ -178,8 +187,8 @@ fn outcome(result: &Result<CommandResult>) -> Outcome {
     }
 }
 
-fn refused(reason: String) -> BulkResult {
-    BulkResult { hresult: ACCESS_DENIED, message: reason, ..BulkResult::default() }
+fn refused(hresult: i32, why: &Error) -> BulkResult {
+    BulkResult { hresult, message: why.message().to_owned(), ..BulkResult::default() }
 }
 
 fn bulk_result(results: Vec<BulkResult>) -> CommandResult {
