@@ -246,7 +246,8 @@ async fn every_method_of_the_contract_does_its_work_through_the_gateway() {
     let names: Vec<&str> = methods.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
     assert_eq!(names.len(), 23);
     for name in names {
-        let answered = format!("tidegate_commands_total{{method=\"{name}\",outcome=\"ok\"}}");
-        assert!(metrics.contains(&answered), "no story calls {name}");
+        let series = format!("tidegate_commands_total{{method=\"{name}\",outcome=\"ok\"}} ");
+        let answered = metrics.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok());
+        assert!(answered.is_some_and(|times: u64| times > 0), "no story calls {name}");
     }
 }
