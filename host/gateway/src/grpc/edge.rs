@@ -278,7 +278,11 @@ impl Edge {
         let streaming = side != Side::Operator && request.uri().path() == STREAM_EVENTS;
         let answer = async {
             match side {
-                Side::Operator => Ok(pass(&self.operator, request).await),
+                Side::Operator => {
+                    // The socket's mode let it in.
+                    facts.used.store(true, Ordering::SeqCst);
+                    Ok(pass(&self.operator, request).await)
+                }
                 Side::Clients { peer } => self.client(request, peer, facts).await,
             }
         };
