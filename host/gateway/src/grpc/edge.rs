@@ -144,17 +144,22 @@ impl Edge {
     pub async fn new(sessions: Sessions, keys: Keys, metrics: Metrics, admin: AdminContext) -> Result<Arc<Self>> {
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<GatewayServer<GatewayService>>().await;
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(tidegate_proto::DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1()
-            .map_err(|error| Error::new(Code::Internal, format!("the descriptors cannot be served: {error}")))?;
+        let unserved = |error| Error::new(Code::Internal, format!("the descriptors cannot be served: {error}"));
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(tidegate_proto::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        // Both: older clients, Python's among them, know the alpha only.
+        let reflection_alpha = reflection().build_v1alpha().map_err(unserved)?;
+        let reflection = reflection().build_v1().map_err(unserved)?;
         let gateway = GatewayServer::new(GatewayService { sessions: sessions.clone() });
         let nodes = NodeService { nodes: admin.nodes.clone(), keys: keys.clone() };
         let clients = Routes::new(gateway)
             .add_service(RuntimeNodesServer::new(nodes.clone()))
             .add_service(health_service)
             .add_service(reflection)
+            .add_service(reflection_alpha)
             .prepare();
         let operator = Routes::new(AdminServer::new(AdminService::new(sessions.clone(), admin)))
             .add_service(NodeAdminServer::new(nodes))
