@@ -65,6 +65,8 @@ enum State {
     /// Its peer took nothing when it was to end: place and memory are given back, and the peer hears why and where
     /// to resume when it reads again.
     Released(Error),
+    /// The body is gone.
+    Dropped,
 }
 
 /// What a stream holds while it may deliver.
@@ -186,6 +188,7 @@ impl EventStream {
                 Poll::Pending => return Poll::Pending,
             },
             State::Released(error) => Polled::End(error.clone()),
+            State::Dropped => return Poll::Ready(None),
         };
         match polled {
             Polled::Chunk(chunk) => Poll::Ready(Some(Frame::data(chunk))),
@@ -194,6 +197,13 @@ impl EventStream {
                 Poll::Ready(Some(Frame::trailers(trailers(&error))))
             }
         }
+    }
+}
+
+impl Drop for EventStream {
+    fn drop(&mut self) {
+        // At once, not when the watch for stalls has noticed: the place is free for the next reader.
+        *self.state.lock() = State::Dropped;
     }
 }
 
