@@ -15,7 +15,7 @@ use crate::{
     sessions::{
         Caller, Session, Sessions,
         session::ReaderSlot,
-        verdicts::{Class, Verdicts},
+        verdicts::{self, Class, Verdicts},
     },
     telemetry::{GapReason, Metrics, StreamEnd},
 };
@@ -119,10 +119,7 @@ impl EventStream {
         let policies = sessions.policies().clone();
         policies.admit(&caller.principal(), &caller.key.id, Rate::Stream).await?;
         let class = session.class(caller);
-        let verdicts = class.refresh(&session, &policies).await;
-        if let Some(error) = &verdicts.refused {
-            return Err(error.clone());
-        }
+        let verdicts = verdicts::fresh(&class, &session, &policies).await?;
         let start = match request.start {
             None | Some(stream_events_request::Start::Live(_)) => Start::Live,
             Some(stream_events_request::Start::Oldest(_)) => Start::Oldest,
@@ -284,7 +281,7 @@ impl Live {
         match next {
             Next::Batch(batch) => {
                 let events = &self.metrics.events;
-                events.delivered.inc_by(batch.to - batch.from + 1 - batch.filtered - batch.conflated);
+                events.delivered.inc_by(batch.events);
                 events.delivered_bytes.inc_by(batch.payload.len() as u64);
                 events.filtered.inc_by(batch.filtered);
                 events.conflated.inc_by(batch.conflated);

@@ -3,7 +3,10 @@
 //! lags and answers, no events. Invariant: the pump never waits for it, and a policy that does not answer
 //! leaves a reader where it is: in the log up to the hard bounds.
 
-use super::session::{Session, Stop};
+use super::{
+    Caller,
+    session::{Session, Stop},
+};
 use crate::{
     error::{Code, Error},
     events::{
@@ -79,7 +82,7 @@ fn question(session: &Session, reader: &ReaderControl, ask: Ask, readers: usize)
 fn principal(session: &Session, reader: &ReaderControl) -> Principal {
     let key = KeyId::parse(reader.key_id()).and_then(|id| session.key(&id));
     match key {
-        Some(key) => Principal::new(key.id.as_str(), key.scope_texts(), key.read.to_vec(), key.write.to_vec(), ""),
+        Some(key) => Caller { key, peer: None }.principal(),
         // Revoked a moment ago: its stream is ending.
         None => Principal::new(reader.key_id(), Vec::new(), Vec::new(), Vec::new(), ""),
     }

@@ -166,7 +166,7 @@ impl Class {
     }
 }
 
-/// One decision about streaming that is not shared: Snapshot takes the class's verdicts as they are after a refresh.
+/// The class's verdicts after a refresh, or why it may not read at all.
 pub async fn fresh(class: &Class, session: &Session, policies: &Policies) -> Result<Arc<Verdicts>> {
     let verdicts = class.refresh(session, policies).await;
     match &verdicts.refused {
