@@ -4,17 +4,19 @@ use super::{LOOK_EVERY, PATIENCE, Session, eventually};
 use rustix::process::{Pid, Signal};
 use serde_json::Value as Json;
 use std::{
+    ffi::OsString,
     fs::{self, DirBuilder, File, Permissions},
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::{ExitStatus, Output, Stdio},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 use tempfile::TempDir;
 use tidegate_client::{
     Admin, ClientError, Connect, Gateway as Client,
     wire::{CreateKeyRequest, OpenSessionRequest, OpenSessionResponse, SwapRecord},
 };
+use tidegate_policy::{PolicyConfig, PolicyHost};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -27,6 +29,15 @@ pub(crate) const BACKPRESSURE: &[u8] = include_bytes!("../../../plugins/dist/bac
 
 /// Few events, faults on demand, everything else as it comes.
 const BACKEND: &str = "sim=sim:rate=200,faults=true";
+
+/// Made once for all stories of a run.
+static COMPILED: OnceLock<Store> = OnceLock::new();
+
+/// What a gateway's policy store holds once the embedded policies were compiled.
+struct Store {
+    key: Vec<u8>,
+    files: Vec<(OsString, Vec<u8>)>,
+}
 
 /// A gateway to be.
 pub(crate) struct Launch {
@@ -52,6 +63,19 @@ pub(crate) struct Gateway {
 pub(crate) struct Refused {
     pub(crate) status: ExitStatus,
     pub(crate) words: String,
+}
+
+// === impl Store ===
+
+impl Store {
+    fn compile() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        drop(PolicyHost::start(PolicyConfig::new(folder.path().to_owned())).expect("the embedded policies start"));
+        let key = fs::read(folder.path().join("cache.key")).expect("the cache has a key");
+        let cached = fs::read_dir(folder.path().join("cache")).expect("a cache");
+        let read = |entry: fs::DirEntry| (entry.file_name(), fs::read(entry.path()).expect("a compiled component"));
+        Self { key, files: cached.map(|entry| read(entry.expect("an entry"))).collect() }
+    }
 }
 
 // === impl Launch ===
@@ -134,6 +158,7 @@ impl Launch {
     }
 
     pub(crate) async fn start(self) -> Gateway {
+        self.warm();
         // A gateway that was killed left its own behind.
         let announced = self.data().join("addresses.json");
         let _absent = fs::remove_file(&announced);
@@ -160,6 +185,27 @@ impl Launch {
             grpc: address("grpc"),
             http: address("http"),
             key,
+        }
+    }
+
+    /// Gives a new folder the compile cache of the first gateway of this run: compiling the embedded policies takes a
+    /// debug build more than a second. The cache is bound to its key, so the two go together.
+    fn warm(&self) {
+        let store = self.data().join("policies");
+        if self.flags.iter().any(|flag| flag == "--data") || store.exists() {
+            return;
+        }
+        let compiled = COMPILED.get_or_init(Store::compile);
+        let private =
+            |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path).expect("a private folder");
+        private(&store.join("cache"));
+        let put = |path: &Path, bytes: &[u8]| {
+            fs::write(path, bytes).expect("written");
+            fs::set_permissions(path, Permissions::from_mode(0o600)).expect("mode set");
+        };
+        put(&store.join("cache.key"), &compiled.key);
+        for (name, bytes) in &compiled.files {
+            put(&store.join("cache").join(name), bytes);
         }
     }
 
