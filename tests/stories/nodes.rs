@@ -7,9 +7,9 @@ use std::fs;
 use tidegate_client::{
     ClientError, Connect, GrpcCode, NodeAdmin, Nodes,
     wire::{
-        AttachNodeRequest, ListNodesRequest, NodeAccess, NodeAttachment, NodeCapabilityUpdateRequest, NodeReport,
-        NodeTransition, Value, Write, WriteBulk, command::Method, value::Kind, watch_nodes_response::Message,
-        write_bulk,
+        AttachNodeRequest, CreateKeyRequest, ListNodesRequest, NodeAccess, NodeAttachment, NodeCapabilityUpdateRequest,
+        NodeReport, NodeTransition, Value, Write, WriteBulk, command::Method, value::Kind,
+        watch_nodes_response::Message, write_bulk,
     },
 };
 use tokio::{
@@ -206,6 +206,60 @@ async fn n04_the_floor_and_its_policy_reach_live_nodes_at_their_next_write() {
     write_for(&s, "old", &item).await.expect("no floor, no re-attach");
     let refused_writes = gw.metrics().await;
     assert!(refused_writes.contains("tidegate_node_writes_refused_total 3\n"), "{refused_writes}");
+}
+
+// shows: N-04, X-01
+#[tokio::test]
+async fn n04_a_key_for_nodes_must_name_one_and_the_policies_judge_their_calls() {
+    let gw = Gateway::start().await;
+    let s = gw.open("line-1").await;
+    let item = writable(&s).await;
+    let admin = gw.admin().await;
+    let scopes = vec!["sessions:all".to_owned(), "node".to_owned()];
+    let request = CreateKeyRequest { name: "fleet".into(), scopes, ..Default::default() };
+    let key = admin.create_key(request).await.expect("a key").secret;
+    let fleet = Session { client: gw.client_with(&key).await, ..s };
+    let client = gw.connect().key(&key).nodes().await.expect("the gateway answers");
+    assert_eq!(reason(write_for(&fleet, "", &item).await), "version.node_required");
+    fleet.client.snapshot(&fleet.id).await.expect("whoever names no node reads on");
+    client.attach(node("n", &fleet, "1.0")).await.expect("joined");
+    write_for(&fleet, "n", &item).await.expect("a named node writes");
+
+    let flipped = async |before: u64| {
+        eventually("a flip", async || {
+            let generation = admin.policies().await.expect("a listing").generation;
+            (generation > before).then_some(generation)
+        })
+        .await
+    };
+    let before = admin.policies().await.expect("a listing").generation;
+    place(&gw.plugins(), "rate-limit.toml", b"[kinds.node]\nper_second = 0.001\nburst = 1.0\n");
+    flipped(before).await;
+    client.attach(node("n", &fleet, "1.1")).await.expect("one call fits the bucket");
+    let limited = refused(client.attach(node("n", &fleet, "1.2")).await);
+    assert_eq!((limited.reason.as_str(), limited.details["kind"].as_str()), ("rate.limited", "node"));
+    let (status, problem) = post(&gw, Some(&key), "list", &json!({})).await;
+    assert_eq!((status, &problem["code"]), (429, &"rate.limited".into()), "{problem}");
+    client.heartbeat("n", &fleet.id, None).await.expect("heartbeats are not limited");
+
+    fs::remove_file(gw.plugins().join("rate-limit.toml")).expect("removed");
+    gw.swap("access", "").await;
+    for file in ["access.wasm", "access.toml"] {
+        fs::remove_file(gw.plugins().join(file)).expect("removed");
+    }
+    eventually("closed access", async || {
+        let attached = client.attach(node("n", &fleet, "1.3")).await;
+        (attached.is_err() && reason(attached) == "policy.denied").then_some(())
+    })
+    .await;
+    let (status, problem) = post(
+        &gw,
+        Some(&key),
+        "attach",
+        &json!({ "node_id": "n", "session_id": fleet.id, "kind": "panel", "version": "1.0" }),
+    )
+    .await;
+    assert_eq!((status, &problem["code"]), (403, &"policy.denied".into()), "{problem}");
 }
 
 // shows: N-08, N-09, N-10, N-11

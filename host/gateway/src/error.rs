@@ -187,7 +187,7 @@ codes! {
         "List the keys with `tidegate key list`.";
     KeyInvalid = "key.invalid", InvalidArgument,
         "A scope or a glob of the new key is not valid.",
-        "Use the scopes `sessions:own`, `sessions:all`, `admin` and globs like `Area1.*`.";
+        "Use the scopes `sessions:own`, `sessions:all`, `node`, `admin` and globs like `Area1.*`.";
     KeyLimit = "key.limit", ResourceExhausted,
         "As many keys as allowed are live.",
         "Revoke keys that are no longer used.";
@@ -227,6 +227,9 @@ codes! {
     Draining = "gateway.draining", Unavailable,
         "The gateway is shutting down and takes nothing new.",
         "Try again when it is back.";
+    VersionNodeRequired = "version.node_required", FailedPrecondition,
+        "The key has the scope `node` and the write names no runtime node.",
+        "Attach a node and name it in `InvokeRequest.node_id`, or use a key without that scope.";
     VersionFloorExceeded = "version.floor_exceeded", FailedPrecondition,
         "The node's version is below the floor, so it reads but does not write; it stays attached.",
         "Upgrade the node to the floor in the details, or ask the operator (`tidegate node floor`).";

@@ -44,6 +44,8 @@ pub enum Scope {
     SessionsOwn,
     /// Everybody's sessions.
     SessionsAll,
+    /// Writes only on behalf of a runtime node that it names, so that the version floor holds for each of them.
+    Node,
     /// The operators' API over the network.
     Admin,
 }
@@ -105,12 +107,13 @@ struct Shared {
 // === impl Scope ===
 
 impl Scope {
-    pub const ALL: [Self; 3] = [Self::SessionsOwn, Self::SessionsAll, Self::Admin];
+    pub const ALL: [Self; 4] = [Self::SessionsOwn, Self::SessionsAll, Self::Node, Self::Admin];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::SessionsOwn => "sessions:own",
             Self::SessionsAll => "sessions:all",
+            Self::Node => "node",
             Self::Admin => "admin",
         }
     }

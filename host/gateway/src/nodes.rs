@@ -152,6 +152,12 @@ impl Nodes {
         Ok(Self { shared: Arc::new(shared) })
     }
 
+    /// Takes a call's cost out of the caller's bucket, or refuses with the time to wait. Surfaces call it for everything
+    /// but heartbeats: those cost no write, and a node that could not send them would be taken for silent.
+    pub async fn admit(&self, caller: &Caller) -> Result<()> {
+        self.shared.places.admit(caller).await
+    }
+
     /// Joins (N-01, N-08, N-09). The policy is asked, so that what it does not admit at all stays out; its
     /// verdict is told to the node and forgotten.
     pub async fn attach(&self, caller: &Caller, asked: Attach) -> Result<(Attachment, Judged)> {
@@ -165,6 +171,7 @@ impl Nodes {
             return Err(Error::new(Code::NodeLimit, format!("{NODES_MAX} nodes are attached, and no more may be"))
                 .with("limit", NODES_MAX));
         }
+        shared.places.allow(caller, &session).await?;
         let judged = shared.floors.judge(&kind, &version).await?;
         let now = shared.clock.unix_ms() as i64;
         let wanted = Wanted { node, session, key: caller.key.id.clone(), kind, version, capabilities };

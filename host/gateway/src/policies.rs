@@ -35,6 +35,8 @@ pub enum Rate {
     /// With the number of elements.
     Invoke(u32),
     Snapshot,
+    /// A call of a runtime node that may touch storage; its heartbeats are not limited.
+    Node,
 }
 
 // === impl Policies ===
@@ -51,6 +53,7 @@ impl Policies {
             Rate::Stream => ("stream", 1),
             Rate::Invoke(elements) => ("invoke", elements.max(1)),
             Rate::Snapshot => ("snapshot", 1),
+            Rate::Node => ("node", 1),
         };
         let now_ms = self.clock.monotonic_ms();
         let tokens = self.buckets.tokens(key, kind, now_ms);

@@ -8,6 +8,7 @@ use crate::{
     ids::KeyId,
     keys::Keys,
     nodes::{Attach, Attachment, HEARTBEAT_EVERY, Holder, NodeState, Nodes, Report, Watched, Watcher},
+    sessions::Caller,
     storage::FloorRow,
 };
 use std::{
@@ -50,6 +51,13 @@ struct Watch {
 // === impl NodeService ===
 
 impl NodeService {
+    /// Who calls, once the rate-limit policy has let the call through.
+    async fn admitted<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        let caller = caller(request)?;
+        self.nodes.admit(&caller).await.map_err(|error| status(&error))?;
+        Ok(caller)
+    }
+
     async fn page(&self, holder: &Holder, asked: ListNodesRequest) -> Result<Response<ListNodesResponse>, Status> {
         let (page, next) = self
             .nodes
@@ -74,7 +82,7 @@ impl NodeService {
 #[tonic::async_trait]
 impl RuntimeNodes for NodeService {
     async fn attach(&self, request: Request<AttachNodeRequest>) -> Result<Response<AttachNodeResponse>, Status> {
-        let caller = caller(&request)?;
+        let caller = self.admitted(&request).await?;
         let AttachNodeRequest { node_id, session_id, kind, version, capabilities } = request.into_inner();
         let asked = Attach { node: node_id, session: session_id, kind, version, capabilities };
         let (attached, judged) = self.nodes.attach(&caller, asked).await.map_err(|error| status(&error))?;
@@ -105,7 +113,7 @@ impl RuntimeNodes for NodeService {
         &self,
         request: Request<NodeCapabilityUpdateRequest>,
     ) -> Result<Response<NodeCapabilityUpdateResponse>, Status> {
-        let caller = caller(&request)?;
+        let caller = self.admitted(&request).await?;
         let asked = request.into_inner();
         let report = report(asked.report)?;
         let updated = self
@@ -117,21 +125,21 @@ impl RuntimeNodes for NodeService {
     }
 
     async fn detach(&self, request: Request<DetachNodeRequest>) -> Result<Response<DetachNodeResponse>, Status> {
-        let caller = caller(&request)?;
+        let caller = self.admitted(&request).await?;
         let DetachNodeRequest { node_id, session_id } = request.into_inner();
         let left = self.nodes.detach(&caller, &node_id, &session_id).await.map_err(|error| status(&error))?;
         Ok(Response::new(DetachNodeResponse { attachment: Some(attachment(left)) }))
     }
 
     async fn list(&self, request: Request<ListNodesRequest>) -> Result<Response<ListNodesResponse>, Status> {
-        let holder = Holder::from(&caller(&request)?);
+        let holder = Holder::from(&self.admitted(&request).await?);
         self.page(&holder, request.into_inner()).await
     }
 
     type WatchStream = WatchStream;
 
     async fn watch(&self, request: Request<WatchNodesRequest>) -> Result<Response<WatchStream>, Status> {
-        let holder = Holder::from(&caller(&request)?);
+        let holder = Holder::from(&self.admitted(&request).await?);
         self.open(holder, &request.get_ref().session_id)
     }
 }

@@ -7,7 +7,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -24,6 +24,10 @@ const HEAD_MAX: usize = 64 << 10;
 /// When the process is out of descriptors, accepting again at once would only burn the processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Whose request it is, in its extensions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) IpAddr);
+
 pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>, drain: Duration) {
     let mut connections = JoinSet::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -37,10 +41,11 @@ pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: impl 
         tokio::select! {
             () = &mut shutdown => break,
             (accepted, place) = accepted => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
+                    let peer = Peer(peer.ip().to_canonical());
                     let (router, stopping) = (router.clone(), stopping.clone());
                     connections.spawn(async move {
-                        connection(stream, router, stopping).await;
+                        connection(stream, peer, router, stopping).await;
                         drop(place);
                     });
                 }
@@ -65,11 +70,19 @@ pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: impl 
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, stopping: CancellationToken) {
+async fn connection(stream: TcpStream, peer: Peer, router: Router, stopping: CancellationToken) {
     let _ = stream.set_nodelay(true);
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_MAX);
-    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    // One extension per request; layering the router would rebuild it for each connection.
+    let service = tower::ServiceBuilder::new()
+        .map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+            request.extensions_mut().insert(peer);
+            request
+        })
+        .service(router);
+    let service = TowerToHyperService::new(service);
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = stopping.cancelled() => {

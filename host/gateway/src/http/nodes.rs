@@ -1,7 +1,7 @@
 //! Runtime nodes over HTTP+JSON: `POST /api/runtimenode.<method>` with the key as a bearer. Translates; every
 //! rule is of `nodes`. Invariant: a body that is not exactly the schema reaches no rule (N-10).
 
-use super::{HttpState, problem};
+use super::{HttpState, accept::Peer, problem};
 use crate::{
     error::{Code, Error, Result},
     keys::{self, Keys},
@@ -9,7 +9,7 @@ use crate::{
     sessions::Caller,
 };
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Bytes,
     extract::State,
     http::{HeaderMap, header},
@@ -100,9 +100,14 @@ pub(super) fn routes() -> Router<HttpState> {
         .route("/api/runtimenode.list", post(list))
 }
 
-async fn attach(State(state): State<HttpState>, headers: HeaderMap, body: Bytes) -> Response {
+async fn attach(
+    State(state): State<HttpState>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     answer(async {
-        let (pages, caller) = enter(&state, &headers)?;
+        let (pages, caller) = enter(&state, peer, &headers).await?;
         let AttachBody { node_id, session_id, kind, version, capabilities } = read(&headers, &body)?;
         let asked = Attach { node: node_id, session: session_id, kind, version, capabilities };
         let (attached, judged) = pages.nodes.attach(&caller, asked).await?;
@@ -115,9 +120,14 @@ async fn attach(State(state): State<HttpState>, headers: HeaderMap, body: Bytes)
     .await
 }
 
-async fn heartbeat(State(state): State<HttpState>, headers: HeaderMap, body: Bytes) -> Response {
+async fn heartbeat(
+    State(state): State<HttpState>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     answer(async {
-        let (pages, caller) = enter(&state, &headers)?;
+        let (pages, caller) = known(&state, peer, &headers)?;
         let HeartbeatBody { node_id, session_id, status } = read(&headers, &body)?;
         let report = status.map_or(Report::Online, Report::from);
         let (state, at) = pages.nodes.heartbeat(&caller, &node_id, &session_id, report).await?;
@@ -126,9 +136,14 @@ async fn heartbeat(State(state): State<HttpState>, headers: HeaderMap, body: Byt
     .await
 }
 
-async fn capability_update(State(state): State<HttpState>, headers: HeaderMap, body: Bytes) -> Response {
+async fn capability_update(
+    State(state): State<HttpState>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     answer(async {
-        let (pages, caller) = enter(&state, &headers)?;
+        let (pages, caller) = enter(&state, peer, &headers).await?;
         let CapabilityBody { node_id, session_id, capabilities, status } = read(&headers, &body)?;
         let report = status.map(Report::from);
         let updated = pages.nodes.capability_update(&caller, &node_id, &session_id, capabilities, report).await?;
@@ -137,9 +152,14 @@ async fn capability_update(State(state): State<HttpState>, headers: HeaderMap, b
     .await
 }
 
-async fn detach(State(state): State<HttpState>, headers: HeaderMap, body: Bytes) -> Response {
+async fn detach(
+    State(state): State<HttpState>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     answer(async {
-        let (pages, caller) = enter(&state, &headers)?;
+        let (pages, caller) = enter(&state, peer, &headers).await?;
         let DetachBody { node_id, session_id } = read(&headers, &body)?;
         let left = pages.nodes.detach(&caller, &node_id, &session_id).await?;
         Ok(serde_json::json!({ "attachment": shown(left) }))
@@ -147,9 +167,14 @@ async fn detach(State(state): State<HttpState>, headers: HeaderMap, body: Bytes)
     .await
 }
 
-async fn list(State(state): State<HttpState>, headers: HeaderMap, body: Bytes) -> Response {
+async fn list(
+    State(state): State<HttpState>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     answer(async {
-        let (pages, caller) = enter(&state, &headers)?;
+        let (pages, caller) = enter(&state, peer, &headers).await?;
         let ListBody { session_id, ended, after, limit } = read(&headers, &body)?;
         let holder = Holder::from(&caller);
         let (page, next) = pages.nodes.list(&holder, session_id.as_deref(), ended, after, limit).await?;
@@ -166,14 +191,29 @@ async fn answer(work: impl Future<Output = Result<serde_json::Value>>) -> Respon
     }
 }
 
+/// Who calls, once the rate-limit policy has let the call through.
+async fn enter<'s>(
+    state: &'s HttpState,
+    peer: Option<Extension<Peer>>,
+    headers: &HeaderMap,
+) -> Result<(&'s NodePages, Caller)> {
+    let (pages, caller) = known(state, peer, headers)?;
+    pages.nodes.admit(&caller).await?;
+    Ok((pages, caller))
+}
+
 /// The key first: a stranger learns nothing about bodies.
-fn enter<'s>(state: &'s HttpState, headers: &HeaderMap) -> Result<(&'s NodePages, Caller)> {
+fn known<'s>(
+    state: &'s HttpState,
+    peer: Option<Extension<Peer>>,
+    headers: &HeaderMap,
+) -> Result<(&'s NodePages, Caller)> {
     let pages = state.nodes.as_ref().ok_or_else(|| Error::new(Code::HttpNoSuchPage, "no nodes are served here"))?;
     let header = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
     let key = keys::bearer(header).and_then(|text| pages.keys.authenticate(text)).inspect_err(|_| {
         state.metrics.keys.auth_failures.inc();
     })?;
-    Ok((pages, Caller { key, peer: None }))
+    Ok((pages, Caller { key, peer: peer.map(|Extension(Peer(ip))| ip) }))
 }
 
 fn read<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T> {

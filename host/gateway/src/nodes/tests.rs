@@ -121,6 +121,14 @@ impl Places for TestPlaces {
     fn is_open(&self, session: &SessionId) -> bool {
         self.open.lock().contains(session)
     }
+
+    fn admit<'a>(&'a self, _: &'a Caller) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn allow<'a>(&'a self, _: &'a Caller, _: &'a SessionId) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 // === impl Bed ===

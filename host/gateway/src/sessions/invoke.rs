@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     error::{Class, Code, Error, Result},
+    keys::Scope,
     policies::Rate,
     telemetry::Outcome,
 };
@@ -75,8 +76,8 @@ impl Sessions {
         };
         let who = caller.principal();
         self.policies().admit(&who, &caller.key.id, Rate::Invoke(elements)).await?;
-        if !node.is_empty() && commands::is_write(&method) {
-            self.write_gate()?.check(caller, &session.identity.id, node).await?;
+        if commands::is_write(&method) {
+            self.check_node(caller, session, node).await?;
         }
         let timeout = timeout.unwrap_or(session.identity.command_timeout).min(TIMEOUT_MAX);
         match targets {
@@ -92,6 +93,22 @@ impl Sessions {
             }
             Targets::Bulk(tags) => self.bulk(&who, session, method, &tags, timeout).await,
         }
+    }
+
+    /// What the version floor says to a write: asked for the node that is named; who has to name one and does not is
+    /// refused.
+    async fn check_node(&self, caller: &Caller, session: &Session, node: &str) -> Result<()> {
+        if !node.is_empty() {
+            return self.write_gate()?.check(caller, &session.identity.id, node).await;
+        }
+        if caller.key.has(Scope::Node) {
+            return Err(Error::new(
+                Code::VersionNodeRequired,
+                "this key writes for runtime nodes only, and the command names none",
+            )
+            .with("field", "node_id"));
+        }
+        Ok(())
     }
 
     async fn authorize(&self, who: &Principal, session: &Session, method: &Method, tag: &str) -> Result<()> {
@@ -178,7 +195,9 @@ fn outcome(result: &Result<CommandResult>) -> Outcome {
         Ok(result) if result.hresult == 0 => Outcome::Ok,
         Ok(_) => Outcome::Failed,
         Err(error) => match error.code() {
-            Code::PolicyDenied | Code::PolicyFailed | Code::VersionFloorExceeded => Outcome::Denied,
+            Code::PolicyDenied | Code::PolicyFailed | Code::VersionFloorExceeded | Code::VersionNodeRequired => {
+                Outcome::Denied
+            }
             Code::CommandTimeout => Outcome::Timeout,
             Code::CommandOutcomeUnknown => Outcome::Unknown,
             other if other.class() == Class::ResourceExhausted => Outcome::Limited,
