@@ -15,6 +15,7 @@ mod log_tests;
 mod model;
 #[cfg(test)]
 mod model_tests;
+mod pace;
 pub mod pressure;
 mod reader;
 mod ring;
@@ -26,6 +27,7 @@ pub use budget::LogBudget;
 pub use cursor::Cursor;
 pub use last_values::LastValue;
 pub use log::{Appended, AttachError, Log, LogStats, Snapshot, Start};
+pub use pace::ReaderPace;
 pub use reader::{Order, ReaderControl, ReaderMode, ReaderSpec};
 pub use wire::{BatchHeader, FrameError, Kind};
 

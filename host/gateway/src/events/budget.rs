@@ -65,6 +65,12 @@ impl SessionBytes {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// The bytes this session may come to hold, as things stand: its own bound, or what the others leave it.
+    pub(super) fn room(&self) -> u64 {
+        let elsewhere = self.gateway.used().saturating_sub(self.used());
+        self.max.min(self.gateway.max.saturating_sub(elsewhere))
+    }
+
     /// Whether this session or all of them hold more than they may.
     pub(super) fn is_over(&self) -> bool {
         self.used() > self.max || self.gateway.used() > self.gateway.max

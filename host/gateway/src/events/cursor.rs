@@ -10,6 +10,7 @@ use super::{
     },
     conflate::Plan,
     log::Shared,
+    pace::ReaderPace,
     reader::{ReaderControl, ReaderMode},
     ring::Ring,
     segment::Segment,
@@ -95,6 +96,11 @@ impl Cursor {
     /// Everything up to here was committed. The first range begins behind it.
     pub fn position(&self) -> u64 {
         self.position
+    }
+
+    /// Where this reader stands against the log.
+    pub fn pace(&self) -> ReaderPace {
+        self.log.pace(&self.control)
     }
 
     pub fn control(&self) -> &Arc<ReaderControl> {

@@ -8,6 +8,7 @@ use super::{
     budget::SessionBytes,
     gap_after,
     last_values::LastValues,
+    pace::{self, Meter, ReaderPace, Standing},
     reader::{ReaderControl, ReaderSpec},
     ring::Ring,
     segment::Segment,
@@ -105,6 +106,8 @@ pub(super) struct Shared {
     /// Whoever changes what is in the ring holds this: the pump, trim, forget.
     writer: Mutex<LastValues>,
     readers: Mutex<Readers>,
+    /// How fast the worker produces.
+    meter: Meter,
 }
 
 #[derive(Debug, Default)]
@@ -131,6 +134,7 @@ impl Log {
     ) -> Self {
         let shared = Shared {
             epoch,
+            meter: Meter::new(clock.monotonic_ms(), after),
             clock,
             account: Arc::new(SessionBytes::new(bounds.log_bytes_max, budget)),
             head: AtomicU64::new(after),
@@ -238,7 +242,12 @@ impl Log {
             }
         };
         // Memory is kept for what it will read, which begins behind the gap.
-        let control = ReaderControl::new(readers.next_id, spec, gap.map_or(position, |gap| gap.to));
+        let control = ReaderControl::new(
+            readers.next_id,
+            spec,
+            gap.map_or(position, |gap| gap.to),
+            shared.clock.monotonic_ms(),
+        );
         readers.next_id += 1;
         readers.attached.push(Arc::clone(&control));
         drop(readers);
@@ -252,12 +261,14 @@ impl Log {
     }
 
     /// Gives back what neither a resume nor an attached reader needs. The session calls it once a second
-    /// and under pressure, so an idle session holds next to nothing.
+    /// and under pressure, so an idle session holds next to nothing. Rates are measured with it.
     pub fn trim(&self) {
         let shared = &*self.shared;
         let readers = shared.readers.lock();
         let mut writer = shared.writer.lock();
         let now_ms = shared.clock.monotonic_ms();
+        shared.meter.sample(now_ms, self.head());
+        readers.attached.iter().for_each(|reader| reader.meter.sample(now_ms, reader.position()));
         let slowest = readers.attached.iter().map(|reader| reader.position()).min().unwrap_or(u64::MAX);
         let mut leaving = Vec::new();
         {
@@ -331,6 +342,16 @@ impl Log {
         }
     }
 
+    /// Events taken per second, over the last few seconds.
+    pub fn produced_per_second(&self) -> f64 {
+        self.shared.meter.per_second(self.shared.clock.monotonic_ms(), self.head())
+    }
+
+    /// Where this reader stands and when it will meet the hard bound, at the present rates.
+    pub fn pace(&self, reader: &ReaderControl) -> ReaderPace {
+        self.shared.pace(reader)
+    }
+
     pub fn stats(&self) -> LogStats {
         let shared = &*self.shared;
         let readers = shared.readers.lock().attached.len();
@@ -371,6 +392,30 @@ impl Shared {
             // Dropped here, so that the account knows before it is asked again.
         }
         evicted
+    }
+
+    /// Not for the pump's path: takes the ring's lock to read.
+    pub(super) fn pace(&self, reader: &ReaderControl) -> ReaderPace {
+        let bounds = &self.bounds;
+        let by_bytes = {
+            let ring = self.ring.read();
+            let bytes_max = self.account.room();
+            pace::bound_by_bytes(ring.head - ring.held_after(), self.account.used(), bytes_max)
+        };
+        let lag_bound = bounds.lag_events_max.max(bounds.replay_buffer_capacity).min(by_bytes);
+        let now_ms = self.clock.monotonic_ms();
+        let (head, position) = (self.head.load(Ordering::Acquire), reader.position());
+        let lag = head.saturating_sub(position);
+        let per_second = reader.meter.per_second(now_ms, position);
+        let produced_per_second = self.meter.per_second(now_ms, head);
+        let standing = Standing { lag, lag_bound, produced_per_second, read_per_second: per_second };
+        ReaderPace {
+            lag,
+            lag_high_water: reader.lag_high_water().max(lag),
+            lag_bound,
+            per_second,
+            seconds_until_gap: standing.until_gap(),
+        }
     }
 
     pub(super) fn detach(&self, control: &ReaderControl) {

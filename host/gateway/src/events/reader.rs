@@ -2,7 +2,7 @@
 //! has not yet followed. The cursor itself belongs to its stream. Knows no policy. Invariant: a reader
 //! that waits is woken by every order, and by every event unless it said from which one on.
 
-use super::EndReason;
+use super::{EndReason, pace::Meter};
 use parking_lot::Mutex;
 use std::{
     sync::{
@@ -59,6 +59,8 @@ pub struct ReaderControl {
     waker: Mutex<Option<Waker>>,
     /// The waker is not to be woken by events before this one.
     wake_from: AtomicU64,
+    /// How fast it reads; whoever looks after the log takes the samples.
+    pub(super) meter: Meter,
 }
 
 /// Orders not yet followed. A new one replaces its like.
@@ -72,7 +74,7 @@ pub(super) struct Orders {
 // === impl ReaderControl ===
 
 impl ReaderControl {
-    pub(super) fn new(id: u64, spec: ReaderSpec, position: u64) -> Arc<Self> {
+    pub(super) fn new(id: u64, spec: ReaderSpec, position: u64, now_ms: u64) -> Arc<Self> {
         Arc::new(Self {
             id,
             spec,
@@ -84,6 +86,7 @@ impl ReaderControl {
             orders: Mutex::default(),
             waker: Mutex::new(None),
             wake_from: AtomicU64::new(0),
+            meter: Meter::new(now_ms, position),
         })
     }
 
