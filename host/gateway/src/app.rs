@@ -8,10 +8,12 @@ use crate::{
     clock::{Clock, SystemClock},
     config::ServeConfig,
     data_dir::{DataDir, write_private},
+    descriptors,
     error::{Code, Error, Result},
     events::{LogBounds, LogBudget},
-    grpc::{AdminContext, Edge, Listener, Listening},
-    http::{self, Degraded, Health, HealthSource, HttpState, NodePages},
+    grpc::{AdminContext, Edge, Listener, Listening, Overview},
+    health::{Degraded, Health, HealthSource},
+    http::{self, HttpState, NodePages},
     keys::{FirstKeyOut, Keys},
     nodes::{self, Nodes},
     policies::{self, Policies},
@@ -77,6 +79,11 @@ impl App {
     /// Starts every part. An error leaves nothing running.
     pub async fn start(config: ServeConfig) -> Result<Self> {
         let metrics = Metrics::new();
+        let files = descriptors::raise();
+        if files.is_tight() {
+            let descriptors::Descriptors { soft, hard } = files;
+            tracing::warn!(soft, hard, "few file descriptors: each connection takes one, each session about four");
+        }
         let data = DataDir::open(&config.data)?;
         let instance = data.instance().cloned().ok_or_else(|| Error::new(Code::Internal, "no instance id"))?;
         let storage = Storage::open(&data.database(), &instance, metrics.storage.clone())?;
@@ -115,7 +122,7 @@ impl App {
         let sessions = Sessions::new(settings(&config), context);
         let nodes = Nodes::load(nodes::Context {
             storage: storage.clone(),
-            clock,
+            clock: clock.clone(),
             policy: Arc::new(policies.clone()),
             places: Arc::new(sessions.clone()),
             metrics: metrics.nodes.clone(),
@@ -128,14 +135,23 @@ impl App {
         let serving = CancellationToken::new();
         let ready = Arc::new(AtomicBool::new(true));
         let addresses = Addresses { grpc: local(&grpc)?, http: local(&pages)? };
-        let context = AdminContext { keys: keys.clone(), plugins_dir: config.plugins.clone(), nodes: nodes.clone() };
-        let edge = Edge::new(sessions.clone(), keys.clone(), metrics.clone(), context).await?;
         let health = Arc::new(Parts {
             ready: ready.clone(),
             storage: storage.clone(),
             policies: policies.clone(),
             nodes: nodes.clone(),
         });
+        let overview = Overview {
+            health: health.clone(),
+            metrics: metrics.clone(),
+            clock: clock.clone(),
+            instance,
+            started_ms: clock.monotonic_ms(),
+            started_unix_ms: clock.unix_ms(),
+        };
+        let context =
+            AdminContext { keys: keys.clone(), plugins_dir: config.plugins.clone(), nodes: nodes.clone(), overview };
+        let edge = Edge::new(sessions.clone(), keys.clone(), metrics.clone(), context).await?;
         let pages_of_nodes = Some(NodePages { nodes: nodes.clone(), keys });
         let state = HttpState { metrics: metrics.clone(), health, nodes: pages_of_nodes };
 
@@ -211,13 +227,13 @@ impl HealthSource for Parts {
     fn health(&self) -> Health {
         let mut degraded = Vec::new();
         if let Some(error) = self.storage.trouble() {
-            degraded.push(Degraded { part: "storage", message: error.message().to_owned() });
+            degraded.push(Degraded::by("storage", &error));
         }
         if let Some(message) = self.nodes.trouble() {
-            degraded.push(Degraded { part: "storage", message });
+            degraded.push(Degraded::new("storage", message));
         }
         if let Some(message) = self.policies.trouble() {
-            degraded.push(Degraded { part: "policies", message });
+            degraded.push(Degraded::new("policies", message));
         }
         Health { ready: self.ready.load(Ordering::SeqCst), degraded }
     }

@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod demo;
+pub mod generate;
 pub mod key;
 pub mod node;
 pub mod output;
@@ -11,10 +12,11 @@ pub mod policy;
 pub mod remote;
 pub mod serve;
 pub mod session;
+pub mod status;
 pub mod worker;
 
 use crate::error::CODES;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use serde_json::json;
 use std::{future::Future, io, process::ExitCode};
 use tidegate_client::ClientError;
@@ -28,6 +30,7 @@ Examples:
   tidegate client stream SESSION --count 10
   tidegate key create --name historian --read 'Area1.*'
   tidegate policy list
+  tidegate status                            how it is, what is degraded, who lags
 
 Exit codes: 0 done, 1 failed, 2 used wrongly. Every command takes --json for programs.";
 
@@ -60,6 +63,15 @@ enum Command {
     /// See and revoke runtime nodes, and set the version below which they only read.
     #[command(subcommand)]
     Node(node::NodeCommand),
+    /// Say how the gateway is: what is degraded, sessions, rates, the reader to worry about.
+    #[command(after_help = "Examples:\n  tidegate status\n  tidegate status --json\n  tidegate status --watch 10")]
+    Status(status::StatusArgs),
+    /// Print what a shell needs to complete these commands.
+    #[command(after_help = "Example:\n  tidegate completions bash > /etc/bash_completion.d/tidegate")]
+    Completions(generate::CompletionsArgs),
+    /// Write a man page for every command.
+    #[command(after_help = "Example:\n  tidegate man /usr/local/share/man/man1")]
+    Man(generate::ManArgs),
     /// A worker process; the gateway starts these itself.
     #[command(subcommand, hide = true)]
     Worker(worker::WorkerCommand),
@@ -94,6 +106,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Session(command) => block_on(session::run(command)).map(|()| ExitCode::SUCCESS),
         Command::Policy(command) => block_on(policy::run(command)).map(|()| ExitCode::SUCCESS),
         Command::Node(command) => block_on(node::run(command)).map(|()| ExitCode::SUCCESS),
+        Command::Status(args) => block_on(status::run(args)),
+        Command::Completions(args) => generate::completions(&args, Cli::command()).map(|()| ExitCode::SUCCESS),
+        Command::Man(args) => generate::man(&args, Cli::command()).map(|()| ExitCode::SUCCESS),
         Command::Worker(command) => block_on(worker::run(command)).map(|()| ExitCode::SUCCESS),
     }
 }
@@ -112,6 +127,9 @@ fn wants_json(command: &Command) -> bool {
         Command::Session(command) => command.json(),
         Command::Policy(command) => command.json(),
         Command::Node(command) => command.json(),
+        Command::Status(args) => args.local.json,
+        Command::Completions(args) => args.json,
+        Command::Man(args) => args.json,
     }
 }
 

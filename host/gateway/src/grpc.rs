@@ -7,9 +7,11 @@ mod body;
 mod edge;
 mod gateway;
 mod nodes;
+mod overview;
 mod policies;
 mod status;
 mod stream;
 
 pub use admin::AdminContext;
 pub use edge::{Edge, Listener, Listening};
+pub use overview::Overview;

@@ -14,6 +14,7 @@ pub use problem::{problem, status};
 
 use crate::{
     error::{Code, Error},
+    health::HealthSource,
     telemetry::Metrics,
 };
 use axum::{
@@ -27,29 +28,6 @@ use axum::{
 use serde::Serialize;
 use std::{fmt, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
-
-/// How the gateway is. `ready` without `degraded`: all is well.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Health {
-    /// Takes new sessions.
-    pub ready: bool,
-    /// Parts that are away or failing; the rest goes on.
-    pub degraded: Vec<Degraded>,
-}
-
-/// A part that does not do its work.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Degraded {
-    /// `storage`, `cache`, `workers`, `policies`.
-    pub part: &'static str,
-    /// For people; no secrets, no values.
-    pub message: String,
-}
-
-/// Whoever knows how the parts are. Asked per request; must answer at once.
-pub trait HealthSource: Send + Sync + 'static {
-    fn health(&self) -> Health;
-}
 
 /// What the pages need.
 #[derive(Clone)]

@@ -299,6 +299,16 @@ impl Sessions {
             .ok_or_else(|| Error::new(Code::SessionUnknown, "there is no such session"))
     }
 
+    /// How many may be open at a time.
+    pub fn sessions_max(&self) -> usize {
+        self.shared.settings.sessions_max
+    }
+
+    /// Bytes that the logs of all sessions hold, and may hold.
+    pub fn log_bytes(&self) -> (u64, u64) {
+        (self.shared.budget.used(), self.shared.budget.max())
+    }
+
     /// Every session, oldest first.
     pub fn all(&self) -> Vec<Arc<Session>> {
         let mut all: Vec<Arc<Session>> = self.shared.open.read().values().cloned().collect();

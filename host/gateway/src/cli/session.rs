@@ -101,7 +101,8 @@ fn session_json(session: &SessionSummary) -> serde_json::Value {
             json!({
                 "name": reader.name, "key_id": reader.key_id, "position": reader.position, "lag": reader.lag,
                 "lag_high_water": reader.lag_high_water, "mode": reader.mode,
-                "seconds_until_gap": reader.seconds_until_gap,
+                "seconds_until_gap": reader.seconds_until_gap, "lag_bound": reader.lag_bound,
+                "per_second": reader.per_second,
             })
         })
         .collect();
@@ -109,6 +110,7 @@ fn session_json(session: &SessionSummary) -> serde_json::Value {
         "session_id": session.session_id, "name": session.name, "tag": session.tag, "backend": session.backend,
         "owner_key_id": session.owner_key_id, "state": session.state, "worker_pid": session.worker_pid,
         "epoch": format!("{:016x}", session.epoch), "head": session.head, "log_bytes": session.log_bytes,
+        "events_per_second": session.events_per_second, "log_bytes_max": session.log_bytes_max,
         "items": session.items, "fault": session.fault, "opened_at_unix_ms": session.opened_at_unix_ms,
         "readers": readers,
     })

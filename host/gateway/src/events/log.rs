@@ -242,12 +242,8 @@ impl Log {
             }
         };
         // Memory is kept for what it will read, which begins behind the gap.
-        let control = ReaderControl::new(
-            readers.next_id,
-            spec,
-            gap.map_or(position, |gap| gap.to),
-            shared.clock.monotonic_ms(),
-        );
+        let control =
+            ReaderControl::new(readers.next_id, spec, gap.map_or(position, |gap| gap.to), shared.clock.monotonic_ms());
         readers.next_id += 1;
         readers.attached.push(Arc::clone(&control));
         drop(readers);

@@ -1,7 +1,7 @@
 //! `tidegate.v1.Admin`, for the operator on the machine: sessions, keys, policies. Whoever reaches it is
 //! the operator; the socket's mode said so. Decides nothing.
 
-use super::status::status;
+use super::{overview::Overview, status::status};
 use crate::{
     error::{Code, Error},
     events::ReaderMode,
@@ -14,11 +14,11 @@ use crate::{
 };
 use std::path::PathBuf;
 use tidegate_proto::v1::{
-    CreateKeyRequest, CreateKeyResponse, EndSessionRequest, EndSessionResponse, KeySummary, ListKeysRequest,
-    ListKeysResponse, ListPoliciesRequest, ListPoliciesResponse, ListSessionsRequest, ListSessionsResponse,
-    PinPoliciesRequest, PinPoliciesResponse, ReaderSummary, ReloadPoliciesRequest, ReloadPoliciesResponse,
-    RevokeKeyRequest, RevokeKeyResponse, RollbackPoliciesRequest, RollbackPoliciesResponse, SessionSummary,
-    admin_server::Admin,
+    CreateKeyRequest, CreateKeyResponse, EndSessionRequest, EndSessionResponse, GetStatusRequest, GetStatusResponse,
+    KeySummary, ListKeysRequest, ListKeysResponse, ListPoliciesRequest, ListPoliciesResponse, ListSessionsRequest,
+    ListSessionsResponse, PinPoliciesRequest, PinPoliciesResponse, ReaderSummary, ReloadPoliciesRequest,
+    ReloadPoliciesResponse, RevokeKeyRequest, RevokeKeyResponse, RollbackPoliciesRequest, RollbackPoliciesResponse,
+    SessionSummary, admin_server::Admin,
 };
 use tonic::{Request, Response, Status};
 
@@ -28,6 +28,7 @@ pub struct AdminContext {
     pub keys: Keys,
     pub plugins_dir: Option<PathBuf>,
     pub nodes: Nodes,
+    pub overview: Overview,
 }
 
 /// The service.
@@ -48,6 +49,10 @@ impl AdminService {
 
 #[tonic::async_trait]
 impl Admin for AdminService {
+    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
+        Ok(Response::new(self.context.overview.status(&self.sessions)))
+    }
+
     async fn list_sessions(&self, _: Request<ListSessionsRequest>) -> Result<Response<ListSessionsResponse>, Status> {
         let sessions = self.sessions.all().iter().map(|session| summary(session)).collect();
         Ok(Response::new(ListSessionsResponse { sessions }))
@@ -144,18 +149,23 @@ fn summary(session: &Session) -> SessionSummary {
         .log
         .readers()
         .iter()
-        .map(|reader| ReaderSummary {
-            name: reader.name().to_owned(),
-            key_id: reader.key_id().to_owned(),
-            position: reader.position(),
-            lag: stats.head.saturating_sub(reader.position()),
-            lag_high_water: reader.lag_high_water(),
-            mode: match reader.mode() {
-                _ if reader.is_told_to_end() => "ending".to_owned(),
-                ReaderMode::Normal => "normal".to_owned(),
-                ReaderMode::Conflating => "conflating".to_owned(),
-            },
-            seconds_until_gap: None,
+        .map(|reader| {
+            let pace = session.log.pace(reader);
+            ReaderSummary {
+                name: reader.name().to_owned(),
+                key_id: reader.key_id().to_owned(),
+                position: reader.position(),
+                lag: pace.lag,
+                lag_high_water: pace.lag_high_water,
+                mode: match reader.mode() {
+                    _ if reader.is_told_to_end() => "ending".to_owned(),
+                    ReaderMode::Normal => "normal".to_owned(),
+                    ReaderMode::Conflating => "conflating".to_owned(),
+                },
+                seconds_until_gap: pace.seconds_until_gap,
+                lag_bound: pace.lag_bound,
+                per_second: pace.per_second,
+            }
         })
         .collect();
     SessionSummary {
@@ -173,5 +183,7 @@ fn summary(session: &Session) -> SessionSummary {
         fault,
         opened_at_unix_ms: identity.opened_unix_ms,
         readers,
+        events_per_second: session.log.produced_per_second(),
+        log_bytes_max: stats.bytes_max,
     }
 }

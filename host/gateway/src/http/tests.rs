@@ -1,7 +1,10 @@
 //! The HTTP listener over real sockets: pages, refusals, limits, the bounded stop.
 
 use super::*;
-use crate::error::{CODES, Class};
+use crate::{
+    error::{CODES, Class},
+    health::{Degraded, Health},
+};
 use serde_json::Value;
 use std::{
     net::SocketAddr,
@@ -25,7 +28,7 @@ struct Moods {
 impl HealthSource for Moods {
     fn health(&self) -> Health {
         let away = self.away.load(Ordering::SeqCst);
-        let degraded = vec![Degraded { part: "storage", message: "no room is left".into() }];
+        let degraded = vec![Degraded::new("storage", "no room is left")];
         Health { ready: !away, degraded: if away { degraded } else { vec![] } }
     }
 }

@@ -3,9 +3,10 @@
 
 use crate::{ClientError, gateway::authorized};
 use tidegate_proto::v1::{
-    CreateKeyRequest, CreateKeyResponse, EndSessionRequest, KeySummary, ListKeysRequest, ListPoliciesRequest,
-    ListPoliciesResponse, ListSessionsRequest, PinPoliciesRequest, ReloadPoliciesRequest, RevokeKeyRequest,
-    RollbackPoliciesRequest, SessionSummary, SwapRecord, admin_client::AdminClient,
+    CreateKeyRequest, CreateKeyResponse, EndSessionRequest, GetStatusRequest, GetStatusResponse, KeySummary,
+    ListKeysRequest, ListPoliciesRequest, ListPoliciesResponse, ListSessionsRequest, PinPoliciesRequest,
+    ReloadPoliciesRequest, RevokeKeyRequest, RollbackPoliciesRequest, SessionSummary, SwapRecord,
+    admin_client::AdminClient,
 };
 use tonic::{
     Request,
@@ -25,6 +26,10 @@ pub struct Admin {
 impl Admin {
     pub(crate) fn new(client: AdminClient<Channel>, key: Option<MetadataValue<Ascii>>) -> Self {
         Self { client, key }
+    }
+
+    pub async fn status(&self) -> Result<GetStatusResponse, ClientError> {
+        Ok(self.client().get_status(self.request(GetStatusRequest {})).await?.into_inner())
     }
 
     pub async fn sessions(&self) -> Result<Vec<SessionSummary>, ClientError> {

@@ -17,7 +17,7 @@ const LAYERS: &[(Peers, &[&str])] = &[
     (Peers::MayNot, &["sessions"]),
     (Peers::MayNot, &["keys"]),
     (Peers::MayNot, &["workers", "events", "policies", "storage"]),
-    (Peers::May, &["clock", "config", "data_dir", "metrics", "tasks", "telemetry"]),
+    (Peers::May, &["clock", "config", "data_dir", "descriptors", "health", "metrics", "tasks", "telemetry"]),
     (Peers::May, &["error", "ids"]),
 ];
 
