@@ -100,6 +100,10 @@ pub struct PolicyLimits {
     pub threads: usize,
     /// Decisions that may wait.
     pub queue: usize,
+    /// Public keys of those whose policies are taken.
+    pub keys: Option<PathBuf>,
+    /// Nothing unsigned is taken from the folder.
+    pub signed_only: bool,
 }
 
 // === impl ServeConfig ===
@@ -159,6 +163,8 @@ impl ServeConfig {
             "policy_memory_mib": self.policies.memory_bytes >> 20,
             "policy_threads": self.policies.threads,
             "policy_queue": self.policies.queue,
+            "policy_keys": self.policies.keys,
+            "policy_unsigned": if self.policies.signed_only { "refuse" } else { "allow" },
             "drain_seconds": seconds(self.drain),
             "log_format": match self.log_format { LogFormat::Human => "human", LogFormat::Json => "json" },
             "log_level": self.log_level,

@@ -15,7 +15,7 @@ use buckets::Buckets;
 use std::{path::PathBuf, sync::Arc};
 use tidegate_policy::{
     Action, Admission, ClientNode, Decision, FailureCause, ItemVerdict, Outcome, Policy, PolicyConfig, PolicyHost,
-    Principal, RateAnswer, RateRequest, RollbackError, SessionFacts, StartError, SwapRecord, Trigger, Verdict,
+    Principal, RateAnswer, RateRequest, RollbackError, SessionFacts, StartError, SwapRecord, Trigger, Trust, Verdict,
 };
 
 /// Asks the policies and turns their answers into errors. Clones share the buckets.
@@ -147,6 +147,7 @@ pub async fn start(config: &ServeConfig, store_dir: PathBuf) -> Result<PolicyHos
     policy.threads = limits.threads;
     policy.queue = limits.queue;
     policy.deadlines.decide = limits.deadline;
+    policy.trust = Trust { keys: limits.keys.clone(), signed_only: limits.signed_only };
     policy.limits.memory_bytes_max = usize::try_from(limits.memory_bytes).unwrap_or(usize::MAX);
     let started = tokio::task::spawn_blocking(move || PolicyHost::start(policy)).await;
     let started = started.map_err(|panic| Error::new(Code::Internal, format!("the policy host failed: {panic}")))?;
@@ -156,6 +157,9 @@ pub async fn start(config: &ServeConfig, store_dir: PathBuf) -> Result<PolicyHos
         }
         StartError::Store { ref path, .. } => {
             Error::new(Code::DataFolderUnusable, error.to_string()).with("path", path.display())
+        }
+        StartError::Keys(ref wrong) => {
+            Error::new(Code::ConfigInvalid, error.to_string()).with("policy-keys", wrong.path.display())
         }
         StartError::Engine(_) | StartError::Embedded(_) => Error::new(Code::Internal, error.to_string()),
     })

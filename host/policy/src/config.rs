@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::sign::KeyError;
+
 /// How policies are found, proved and run.
 #[derive(Clone, Debug)]
 pub struct PolicyConfig {
@@ -19,6 +21,16 @@ pub struct PolicyConfig {
     pub limits: Limits,
     pub breaker: Breaker,
     pub watch: Watch,
+    pub trust: Trust,
+}
+
+/// Whose policies are taken.
+#[derive(Clone, Debug, Default)]
+pub struct Trust {
+    /// A public key in minisign's format, or a folder of `*.pub`; read at the start and at each `reload`.
+    pub keys: Option<PathBuf>,
+    /// Nothing but what one of `keys` signed, component and settings, is taken; the embedded defaults are.
+    pub signed_only: bool,
 }
 
 /// How long guests and callers have.
@@ -87,6 +99,8 @@ pub enum StartError {
     PluginsFolder { path: PathBuf, why: String },
     #[error("the policy store {path} cannot be used: {why}")]
     Store { path: PathBuf, why: String },
+    #[error("the keys of trusted signers cannot be used: {0}")]
+    Keys(#[from] KeyError),
     #[error("the WebAssembly engine does not start: {0}")]
     Engine(String),
     /// A defect of this build: its own components do not pass its own gate.
@@ -107,6 +121,7 @@ impl PolicyConfig {
             limits: Limits::default(),
             breaker: Breaker::default(),
             watch: Watch::default(),
+            trust: Trust::default(),
         }
     }
 }

@@ -465,6 +465,7 @@ fn row(policy: Policy, loaded: &Loaded) -> PolicyRow {
         },
         rules: loaded.rules.iter().map(|rule| rule.to_string()).collect(),
         contract: CONTRACT,
+        signer: loaded.source.signer.as_ref().map(|name| name.to_string()),
     }
 }
 
@@ -478,5 +479,6 @@ fn closed(policy: Policy) -> PolicyRow {
         origin: Origin::Closed,
         rules: vec![REMOVED_RULE.to_owned()],
         contract: CONTRACT,
+        signer: None,
     }
 }

@@ -16,12 +16,16 @@ use crate::embedded;
 use crate::gate::{Refusal, RefusalCode};
 use crate::instance::PolicySource;
 use crate::model::{Digest, Policy};
+use crate::sign::{SEAL_BYTES_MAX, Seal, settings_json};
 
 pub(crate) use manifest::Manifest;
+pub(crate) use read::writable_by_others;
 use read::{Content, Stamp};
 
 /// Its presence makes it the only trigger.
 pub(crate) const MANIFEST: &str = "generation.toml";
+/// Ending of a signature's file, behind that of what it is over.
+const SEAL: &str = ".minisig";
 
 /// The folder and what was seen of it.
 #[derive(Debug)]
@@ -101,6 +105,7 @@ impl Folder {
     /// Is there anything that could be meant to answer access? A component of any name could.
     pub(crate) fn may_answer_access(&self) -> bool {
         let of_another = |name: &str| {
+            let name = name.strip_suffix(SEAL).unwrap_or(name);
             let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
             Policy::ALL.iter().any(|policy| *policy != Policy::Access && policy.name() == stem)
         };
@@ -131,7 +136,11 @@ impl Folder {
     /// False: the file changed and may not be finished.
     fn look_at(&mut self, name: &str, finished: bool) -> bool {
         let limits = &self.config.limits;
-        let max = if name.ends_with(".wasm") { limits.component_bytes_max } else { limits.settings_bytes_max };
+        let max = match name.rsplit_once('.').map(|(_, ending)| ending) {
+            Some("wasm") => limits.component_bytes_max,
+            Some("minisig") => SEAL_BYTES_MAX,
+            _ => limits.settings_bytes_max,
+        };
         let opened = read::open(&self.path, name);
         let stamp = Stamp::of(&opened);
         let now = Instant::now();
@@ -162,6 +171,22 @@ impl Folder {
         }
     }
 
+    /// The signature beside a component, or beside the settings where there is no component.
+    fn seal(&self, stem: &str, component: &Found<'_>, toml: &Found<'_>) -> Option<Seal> {
+        let over = match (component, toml) {
+            (Some(_), _) => "wasm",
+            (None, Some(_)) => "toml",
+            (None, None) => "json",
+        };
+        let text = |name: &str| {
+            let bytes = self.seen.get(name)?.read.as_ref()?.bytes.as_ref().ok()?;
+            // What is not text holds no signature, and is told as one that does not hold.
+            Some(String::from_utf8_lossy(bytes).into_owned())
+        };
+        let settings_file = (over != "wasm").then(|| text(&format!("{stem}.{over}"))).flatten();
+        Some(Seal { text: text(&format!("{stem}.{over}{SEAL}"))?, settings_file })
+    }
+
     /// Brings components and settings of one stem together.
     fn pair(&self, pending: Vec<String>) -> Look {
         let mut look = Look { pending, ..Look::default() };
@@ -172,7 +197,7 @@ impl Folder {
         let stems: BTreeSet<&str> = self
             .seen
             .keys()
-            .filter(|name| *name != MANIFEST)
+            .filter(|name| *name != MANIFEST && !name.ends_with(SEAL))
             .filter_map(|name| name.rsplit_once('.'))
             .map(|(s, _)| s)
             .collect();
@@ -196,7 +221,9 @@ impl Folder {
             let known = |file: Option<(String, Option<&Content>)>| {
                 file.and_then(|(name, content)| Some((name, content?.clone())))
             };
-            let source = source(stem, known(component), known(toml), known(json));
+            let seal = self.seal(stem, &component, &toml);
+            let source =
+                source(stem, known(component), known(toml), known(json)).map(|source| PolicySource { seal, ..source });
             let identity = source.as_ref().map_or_else(|_| Digest::of(&digests), PolicySource::identity);
             look.versions.insert(stem.to_owned(), Version { identity, source });
         }
@@ -206,11 +233,13 @@ impl Folder {
 
 /// Hidden files (`..data` of a ConfigMap, editors' swap files), back-ups and anything else is not ours.
 fn counts(name: &str) -> bool {
-    let ours = [".wasm", ".toml", ".json"].iter().any(|ending| name.len() > ending.len() && name.ends_with(ending));
+    let ours =
+        [".wasm", ".toml", ".json", SEAL].iter().any(|ending| name.len() > ending.len() && name.ends_with(ending));
     ours && !name.starts_with(['.', '#', '~']) && name.len() <= 128
 }
 
 type Named = Option<(String, Content)>;
+type Found<'a> = Option<(String, Option<&'a Content>)>;
 
 fn source(stem: &str, component: Named, toml: Named, json: Named) -> Result<PolicySource, Refusal> {
     let wrong = |file: &str, message: String| Refusal::new(RefusalCode::SettingsInvalid, file, message);
@@ -220,15 +249,13 @@ fn source(stem: &str, component: Named, toml: Named, json: Named) -> Result<Poli
         }
         (Some((name, content)), None) => {
             let text = text(&name, content)?;
-            let value: serde_json::Value =
-                toml::from_str(&text).map_err(|e| wrong(&name, format!("not TOML: {}", e.message())))?;
-            Some((name, value.to_string()))
+            let json = settings_json(&name, &text).map_err(|message| wrong(&name, message))?;
+            Some((name, json))
         }
         (None, Some((name, content))) => {
             let text = text(&name, content)?;
-            let value: serde_json::Value =
-                serde_json::from_str(&text).map_err(|e| wrong(&name, format!("not JSON: {e}")))?;
-            Some((name, value.to_string()))
+            let json = settings_json(&name, &text).map_err(|message| wrong(&name, message))?;
+            Some((name, json))
         }
         (None, None) => None,
     };

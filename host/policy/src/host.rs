@@ -24,6 +24,7 @@ use crate::model::*;
 use crate::record::*;
 use crate::store::{ContentStore, Remembered};
 use crate::swapper::Swapper;
+use crate::trust::Vouching;
 use crate::warden::Warden;
 
 /// Tags in one call into the guest: large enough to hide the call's cost, small enough for its deadline.
@@ -60,10 +61,11 @@ impl PolicyHost {
             .into_iter()
             .collect::<Result<Vec<_>, _>>()
             .map_err(|refusal| StartError::Embedded(refusal.to_string()))?;
+        let vouching = Arc::new(Vouching::new(config.trust.clone())?);
         let folder = config.plugins_dir.as_deref().map(|path| Folder::open(path, &config)).transpose()?;
         let remembered = store.remembered();
         // Without a folder nothing is chosen; but what had been chosen is missing then.
-        let chosen = if folder.is_some() { last_good(&gate, &store, &remembered) } else { Vec::new() };
+        let chosen = if folder.is_some() { last_good(&gate, &store, &remembered, &vouching) } else { Vec::new() };
         let refused = |refusal: Refusal| StartError::Embedded(refusal.to_string());
         let unclaimed = remembered.unclaimed();
         let first = Set::compose(&chosen, &embedded, unclaimed)
@@ -74,7 +76,7 @@ impl PolicyHost {
         let spawned = |e: std::io::Error| StartError::Engine(format!("starting a thread: {e}"));
         let decider = Decider::start(config.threads, config.queue.max(1)).map_err(spawned)?;
         let warden = Warden::start(Arc::clone(&control)).map_err(spawned)?;
-        let swapper = Swapper::start(&config, gate, folder, Arc::clone(&control), known).map_err(spawned)?;
+        let swapper = Swapper::start(&config, gate, folder, Arc::clone(&control), known, vouching).map_err(spawned)?;
         Ok(Self { inner: Arc::new(Inner { control, decider, swapper, warden }) })
     }
 
@@ -287,11 +289,15 @@ impl Drop for Inner {
 
 /// The set that served when the last run ended. Trouble with it is told and passed over: the folder and
 /// the embedded defaults are there.
-fn last_good(gate: &Gate, store: &ContentStore, remembered: &Remembered) -> Vec<Arc<Loaded>> {
+fn last_good(gate: &Gate, store: &ContentStore, remembered: &Remembered, vouching: &Vouching) -> Vec<Arc<Loaded>> {
     let mut sources = Vec::new();
     for member in &remembered.last_good {
         match store.source(member) {
-            Ok(source) => sources.push(source),
+            // Its signature is asked for anew: whose word counts may have changed since.
+            Ok(mut source) => match vouching.vouch(&mut source) {
+                Ok(()) => sources.push(source),
+                Err(refusal) => tracing::error!(%refusal, "a policy of the last run is not taken up"),
+            },
             Err(error) => tracing::error!(file = %member.file, %error, "a policy of the last run cannot be read"),
         }
     }

@@ -13,6 +13,7 @@ use wasmtime::{Store, Trap};
 use crate::bindings::{access, backpressure, dashboard_tags, plugin, rate_limit, types, version_floor};
 use crate::engine::{self, Engines, GuestState, Waited};
 use crate::model::*;
+use crate::sign::Seal;
 
 /// Calls into guests since the process began; a test shows that none happens per event.
 pub(crate) static GUEST_CALLS: AtomicU64 = AtomicU64::new(0);
@@ -32,6 +33,10 @@ pub(crate) struct PolicySource {
     /// JSON; `{}` when nothing is set.
     pub(crate) settings: Arc<str>,
     pub(crate) settings_digest: Digest,
+    /// The signature beside it, whether it holds or not.
+    pub(crate) seal: Option<Seal>,
+    /// Who signed it; set once the signature has been found to hold.
+    pub(crate) signer: Option<Arc<str>>,
 }
 
 /// Compiled, linked and described: makes instances in microseconds.

@@ -22,15 +22,20 @@ mod instance;
 mod measure;
 mod model;
 mod record;
+mod sign;
 mod store;
 mod swapper;
+mod trust;
 mod warden;
 mod words;
 
-pub use config::{Breaker, Deadlines, Limits, PolicyConfig, StartError, Watch};
+pub use config::{Breaker, Deadlines, Limits, PolicyConfig, StartError, Trust, Watch};
 pub use control::FlipHook;
 pub use counters::{Counters, PolicyCounters};
 pub use gate::{Inspection, Refusal, RefusalCode, inspect};
 pub use host::PolicyHost;
 pub use model::*;
 pub use record::{Fence, Listing, Origin, Outcome, PinReason, PolicyRow, RollbackError, SwapRecord, Trigger};
+pub use sign::{
+    KeyError, SignatureFault, TrustedKeys, new_keys, settings_json, settings_statement, sign, sign_settings, statement,
+};

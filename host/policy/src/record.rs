@@ -102,6 +102,8 @@ pub struct PolicyRow {
     pub rules: Vec<String>,
     /// Version of the contract it keeps.
     pub contract: &'static str,
+    /// Name of the trusted key that signed component and settings.
+    pub signer: Option<String>,
 }
 
 /// Where an answerer comes from.

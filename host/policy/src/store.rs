@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::generation::Unclaimed;
 use crate::instance::PolicySource;
 use crate::model::Digest;
+use crate::sign::Seal;
 
 /// The folder `PolicyConfig::store_dir`.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub(crate) struct Member {
     pub(crate) file: String,
     pub(crate) component: String,
     pub(crate) settings: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) seal: Option<Seal>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +82,7 @@ impl ContentStore {
                 file: source.file.to_string(),
                 component: source.digest.to_hex(),
                 settings: source.settings_digest.to_hex(),
+                seal: source.seal.clone(),
             });
         }
         Ok(members)
@@ -110,6 +114,8 @@ impl ContentStore {
             digest,
             settings: settings.into(),
             settings_digest,
+            seal: member.seal.clone(),
+            signer: None,
         })
     }
 
@@ -157,6 +163,8 @@ impl PolicySource {
             bytes,
             settings: settings.into(),
             settings_digest: Digest::of(settings.as_bytes()),
+            seal: None,
+            signer: None,
         }
     }
 

@@ -20,6 +20,7 @@ use crate::control::Control;
 use crate::folder::{Folder, Heard};
 use crate::gate::Gate;
 use crate::record::{SwapRecord, Trigger};
+use crate::trust::Vouching;
 use scan::Scanner;
 
 /// Names heard of between two looks; more count as 'look at everything'.
@@ -69,6 +70,7 @@ impl Swapper {
         folder: Option<Folder>,
         control: Arc<Control>,
         known: Vec<crate::model::Digest>,
+        vouching: Arc<Vouching>,
     ) -> std::io::Result<Self> {
         let desk = Arc::new(Desk::default());
         let (ready, looked) = std::sync::mpsc::sync_channel(1);
@@ -77,7 +79,7 @@ impl Swapper {
             move || {
                 // Before the first look, so that nothing falls between.
                 let watcher = folder.as_ref().and_then(|folder| watch(folder.path(), &config, &desk));
-                let mut scanner = Scanner::new(config.clone(), gate, folder, control, known);
+                let mut scanner = Scanner::new(config.clone(), gate, folder, control, known, vouching);
                 scanner.scan(Trigger::Start, &Heard::default());
                 let _ = ready.send(());
                 desk.work(&mut scanner, &config);
@@ -182,9 +184,10 @@ impl Desk {
         for path in event.paths.iter().filter(|_| finished) {
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
             // A link that others lead through was put in place: everything behind it is complete.
-            inbox.heard.flipped |=
-                !matches!(Path::new(name).extension().and_then(|e| e.to_str()), Some("wasm" | "toml" | "json"))
-                    && !matches!(event.kind, EventKind::Access(_));
+            inbox.heard.flipped |= !matches!(
+                Path::new(name).extension().and_then(|e| e.to_str()),
+                Some("wasm" | "toml" | "json" | "minisig")
+            ) && !matches!(event.kind, EventKind::Access(_));
             if inbox.heard.closed.len() < HEARD_MAX {
                 inbox.heard.closed.insert(name.to_owned());
             }

@@ -154,7 +154,7 @@ fn listing_json(listing: &ListPoliciesResponse) -> Json {
             json!({
                 "policy": p.policy, "name": p.name, "version": p.version, "digest": p.digest,
                 "settings_digest": p.settings_digest, "contract": p.contract, "source": p.source,
-                "calls": p.calls, "failures": p.failures,
+                "calls": p.calls, "failures": p.failures, "signer": p.signer,
             })
         })
         .collect();

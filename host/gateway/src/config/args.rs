@@ -124,6 +124,14 @@ pub struct ServeArgs {
     #[arg(long, env = "TIDEGATE_POLICY_QUEUE", value_name = "COUNT", help_heading = "Policies")]
     pub policy_queue: Option<String>,
 
+    /// Public keys (minisign) of those who may sign policies: a file, or a folder of *.pub; read again at a reload
+    #[arg(long, env = "TIDEGATE_POLICY_KEYS", value_name = "PATH", help_heading = "Policies")]
+    pub policy_keys: Option<String>,
+
+    /// What becomes of policies and settings that none of these keys signed, allow or refuse [default: allow]
+    #[arg(long, env = "TIDEGATE_POLICY_UNSIGNED", value_name = "WORD", help_heading = "Policies")]
+    pub policy_unsigned: Option<String>,
+
     /// How long a stop waits for streams and connections to end, seconds, 0 to 600 [default: 10]
     #[arg(long, env = "TIDEGATE_DRAIN_SECONDS", value_name = "SECONDS")]
     pub drain_seconds: Option<String>,

@@ -60,6 +60,21 @@ impl Reader {
         if check_level(&log_level).is_err() {
             self.wrong("log-level", format!("{} is not a level; write e.g. info or debug", quoted(&log_level)));
         }
+        let policy_keys = self.path("policy-keys", args.policy_keys);
+        let signed_only = match args.policy_unsigned.as_deref().unwrap_or("allow") {
+            "allow" => false,
+            "refuse" => true,
+            other => {
+                self.wrong("policy-unsigned", format!("{} is neither allow nor refuse; write one", quoted(other)));
+                false
+            }
+        };
+        if signed_only && policy_keys.is_none() {
+            self.wrong(
+                "policy-unsigned",
+                "nobody could sign anything: name their public keys with --policy-keys".into(),
+            );
+        }
         ServeConfig {
             data: self.path("data", args.data).unwrap_or_else(|| "data".into()),
             listen,
@@ -116,6 +131,8 @@ impl Reader {
                 memory_bytes: self.number("policy-memory-mib", args.policy_memory_mib, 64, 1..=4096) << 20,
                 threads: self.size("policy-threads", args.policy_threads, 2, 1..=64),
                 queue: self.size("policy-queue", args.policy_queue, 1024, 1..=1_000_000),
+                keys: policy_keys,
+                signed_only,
             },
             drain: self.seconds("drain-seconds", args.drain_seconds, 10, 0..=MINUTES_10),
             log_format,

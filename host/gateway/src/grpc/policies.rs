@@ -24,6 +24,7 @@ pub(super) fn listing(host: &PolicyHost) -> ListPoliciesResponse {
                 calls: counted.map_or(0, |counted| counted.calls),
                 failures: counted.map_or(0, |counted| counted.failures.iter().map(|(_, count)| count).sum()),
                 time_us: counted.map_or(0, |c| c.queue_us + c.instantiate_us + c.guest_us + c.host_us),
+                signer: row.signer.clone().unwrap_or_default(),
             }
         })
         .collect();

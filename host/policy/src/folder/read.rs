@@ -79,13 +79,13 @@ fn content(file: &File, max: u64) -> Result<(Vec<u8>, Stamp), (RefusalCode, Stri
 }
 
 #[cfg(unix)]
-pub(super) fn writable_by_others(metadata: &Metadata) -> bool {
+pub(crate) fn writable_by_others(metadata: &Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;
     metadata.mode() & 0o022 != 0
 }
 
 #[cfg(not(unix))]
-pub(super) fn writable_by_others(_: &Metadata) -> bool {
+pub(crate) fn writable_by_others(_: &Metadata) -> bool {
     false
 }
 

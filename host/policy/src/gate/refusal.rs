@@ -58,6 +58,9 @@ refusal_codes! {
     DuplicatePolicy = "plugin.duplicate_policy", "Two components answer the same question.";
     DigestMismatch = "plugin.digest_mismatch", "A file is not the one that generation.toml names.";
     GenerationInvalid = "plugin.generation_invalid", "generation.toml cannot be understood.";
+    Unsigned = "plugin.unsigned", "There is no signature beside it, and only signed policies are taken here.";
+    SignerUnknown = "plugin.signer_unknown", "It is signed, but by no key that is trusted here.";
+    SignatureInvalid = "plugin.signature_invalid", "The signature is not of this component with these settings.";
     Poisoned = "plugin.poisoned", "This very component was taken back because it kept failing.";
     StartFailed = "plugin.start_failed", "The component passed, but its instances cannot be made now.";
 }

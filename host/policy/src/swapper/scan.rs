@@ -11,6 +11,7 @@ use crate::folder::{Folder, Heard, Look, MANIFEST, Version};
 use crate::gate::{Gate, Loaded, Refusal, RefusalCode};
 use crate::model::{Digest, Policy};
 use crate::record::{Outcome, PinReason, SwapRecord, Trigger};
+use crate::trust::Vouching;
 
 pub(super) struct Scanner {
     config: PolicyConfig,
@@ -25,6 +26,7 @@ pub(super) struct Scanner {
     missing: BTreeMap<String, Instant>,
     /// The folder's own trouble, told once.
     trouble: Option<Refusal>,
+    vouching: Arc<Vouching>,
 }
 
 /// What one look comes to.
@@ -42,8 +44,10 @@ impl Scanner {
         folder: Option<Folder>,
         control: Arc<Control>,
         known: Vec<Digest>,
+        vouching: Arc<Vouching>,
     ) -> Self {
-        Self { config, gate, folder, control, refused: BTreeSet::new(), known, missing: BTreeMap::new(), trouble: None }
+        let (refused, missing) = (BTreeSet::new(), BTreeMap::new());
+        Self { config, gate, folder, control, refused, known, missing, trouble: None, vouching }
     }
 
     pub(super) fn unchanged(&self, trigger: Trigger) -> SwapRecord {
@@ -72,6 +76,9 @@ impl Scanner {
             self.refused.clear();
             self.known.clear();
             self.control.unpin();
+            if let Err(error) = self.vouching.reread() {
+                tracing::error!(%error, "the keys of trusted signers cannot be read again; the ones before count");
+            }
         }
         let basis = self.control.basis();
         if basis.pin == Some(PinReason::Operator) {
@@ -82,6 +89,7 @@ impl Scanner {
         let look = match folder.look(heard, force) {
             Ok(mut look) => {
                 insist_on_settings(&basis, &mut look);
+                self.vouching.insist(&mut look);
                 look
             }
             Err(refusal) => {
@@ -196,6 +204,7 @@ impl Scanner {
         let look = match self.folder.as_mut().map(|folder| folder.look(&Heard::default(), true)) {
             Some(Ok(mut look)) => {
                 insist_on_settings(basis, &mut look);
+                self.vouching.insist(&mut look);
                 look
             }
             Some(Err(refusal)) => return Err((refusal, look.pending)),

@@ -63,7 +63,7 @@ pub(crate) async fn until_generation(host: &PolicyHost, id: u64) {
 
 /// The latest refusal once there are `count` attempts that were refused.
 pub(crate) async fn until_refused(host: &PolicyHost, count: u64) -> SwapRecord {
-    until("a set is refused", || host.counters().refused_swaps >= count).await;
+    until(&format!("set {count} is refused"), || host.counters().refused_swaps >= count).await;
     let swaps = host.list().swaps;
     swaps.into_iter().rev().find(|swap| swap.outcome == Outcome::Refused).expect("a refusal")
 }
