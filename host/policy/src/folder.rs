@@ -285,7 +285,7 @@ fn check_folder(path: &Path) -> Result<(), Refusal> {
     if !metadata.is_dir() {
         return Err(whole(RefusalCode::Unreadable, "it is not a folder".into()));
     }
-    if read::writable_by_others(&metadata) {
+    if writable_by_others(&metadata) {
         let message = "group or others may write it; take that right away (chmod go-w)".into();
         return Err(whole(RefusalCode::WritableByOthers, message));
     }
