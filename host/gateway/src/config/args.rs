@@ -125,6 +125,7 @@ pub struct ServeArgs {
     pub policy_queue: Option<String>,
 
     /// Public keys (minisign) of those who may sign policies: a file, or a folder of *.pub; read again at a reload
+    /// [default: none]
     #[arg(long, env = "TIDEGATE_POLICY_KEYS", value_name = "PATH", help_heading = "Policies")]
     pub policy_keys: Option<String>,
 
