@@ -12,6 +12,7 @@ mod line;
 mod nodes;
 mod policies;
 mod pressure;
+mod resume;
 mod secrets;
 mod start;
 mod streams;

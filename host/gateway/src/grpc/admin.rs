@@ -18,7 +18,7 @@ use tidegate_proto::v1::{
     KeySummary, ListKeysRequest, ListKeysResponse, ListPoliciesRequest, ListPoliciesResponse, ListSessionsRequest,
     ListSessionsResponse, PinPoliciesRequest, PinPoliciesResponse, ReaderSummary, ReloadPoliciesRequest,
     ReloadPoliciesResponse, RevokeKeyRequest, RevokeKeyResponse, RollbackPoliciesRequest, RollbackPoliciesResponse,
-    SessionSummary, admin_server::Admin,
+    RotateTokensRequest, RotateTokensResponse, SessionSummary, admin_server::Admin,
 };
 use tonic::{Request, Response, Status};
 
@@ -71,6 +71,16 @@ impl Admin for AdminService {
         };
         session.close(Stop { kill, why, reason }).await;
         Ok(Response::new(EndSessionResponse {}))
+    }
+
+    async fn rotate_tokens(
+        &self,
+        request: Request<RotateTokensRequest>,
+    ) -> Result<Response<RotateTokensResponse>, Status> {
+        let revoke = request.get_ref().revoke;
+        self.sessions.rotate_tokens(revoke).await.map_err(|error| status(&error))?;
+        tracing::info!(revoke, "resume tokens have a new signing key");
+        Ok(Response::new(RotateTokensResponse {}))
     }
 
     async fn create_key(&self, request: Request<CreateKeyRequest>) -> Result<Response<CreateKeyResponse>, Status> {

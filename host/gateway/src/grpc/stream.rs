@@ -10,11 +10,13 @@ use super::{
 };
 use crate::{
     error::{Code, Error, Result},
-    events::{self, AttachError, BatchHeader, Cursor, Next, ReaderControl, ReaderSpec, Start, View},
+    events::{self, AttachError, BatchHeader, Cursor, Next, ReaderControl, ReaderMode, ReaderSpec, Start, View},
+    ids::{KeyId, random},
+    keys::resume::{Claim, Holder, ResumeTokens},
     policies::{Policies, Rate},
     sessions::{
         Caller, Session, Sessions,
-        session::ReaderSlot,
+        session::{GiveWay, ReaderSlot},
         verdicts::{self, Class, Verdicts},
     },
     telemetry::{GapReason, Metrics, StreamEnd},
@@ -33,9 +35,10 @@ use std::{
 };
 use tidegate_policy::Action;
 use tidegate_proto::v1::{
-    self, StreamEventsRequest, StreamEventsResponse, StreamOpened, stream_events_request, stream_events_response,
+    self, StreamEventsRequest, StreamEventsResponse, StreamOpened, StreamStatus, stream_events_request,
+    stream_events_response,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Length of a gRPC message prefix: a flag and a big-endian length.
@@ -45,6 +48,8 @@ pub(super) const REQUEST_BYTES_MAX: usize = 4096;
 /// As in events.proto.
 const LINGER_MS_MAX: u32 = 1000;
 const READER_NAME_CHARS_MAX: usize = 64;
+/// As in events.proto.
+const STATUS_EVERY_MS: std::ops::RangeInclusive<u32> = 100..=60_000;
 /// How long a peer that takes no bytes may keep a stream that is to end, and how often that is looked at. Guessed.
 const STALL: Duration = Duration::from_secs(10);
 /// How long a connection may live on with nothing but streams of that kind. Guessed.
@@ -79,9 +84,34 @@ struct Live {
     /// The first message, until it is sent.
     opened: Option<Bytes>,
     judging: Option<Judging>,
+    /// For those who asked to be told how they stand.
+    status: Option<Status>,
+    signer: Signer,
+    /// Of the connection's task, when it waits: whoever gives this stream's place away wakes it.
+    waiting: Option<Waker>,
     told: bool,
     metrics: Metrics,
     _slot: ReaderSlot,
+}
+
+/// When to tell a reader how it stands.
+struct Status {
+    every: Duration,
+    due: Pin<Box<Sleep>>,
+}
+
+/// Makes the tokens of one reader.
+struct Signer {
+    tokens: ResumeTokens,
+    key: KeyId,
+    reader: u64,
+}
+
+/// A start that was checked, as far as it can be without a place.
+struct Beginning {
+    start: Start,
+    /// The reader's own number; of an earlier stream of it when it came with a token.
+    reader: u64,
 }
 
 /// What one poll gives.
@@ -108,6 +138,14 @@ impl EventStream {
             return Err(Error::new(Code::RequestInvalid, format!("max_linger_ms may be {LINGER_MS_MAX} at most"))
                 .with("field", "max_linger_ms"));
         }
+        let every = request.status_every_ms;
+        if every != 0 && !STATUS_EVERY_MS.contains(&every) {
+            return Err(Error::new(
+                Code::RequestInvalid,
+                format!("status_every_ms is 0, or {} to {}", STATUS_EVERY_MS.start(), STATUS_EVERY_MS.end()),
+            )
+            .with("field", "status_every_ms"));
+        }
         let name = &request.reader_name;
         if name.chars().count() > READER_NAME_CHARS_MAX || name.chars().any(char::is_control) {
             return Err(Error::new(
@@ -120,14 +158,16 @@ impl EventStream {
         policies.admit(&caller.principal(), &caller.key.id, Rate::Stream).await?;
         let class = session.class(caller);
         let verdicts = verdicts::fresh(&class, &session, &policies).await?;
-        let start = match request.start {
-            None | Some(stream_events_request::Start::Live(_)) => Start::Live,
-            Some(stream_events_request::Start::Oldest(_)) => Start::Oldest,
-            Some(stream_events_request::Start::Resume(at)) => {
-                policies.authorize(&caller.principal(), &session.facts, Action::Resume).await?;
-                Start::Resume { epoch: at.epoch, after: at.after }
-            }
-        };
+        let beginning = Beginning::check(sessions.resume_tokens(), caller, &session, request.start)?;
+        if matches!(beginning.start, Start::Resume { .. }) {
+            policies.authorize(&caller.principal(), &session.facts, Action::Resume).await?;
+        }
+        let Beginning { start, reader: number } = beginning;
+        // Held until this stream has the seat: of two that resume one reader the later one keeps it.
+        let mut seats = session.seats();
+        if let Some(older) = seats.take(number) {
+            older.give_way();
+        }
         let slot = session.take_slot()?;
         session.touch();
         let spec = ReaderSpec {
@@ -137,17 +177,15 @@ impl EventStream {
             max_linger_ms: u64::from(request.max_linger_ms),
         };
         let cursor = session.log.attach(spec, start).map_err(|error| match error {
-            AttachError::BeyondHead { head } => {
-                Error::new(Code::StreamPositionBeyondHead, format!("the session has seen events up to {head} only"))
-                    .with("head", head)
-                    .with("epoch", session.identity.epoch)
-            }
+            AttachError::BeyondHead { head } => beyond_head(&session, head),
         })?;
+        let signer = Signer { tokens: sessions.resume_tokens().clone(), key: caller.key.id.clone(), reader: number };
         let opened = StreamOpened {
             epoch: session.identity.epoch,
             after: cursor.position(),
             head: session.log.head(),
             generation: verdicts.stamp.generation,
+            resume_token: signer.token(&session, cursor.position()),
         };
         let opened = plain(stream_events_response::Message::Opened(opened));
         let reader = cursor.control().clone();
@@ -162,11 +200,17 @@ impl EventStream {
             cursor,
             opened: Some(opened),
             judging: None,
+            status: Status::wanted(request.status_every_ms),
+            signer,
+            waiting: None,
             told: false,
             metrics,
             _slot: slot,
         };
         let state = Arc::new(Mutex::new(State::Live(Box::new(live))));
+        let seat: Arc<dyn GiveWay> = state.clone();
+        seats.put(number, &seat);
+        drop(seats);
         let watched = watch_for_stall(session, reader, state.clone(), connection);
         Ok(Self { state, over: false, _watched: watched })
     }
@@ -182,7 +226,10 @@ impl EventStream {
         let polled = match &mut *self.state.lock() {
             State::Live(live) => match live.poll(cx) {
                 Poll::Ready(polled) => polled,
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    live.wait(cx.waker());
+                    return Poll::Pending;
+                }
             },
             State::Released(error) => Polled::End(error.clone()),
             State::Dropped => return Poll::Ready(None),
@@ -204,12 +251,106 @@ impl Drop for EventStream {
     }
 }
 
+impl GiveWay for Mutex<State> {
+    /// Another stream of the same reader takes over: place and cursor are free when this returns, and this stream's
+    /// client hears why when it reads.
+    fn give_way(&self) {
+        let mut state = self.lock();
+        let waiting = match &mut *state {
+            State::Live(live) if live.told => {
+                *state = State::Dropped;
+                None
+            }
+            State::Live(live) => {
+                let error = live.ended(Error::new(Code::StreamTakenOver, "this reader resumed elsewhere"));
+                let waiting = live.waiting.take();
+                tracing::info!(session = %live.session.identity.id, reader = live.cursor.control().name(),
+                    "a reader took over from an older stream of its own");
+                *state = State::Released(error);
+                waiting
+            }
+            State::Released(_) | State::Dropped => None,
+        };
+        drop(state);
+        if let Some(waiting) = waiting {
+            waiting.wake();
+        }
+    }
+}
+
+// === impl Beginning ===
+
+impl Beginning {
+    fn check(
+        tokens: &ResumeTokens,
+        caller: &Caller,
+        session: &Session,
+        asked: Option<stream_events_request::Start>,
+    ) -> Result<Self> {
+        let fresh = |start| Self { start, reader: u64::from_be_bytes(random()) };
+        Ok(match asked {
+            None | Some(stream_events_request::Start::Live(_)) => fresh(Start::Live),
+            Some(stream_events_request::Start::Oldest(_)) => fresh(Start::Oldest),
+            Some(stream_events_request::Start::Resume(at)) => fresh(Start::Resume { epoch: at.epoch, after: at.after }),
+            Some(stream_events_request::Start::ResumeByToken(at)) => {
+                let holder = Holder { key: &caller.key.id, session: &session.identity.id };
+                let epoch = session.identity.epoch;
+                let claim = tokens.check(holder, epoch, &at.token, session.unix_ms())?;
+                let after = at.after.unwrap_or(claim.after);
+                if after < claim.after {
+                    return Err(Error::new(
+                        Code::RequestInvalid,
+                        format!("the token was made at {}, and `after` is before that", claim.after),
+                    )
+                    .with("field", "after"));
+                }
+                // Asked here already, so that a stream that is refused has not ended the older one.
+                let head = session.log.head();
+                if after > head {
+                    return Err(beyond_head(session, head));
+                }
+                Self { start: Start::Resume { epoch, after }, reader: claim.reader }
+            }
+        })
+    }
+}
+
+// === impl Status ===
+
+impl Status {
+    fn wanted(every_ms: u32) -> Option<Self> {
+        let every = Duration::from_millis(u64::from(every_ms));
+        (every_ms != 0).then(|| Self { every, due: Box::pin(tokio::time::sleep(every)) })
+    }
+
+    fn is_due(&mut self, cx: &mut Context<'_>) -> bool {
+        let due = self.due.as_mut().poll(cx).is_ready();
+        if due {
+            self.due.as_mut().reset(Instant::now() + self.every);
+        }
+        due
+    }
+}
+
+// === impl Signer ===
+
+impl Signer {
+    fn token(&self, session: &Session, after: u64) -> String {
+        let holder = Holder { key: &self.key, session: &session.identity.id };
+        let claim = Claim { reader: self.reader, epoch: session.identity.epoch, after };
+        self.tokens.mint(holder, claim, session.unix_ms())
+    }
+}
+
 // === impl Live ===
 
 impl Live {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
         if let Some(opened) = self.opened.take() {
             return Poll::Ready(Polled::Chunk(Chunk::Plain(opened)));
+        }
+        if self.status.as_mut().is_some_and(|status| status.is_due(cx)) {
+            return Poll::Ready(Polled::Chunk(Chunk::Plain(self.standing())));
         }
         loop {
             if let Some(judging) = &mut self.judging {
@@ -259,6 +400,33 @@ impl Live {
             _ => Error::new(Code::StreamSessionEnded, "the session ended while this reader took nothing"),
         };
         self.ended(reason)
+    }
+
+    fn wait(&mut self, waker: &Waker) {
+        match &self.waiting {
+            Some(old) if old.will_wake(waker) => {}
+            _ => self.waiting = Some(waker.clone()),
+        }
+    }
+
+    /// How this reader stands.
+    fn standing(&self) -> Bytes {
+        let pace = self.cursor.pace();
+        let mode = match self.cursor.control().mode() {
+            ReaderMode::Normal => "normal",
+            ReaderMode::Conflating => "conflating",
+        };
+        let after = self.cursor.position();
+        plain(stream_events_response::Message::Status(StreamStatus {
+            epoch: self.session.identity.epoch,
+            after,
+            resume_token: self.signer.token(&self.session, after),
+            lag: pace.lag,
+            lag_high_water: pace.lag_high_water,
+            lag_bound: pace.lag_bound,
+            seconds_until_gap: pace.seconds_until_gap,
+            mode: mode.into(),
+        }))
     }
 
     fn stale(&self) -> bool {
@@ -315,7 +483,11 @@ impl Live {
     fn ended(&mut self, error: Error) -> Error {
         self.told = true;
         self.metrics.streams.ended.of(end_label(error.code())).inc();
-        error.with("resume_epoch", self.session.identity.epoch).with("resume_after", self.cursor.position())
+        let after = self.cursor.position();
+        error
+            .with("resume_epoch", self.session.identity.epoch)
+            .with("resume_after", after)
+            .with("resume_token", self.signer.token(&self.session, after))
     }
 }
 
@@ -388,6 +560,12 @@ fn watch_for_stall(
     over.drop_guard()
 }
 
+fn beyond_head(session: &Session, head: u64) -> Error {
+    Error::new(Code::StreamPositionBeyondHead, format!("the session has seen events up to {head} only"))
+        .with("head", head)
+        .with("epoch", session.identity.epoch)
+}
+
 fn trailers(error: &Error) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     if status(error).add_header(&mut trailers).is_err() {
@@ -405,6 +583,7 @@ fn end_label(code: Code) -> StreamEnd {
         Code::SessionFaulted => StreamEnd::SessionFaulted,
         Code::PolicyDenied | Code::PolicyFailed | Code::AuthInvalid => StreamEnd::Denied,
         Code::StreamDraining => StreamEnd::Draining,
+        Code::StreamTakenOver => StreamEnd::TakenOver,
         _ => StreamEnd::Error,
     }
 }

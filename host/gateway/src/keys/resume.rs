@@ -113,7 +113,7 @@ impl ResumeTokens {
     /// What a token says, if it is whole, signed, in time, and `holder`'s. The owner gate of the session was passed before.
     pub fn check(&self, holder: Holder<'_>, epoch: u64, token: &str, now_unix_ms: u64) -> Result<Claim> {
         let damaged = || Error::new(Code::TokenDamaged, "the resume token is not one that this gateway made");
-        let bytes = unhex(token).ok_or_else(damaged)?;
+        let bytes: [u8; CLAIMS_BYTES + MAC_BYTES] = unhex(token).ok_or_else(damaged)?;
         let (claims, mac) = bytes.split_at(CLAIMS_BYTES);
         if claims[0] != VERSION {
             return Err(damaged());
@@ -288,7 +288,10 @@ mod tests {
         assert_eq!(code(tokens.check(holder, 9, &made, last_ms + 1)), "stream.token_expired");
 
         let (thief, other) = (KeyId::mint(), SessionId::mint());
-        assert_eq!(code(tokens.check(Holder { key: &thief, session: &session }, 9, &made, NOW)), "stream.token_foreign");
+        assert_eq!(
+            code(tokens.check(Holder { key: &thief, session: &session }, 9, &made, NOW)),
+            "stream.token_foreign"
+        );
         assert_eq!(code(tokens.check(Holder { key: &key, session: &other }, 9, &made, NOW)), "stream.token_foreign");
         assert_eq!(code(tokens.check(holder, 10, &made, NOW)), "stream.token_foreign");
     }
