@@ -3,6 +3,8 @@
 //! Invariant: a batch is handed over only if, after its position was published, the stamp that
 //! made its verdicts was still the current one; so a flip that does not see the position is seen by the stream.
 
+mod start;
+
 use super::{
     body::{Chunk, Message},
     edge::Connection,
@@ -11,8 +13,6 @@ use super::{
 use crate::{
     error::{Code, Error, Result},
     events::{self, AttachError, BatchHeader, Cursor, Next, ReaderControl, ReaderMode, ReaderSpec, Start, View},
-    ids::{KeyId, random},
-    keys::resume::{Claim, Holder, ResumeTokens},
     policies::{Policies, Rate},
     sessions::{
         Caller, Session, Sessions,
@@ -26,6 +26,7 @@ use http::HeaderMap;
 use http_body::Frame;
 use parking_lot::Mutex;
 use prost::Message as _;
+use start::{Beginning, Signer, Status, beyond_head};
 use std::{
     fmt,
     pin::Pin,
@@ -35,10 +36,9 @@ use std::{
 };
 use tidegate_policy::Action;
 use tidegate_proto::v1::{
-    self, StreamEventsRequest, StreamEventsResponse, StreamOpened, StreamStatus, stream_events_request,
-    stream_events_response,
+    self, StreamEventsRequest, StreamEventsResponse, StreamOpened, StreamStatus, stream_events_response,
 };
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Length of a gRPC message prefix: a flag and a big-endian length.
@@ -92,26 +92,6 @@ struct Live {
     told: bool,
     metrics: Metrics,
     _slot: ReaderSlot,
-}
-
-/// When to tell a reader how it stands.
-struct Status {
-    every: Duration,
-    due: Pin<Box<Sleep>>,
-}
-
-/// Makes the tokens of one reader.
-struct Signer {
-    tokens: ResumeTokens,
-    key: KeyId,
-    reader: u64,
-}
-
-/// A start that was checked, as far as it can be without a place.
-struct Beginning {
-    start: Start,
-    /// The reader's own number; of an earlier stream of it when it came with a token.
-    reader: u64,
 }
 
 /// What one poll gives.
@@ -275,70 +255,6 @@ impl GiveWay for Mutex<State> {
         if let Some(waiting) = waiting {
             waiting.wake();
         }
-    }
-}
-
-// === impl Beginning ===
-
-impl Beginning {
-    fn check(
-        tokens: &ResumeTokens,
-        caller: &Caller,
-        session: &Session,
-        asked: Option<stream_events_request::Start>,
-    ) -> Result<Self> {
-        let fresh = |start| Self { start, reader: u64::from_be_bytes(random()) };
-        Ok(match asked {
-            None | Some(stream_events_request::Start::Live(_)) => fresh(Start::Live),
-            Some(stream_events_request::Start::Oldest(_)) => fresh(Start::Oldest),
-            Some(stream_events_request::Start::Resume(at)) => fresh(Start::Resume { epoch: at.epoch, after: at.after }),
-            Some(stream_events_request::Start::ResumeByToken(at)) => {
-                let holder = Holder { key: &caller.key.id, session: &session.identity.id };
-                let epoch = session.identity.epoch;
-                let claim = tokens.check(holder, epoch, &at.token, session.unix_ms())?;
-                let after = at.after.unwrap_or(claim.after);
-                if after < claim.after {
-                    return Err(Error::new(
-                        Code::RequestInvalid,
-                        format!("the token was made at {}, and `after` is before that", claim.after),
-                    )
-                    .with("field", "after"));
-                }
-                // Asked here already, so that a stream that is refused has not ended the older one.
-                let head = session.log.head();
-                if after > head {
-                    return Err(beyond_head(session, head));
-                }
-                Self { start: Start::Resume { epoch, after }, reader: claim.reader }
-            }
-        })
-    }
-}
-
-// === impl Status ===
-
-impl Status {
-    fn wanted(every_ms: u32) -> Option<Self> {
-        let every = Duration::from_millis(u64::from(every_ms));
-        (every_ms != 0).then(|| Self { every, due: Box::pin(tokio::time::sleep(every)) })
-    }
-
-    fn is_due(&mut self, cx: &mut Context<'_>) -> bool {
-        let due = self.due.as_mut().poll(cx).is_ready();
-        if due {
-            self.due.as_mut().reset(Instant::now() + self.every);
-        }
-        due
-    }
-}
-
-// === impl Signer ===
-
-impl Signer {
-    fn token(&self, session: &Session, after: u64) -> String {
-        let holder = Holder { key: &self.key, session: &session.identity.id };
-        let claim = Claim { reader: self.reader, epoch: session.identity.epoch, after };
-        self.tokens.mint(holder, claim, session.unix_ms())
     }
 }
 
@@ -558,12 +474,6 @@ fn watch_for_stall(
         }
     });
     over.drop_guard()
-}
-
-fn beyond_head(session: &Session, head: u64) -> Error {
-    Error::new(Code::StreamPositionBeyondHead, format!("the session has seen events up to {head} only"))
-        .with("head", head)
-        .with("epoch", session.identity.epoch)
 }
 
 fn trailers(error: &Error) -> HeaderMap {
