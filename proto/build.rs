@@ -3,13 +3,14 @@
 use prost::Message as _;
 use std::{env, fs, path::PathBuf};
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "tidegate/v1/value.proto",
     "tidegate/v1/events.proto",
     "tidegate/v1/commands.proto",
     "tidegate/v1/gateway.proto",
     "tidegate/v1/admin.proto",
     "tidegate/v1/nodes.proto",
+    "tidegate/v1/people.proto",
     "tidegate/worker/v1/worker.proto",
 ];
 

@@ -38,7 +38,6 @@
 
 mod bound;
 pub mod glob;
-mod packed;
 pub mod version;
 #[doc(hidden)]
 pub mod worlds;

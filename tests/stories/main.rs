@@ -3,6 +3,7 @@
 
 mod access;
 mod commands;
+mod dashboard;
 mod demo;
 mod ends;
 mod harness;
@@ -12,7 +13,6 @@ mod line;
 mod nodes;
 mod policies;
 mod pressure;
-mod resume;
 mod secrets;
 mod start;
 mod streams;

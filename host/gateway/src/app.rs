@@ -13,9 +13,10 @@ use crate::{
     events::{LogBounds, LogBudget},
     grpc::{AdminContext, Edge, Listener, Listening, Overview},
     health::{Degraded, Health, HealthSource},
-    http::{self, HttpState, NodePages},
-    keys::{FirstKeyOut, Keys, resume::ResumeTokens},
+    http::{self, Dashboard, HttpState, NodePages},
+    keys::{FirstKeyOut, Keys},
     nodes::{self, Nodes},
+    people::People,
     policies::{self, Policies},
     sessions::{self, Patience, Sessions, rejudge::Flips, session::Bounds},
     storage::Storage,
@@ -113,7 +114,6 @@ impl App {
             hub: hub.clone(),
             policies: policies.clone(),
             keys: keys.clone(),
-            resume_tokens: ResumeTokens::load(data.resume_keys(), clock.unix_ms())?,
             storage: storage.clone(),
             metrics: metrics.clone(),
             clock: clock.clone(),
@@ -133,6 +133,7 @@ impl App {
         let flips = Flips::default();
         host.on_flip(sessions.flip_hook(&flips));
 
+        let people = People::new(storage.clone(), clock.clone());
         let serving = CancellationToken::new();
         let ready = Arc::new(AtomicBool::new(true));
         let addresses = Addresses { grpc: local(&grpc)?, http: local(&pages)? };
@@ -150,11 +151,22 @@ impl App {
             started_ms: clock.monotonic_ms(),
             started_unix_ms: clock.unix_ms(),
         };
-        let context =
-            AdminContext { keys: keys.clone(), plugins_dir: config.plugins.clone(), nodes: nodes.clone(), overview };
+        let context = AdminContext {
+            keys: keys.clone(),
+            plugins_dir: config.plugins.clone(),
+            nodes: nodes.clone(),
+            overview,
+            people: people.clone(),
+        };
         let edge = Edge::new(sessions.clone(), keys.clone(), metrics.clone(), context).await?;
-        let pages_of_nodes = Some(NodePages { nodes: nodes.clone(), keys });
-        let state = HttpState { metrics: metrics.clone(), health, nodes: pages_of_nodes };
+        let dashboard = Dashboard::new(people, sessions.clone(), nodes.clone(), keys.clone(), serving.clone());
+        let state = HttpState {
+            metrics: metrics.clone(),
+            health,
+            nodes: Some(NodePages { nodes: nodes.clone(), keys }),
+            dashboard: Some(dashboard),
+            tls: false,
+        };
 
         let listeners = Tasks::new();
         let listening = Listening { shutdown: serving.clone(), drain: config.drain };

@@ -13,6 +13,7 @@ pub mod remote;
 pub mod serve;
 pub mod session;
 pub mod status;
+pub mod user;
 pub mod worker;
 
 use crate::error::CODES;
@@ -72,6 +73,9 @@ enum Command {
     /// Write a man page for every command.
     #[command(after_help = "Example:\n  tidegate man /usr/local/share/man/man1")]
     Man(generate::ManArgs),
+    /// Say who may sign in on the dashboard, and which sessions their groups see.
+    #[command(subcommand)]
+    User(user::UserCommand),
     /// A worker process; the gateway starts these itself.
     #[command(subcommand, hide = true)]
     Worker(worker::WorkerCommand),
@@ -109,6 +113,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Status(args) => block_on(status::run(args)),
         Command::Completions(args) => generate::completions(&args, Cli::command()).map(|()| ExitCode::SUCCESS),
         Command::Man(args) => generate::man(&args, Cli::command()).map(|()| ExitCode::SUCCESS),
+        Command::User(command) => block_on(user::run(command)).map(|()| ExitCode::SUCCESS),
         Command::Worker(command) => block_on(worker::run(command)).map(|()| ExitCode::SUCCESS),
     }
 }
@@ -130,6 +135,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Status(args) => args.local.json,
         Command::Completions(args) => args.json,
         Command::Man(args) => args.json,
+        Command::User(command) => command.json(),
     }
 }
 

@@ -143,21 +143,6 @@ codes! {
     StreamSessionEnded = "stream.session_ended", Aborted,
         "The session ended; its reason is in the message.",
         "Open a new session.";
-    StreamTakenOver = "stream.taken_over", Aborted,
-        "The same reader resumed elsewhere with its token, so this older stream of it ended.",
-        "Nothing; the newer stream goes on where this one's client said it was.";
-    TokenDamaged = "stream.token_damaged", InvalidArgument,
-        "The resume token was cut, changed, or never made by this gateway.",
-        "Send the newest token as it came, or resume by epoch and sequence.";
-    TokenExpired = "stream.token_expired", FailedPrecondition,
-        "The resume token is older than an hour.",
-        "Resume by epoch and sequence.";
-    TokenRevoked = "stream.token_revoked", PermissionDenied,
-        "The key that signed the resume token was rotated out twice, or an operator revoked all tokens.",
-        "Resume by epoch and sequence.";
-    TokenForeign = "stream.token_foreign", PermissionDenied,
-        "The resume token was made for another key, session or epoch; the details say which.",
-        "Send the token of this session that came with this key.";
     CommandLimit = "command.limit", ResourceExhausted,
         "As many commands as `max_pending_commands_per_session` are waiting.",
         "Wait for answers before sending more.";
@@ -206,6 +191,30 @@ codes! {
     KeyLimit = "key.limit", ResourceExhausted,
         "As many keys as allowed are live.",
         "Revoke keys that are no longer used.";
+    PersonInvalid = "person.invalid", InvalidArgument,
+        "The name, password, role, group or tag of a person of the dashboard is not allowed.",
+        "Names, groups and tags have at most 64, 64 and 128 characters; a password has 8 to 256.";
+    PersonUnknown = "person.unknown", NotFound,
+        "There is no such person or grant.",
+        "List them with `tidegate user list`.";
+    PeopleLimit = "person.limit", ResourceExhausted,
+        "As many people or grants as allowed are known.",
+        "Remove those that are no longer needed, or grant to groups instead of persons.";
+    SignInFailed = "signin.failed", Unauthenticated,
+        "Name or password is wrong, or the person has signed out.",
+        "Sign in again; `tidegate user add` sets a new password.";
+    SignInThrottled = "signin.throttled", ResourceExhausted,
+        "Too many wrong passwords for this name or from this address.",
+        "Wait for the time in the details and try again.";
+    SignInRole = "signin.role", PermissionDenied,
+        "The change is for people of the role Admin.",
+        "Ask an administrator; `tidegate user add --role Admin` makes one.";
+    SignInForged = "signin.forged", PermissionDenied,
+        "The form did not come from a page of this dashboard, or is older than its sign-in.",
+        "Open the page again and repeat the change there.";
+    StreamTokenInvalid = "stream.token_invalid", Unauthenticated,
+        "The stream token is malformed, forged, expired, or its person is gone.",
+        "Ask for a new one; a token lasts 30 minutes.";
     HttpNoSuchPage = "http.no_such_page", NotFound,
         "The HTTP address serves nothing at this path with this method.",
         "GET `/metrics`, `/api/health` or `/api/version`; POST `/api/runtimenode.attach` and its siblings.";

@@ -8,6 +8,7 @@ mod edge;
 mod gateway;
 mod nodes;
 mod overview;
+mod people;
 mod policies;
 mod status;
 mod stream;

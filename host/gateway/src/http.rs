@@ -3,12 +3,14 @@
 //! with no connection left, within the bound it was given.
 
 mod accept;
+mod dashboard;
 mod guard;
 mod nodes;
 mod problem;
 #[cfg(test)]
 mod tests;
 
+pub use dashboard::Dashboard;
 pub use nodes::NodePages;
 pub use problem::{problem, status};
 
@@ -36,6 +38,10 @@ pub struct HttpState {
     pub health: Arc<dyn HealthSource>,
     /// `None`: no nodes are served here.
     pub nodes: Option<NodePages>,
+    /// `None`: no dashboard is served here.
+    pub dashboard: Option<Dashboard>,
+    /// Whether this listener speaks TLS, so that cookies are for TLS only.
+    pub tls: bool,
 }
 
 /// Serves until `shutdown` ends, then lets requests under way finish for at most `drain`.
@@ -50,6 +56,7 @@ fn router(state: HttpState, loopback: bool) -> Router {
         .route("/api/health", get(health))
         .route("/api/version", get(version))
         .merge(nodes::routes())
+        .merge(dashboard::routes())
         .fallback(async || no_such_page(StatusCode::NOT_FOUND))
         .method_not_allowed_fallback(async || no_such_page(StatusCode::METHOD_NOT_ALLOWED))
         .with_state(state)

@@ -4,7 +4,6 @@
 //! `create` hands out.
 
 mod first;
-pub mod resume;
 mod secret;
 #[cfg(test)]
 mod tests;

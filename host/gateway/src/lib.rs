@@ -14,6 +14,7 @@ pub mod http;
 pub mod ids;
 pub mod keys;
 pub mod nodes;
+pub mod people;
 pub mod policies;
 pub mod sessions;
 pub mod storage;

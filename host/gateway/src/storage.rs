@@ -8,6 +8,7 @@ mod keys;
 mod node_tests;
 mod nodes;
 mod open;
+mod people;
 #[cfg(test)]
 mod probe;
 mod records;
@@ -17,6 +18,7 @@ mod writer;
 
 pub use keys::KeyRow;
 pub use nodes::{FloorRow, NodeEdited, NodeQuery, NodeRow, NodeState, PresenceRow};
+pub use people::{AuditRow, PersonRow};
 pub use records::{FenceRow, SessionEnd, SessionRow, SwapRow};
 
 use crate::{

@@ -21,8 +21,6 @@ mod instance;
 #[cfg(test)]
 mod measure;
 mod model;
-mod packed;
-mod quick;
 mod record;
 mod sign;
 mod store;

@@ -48,6 +48,9 @@ enum Scope {
     /// Use every session.
     #[value(name = "sessions:all")]
     All,
+    /// Write only for runtime nodes, each named with its write.
+    #[value(name = "node")]
+    Node,
     /// Use the operators' API over the network.
     #[value(name = "admin")]
     Admin,

@@ -9,7 +9,7 @@ use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
 };
-use tidegate_client::{Admin, Connect, Gateway, NodeAdmin};
+use tidegate_client::{Admin, Connect, Gateway, NodeAdmin, PeopleAdmin};
 
 const NO_ANSWER: &str =
     "the gateway of this folder does not answer; operators' commands work only for its own user, or root";
@@ -90,6 +90,10 @@ impl Local {
 
     pub async fn node_admin(&self) -> anyhow::Result<NodeAdmin> {
         self.socket()?.node_admin().await.context(NO_ANSWER)
+    }
+
+    pub async fn people_admin(&self) -> anyhow::Result<PeopleAdmin> {
+        self.socket()?.people_admin().await.context(NO_ANSWER)
     }
 
     fn socket(&self) -> anyhow::Result<Connect> {

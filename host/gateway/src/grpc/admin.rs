@@ -8,6 +8,7 @@ use crate::{
     ids::KeyId,
     keys::{Keys, NewKey},
     nodes::Nodes,
+    people::People,
     policies::Policies,
     sessions::{Session, Sessions, State, Stop},
     telemetry::CloseReason,
@@ -18,7 +19,7 @@ use tidegate_proto::v1::{
     KeySummary, ListKeysRequest, ListKeysResponse, ListPoliciesRequest, ListPoliciesResponse, ListSessionsRequest,
     ListSessionsResponse, PinPoliciesRequest, PinPoliciesResponse, ReaderSummary, ReloadPoliciesRequest,
     ReloadPoliciesResponse, RevokeKeyRequest, RevokeKeyResponse, RollbackPoliciesRequest, RollbackPoliciesResponse,
-    RotateTokensRequest, RotateTokensResponse, SessionSummary, admin_server::Admin,
+    SessionSummary, admin_server::Admin,
 };
 use tonic::{Request, Response, Status};
 
@@ -29,6 +30,7 @@ pub struct AdminContext {
     pub plugins_dir: Option<PathBuf>,
     pub nodes: Nodes,
     pub overview: Overview,
+    pub people: People,
 }
 
 /// The service.
@@ -71,16 +73,6 @@ impl Admin for AdminService {
         };
         session.close(Stop { kill, why, reason }).await;
         Ok(Response::new(EndSessionResponse {}))
-    }
-
-    async fn rotate_tokens(
-        &self,
-        request: Request<RotateTokensRequest>,
-    ) -> Result<Response<RotateTokensResponse>, Status> {
-        let revoke = request.get_ref().revoke;
-        self.sessions.rotate_tokens(revoke).await.map_err(|error| status(&error))?;
-        tracing::info!(revoke, "resume tokens have a new signing key");
-        Ok(Response::new(RotateTokensResponse {}))
     }
 
     async fn create_key(&self, request: Request<CreateKeyRequest>) -> Result<Response<CreateKeyResponse>, Status> {

@@ -7,6 +7,7 @@ use super::{
     body::EdgeBody,
     gateway::GatewayService,
     nodes::NodeService,
+    people::PeopleService,
     status::status,
     stream::{self, EventStream},
 };
@@ -31,7 +32,7 @@ use std::{
 };
 use tidegate_proto::v1::{
     admin_server::AdminServer, gateway_server::GatewayServer, node_admin_server::NodeAdminServer,
-    runtime_nodes_server::RuntimeNodesServer,
+    people_admin_server::PeopleAdminServer, runtime_nodes_server::RuntimeNodesServer,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -63,7 +64,7 @@ const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
 const UNUSED_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Services of the operators' socket only.
-const ADMIN: [&str; 2] = ["/tidegate.v1.Admin/", "/tidegate.v1.NodeAdmin/"];
+const ADMIN: [&str; 3] = ["/tidegate.v1.Admin/", "/tidegate.v1.NodeAdmin/", "/tidegate.v1.PeopleAdmin/"];
 const STREAM_EVENTS: &str = "/tidegate.v1.Gateway/StreamEvents";
 
 /// Where requests come from.
@@ -161,8 +162,10 @@ impl Edge {
             .add_service(reflection)
             .add_service(reflection_alpha)
             .prepare();
+        let people = PeopleService(admin.people.clone());
         let operator = Routes::new(AdminServer::new(AdminService::new(sessions.clone(), admin)))
             .add_service(NodeAdminServer::new(nodes))
+            .add_service(PeopleAdminServer::new(people))
             .prepare();
         Ok(Arc::new(Self { sessions, keys, metrics, clients, operator }))
     }

@@ -46,7 +46,8 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr().expect("an address");
         let (moods, metrics) = (Arc::new(Moods::default()), Metrics::new());
-        let state = HttpState { metrics: metrics.clone(), health: moods.clone(), nodes: None };
+        let state =
+            HttpState { metrics: metrics.clone(), health: moods.clone(), nodes: None, dashboard: None, tls: false };
         let (stop, stopped) = oneshot::channel::<()>();
         let ended = tokio::spawn(async move {
             let shutdown = async {

@@ -17,6 +17,7 @@ pub(super) const MIGRATIONS: &[(&str, &str)] = &[
     ("0001_instance_and_keys", include_str!("migrations/0001_instance_and_keys.sql")),
     ("0002_sessions_and_swaps", include_str!("migrations/0002_sessions_and_swaps.sql")),
     ("0003_runtime_nodes", include_str!("migrations/0003_runtime_nodes.sql")),
+    ("0004_people", include_str!("migrations/0004_people.sql")),
 ];
 
 /// `TIDG`: tells our files from other people's (`PRAGMA application_id`).

@@ -85,8 +85,6 @@ label! {
         SessionFaulted = "session-faulted",
         /// The policy no longer lets it read, or its key was revoked.
         Denied = "denied",
-        /// The same reader resumed elsewhere.
-        TakenOver = "taken-over",
         /// The gateway stops.
         Draining = "draining",
         /// Anything that is our fault.

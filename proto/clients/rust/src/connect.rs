@@ -1,7 +1,7 @@
 //! Makes a connection: TCP without TLS (h2c) or a Unix socket, with windows wide enough for event
 //! streams. It knows addresses and keys, not calls. A key never appears in `Debug`.
 
-use crate::{Admin, ClientError, Gateway, NodeAdmin, Nodes};
+use crate::{Admin, ClientError, Gateway, NodeAdmin, Nodes, PeopleAdmin};
 use hyper_util::rt::TokioIo;
 use std::{
     fmt, io,
@@ -22,9 +22,6 @@ const STREAMS_PER_WINDOW: u32 = 16;
 const MESSAGE_MAX: usize = 256 << 20;
 /// Guessed: a gateway on the same network answers at once or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A gateway that does not answer a ping in time is gone; the gateway asks its clients alike.
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where a gateway listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +95,11 @@ impl Connect {
         Ok(NodeAdmin::new(self.channel().await?))
     }
 
+    /// The operators' API about people of the dashboard.
+    pub async fn people_admin(self) -> Result<PeopleAdmin, ClientError> {
+        Ok(PeopleAdmin::new(self.channel().await?))
+    }
+
     fn bearer(&self) -> Result<Option<MetadataValue<Ascii>>, ClientError> {
         let Some(key) = &self.key else { return Ok(None) };
         let mut value = MetadataValue::try_from(format!("Bearer {key}"))
@@ -121,8 +123,6 @@ impl Connect {
             .connect_timeout(CONNECT_TIMEOUT)
             .initial_stream_window_size(self.stream_window)
             .initial_connection_window_size(self.stream_window.saturating_mul(STREAMS_PER_WINDOW).min(i32::MAX as u32))
-            .http2_keep_alive_interval(KEEPALIVE_EVERY)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .tcp_nodelay(true);
         let connected = match &self.target {
             Target::Tcp(_) => endpoint.connect().await,

@@ -1,0 +1,138 @@
+//! The dashboard: pages made on the server, parts of them sent again when they change. Knows people, sessions,
+//! policies and nodes; decides nothing: who sees which session is the dashboard-tags policy's answer (H-03), who
+//! changes things the role's. Invariant: every page but the sign-in and the assets has a signed-in person.
+
+mod board;
+mod changes;
+mod live;
+mod pages;
+mod sight;
+mod views;
+
+use super::{HttpState, accept::Peer, problem};
+use crate::{
+    error::{Code, Error, Result},
+    keys::Keys,
+    nodes::Nodes,
+    people::{People, Role, SignedIn},
+    sessions::Sessions,
+};
+use axum::{
+    Extension, Router,
+    extract::{FromRequestParts, Path},
+    http::{HeaderValue, StatusCode, header, request::Parts},
+    response::{IntoResponse, Redirect, Response},
+    routing::{get, post},
+};
+use axum_extra::extract::cookie::CookieJar;
+use board::Board;
+use sight::Seen;
+use std::{fmt, sync::Arc};
+use tokio_util::sync::CancellationToken;
+
+/// `__Host-` would want TLS, which a loopback listener need not have.
+const COOKIE: &str = "tidegate_signed_in";
+/// What a page may load and where its forms may go: here, and nothing else.
+const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+                              connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// What the dashboard works with.
+#[derive(Clone)]
+pub struct Dashboard {
+    pub(super) people: People,
+    pub(super) sessions: Sessions,
+    pub(super) nodes: Nodes,
+    pub(super) keys: Keys,
+    board: Arc<Board>,
+    /// Open pages end with it.
+    stopping: CancellationToken,
+}
+
+/// Somebody who is signed in, as a page needs it.
+pub(super) struct Viewer {
+    signed_in: SignedIn,
+    dashboard: Dashboard,
+    seen: Seen,
+}
+
+// === impl Dashboard ===
+
+impl Dashboard {
+    pub fn new(people: People, sessions: Sessions, nodes: Nodes, keys: Keys, stopping: CancellationToken) -> Self {
+        let board = Arc::new(Board::new(sessions.clone()));
+        Self { people, sessions, nodes, keys, board, stopping }
+    }
+}
+
+impl fmt::Debug for Dashboard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dashboard").finish_non_exhaustive()
+    }
+}
+
+// === impl Viewer ===
+
+impl Viewer {
+    fn is_admin(&self) -> bool {
+        self.signed_in.person.role == Role::Admin
+    }
+}
+
+impl FromRequestParts<HttpState> for Viewer {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> std::result::Result<Self, Response> {
+        let dashboard = of(state).map_err(|error| problem(&error))?.clone();
+        let jar = CookieJar::from_headers(&parts.headers);
+        let token = jar.get(COOKIE).map(|cookie| cookie.value().to_owned()).unwrap_or_default();
+        let signed_in = dashboard.people.who(&token).map_err(|_| Redirect::to("/sign-in").into_response())?;
+        let seen = Seen::of(&dashboard, &signed_in.person).await.map_err(|error| problem(&error))?;
+        Ok(Self { signed_in, dashboard, seen })
+    }
+}
+
+pub(super) fn routes() -> Router<HttpState> {
+    Router::new()
+        .route("/", get(pages::overview))
+        .route("/sign-in", get(pages::sign_in).post(changes::sign_in))
+        .route("/sign-out", post(changes::sign_out))
+        .route("/sessions/{id}", get(pages::session))
+        .route("/sessions/{id}/end", post(changes::end_session))
+        .route("/policies", get(pages::policies))
+        .route("/policies/{change}", post(changes::policies))
+        .route("/nodes", get(pages::nodes))
+        .route("/keys", get(pages::keys))
+        .route("/keys/{id}/revoke", post(changes::revoke_key))
+        .route("/audit", get(pages::audit))
+        .route("/live", get(live::live))
+        .route("/live/token", get(live::token))
+        .route("/assets/{name}", get(asset))
+}
+
+fn of(state: &HttpState) -> Result<&Dashboard> {
+    state.dashboard.as_ref().ok_or_else(|| Error::new(Code::HttpNoSuchPage, "no dashboard is served here"))
+}
+
+fn peer(peer: Option<Extension<Peer>>) -> Option<std::net::IpAddr> {
+    peer.map(|Extension(Peer(ip))| ip)
+}
+
+async fn asset(Path(name): Path<String>) -> Response {
+    let (kind, text) = match name.as_str() {
+        "style.css" => ("text/css; charset=utf-8", include_str!("dashboard/assets/style.css")),
+        "live.js" => ("text/javascript; charset=utf-8", include_str!("dashboard/assets/live.js")),
+        _ => return super::no_such_page(StatusCode::NOT_FOUND),
+    };
+    // Named by the build in every page, so a cached one is never of another build.
+    let kept = "public, max-age=86400, immutable";
+    ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, kept)], text).into_response()
+}
+
+/// A page with the headers of one.
+fn page(status: StatusCode, markup: &maud::Markup) -> Response {
+    let mut response = (status, markup.0.clone()).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_POLICY));
+    response
+}

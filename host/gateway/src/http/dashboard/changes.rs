@@ -1,0 +1,161 @@
+//! What people change: sign-ins, ends of sessions, policies, keys. Knows forms. Invariants: a form that did not come
+//! from a page of this sign-in changes nothing; every change and every try by somebody signed in is in the audit.
+
+use super::{COOKIE, Viewer, page, pages, peer, views};
+use crate::{
+    error::{Code, Error, Result},
+    http::{HttpState, accept::Peer, problem},
+    ids::KeyId,
+    sessions::Stop,
+    telemetry::CloseReason,
+};
+use axum::{
+    Extension,
+    extract::{Form, Path, State, rejection::FormRejection},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Redirect, Response},
+};
+use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
+use serde::Deserialize;
+use subtle::ConstantTimeEq as _;
+
+#[derive(Deserialize)]
+pub(super) struct SignInForm {
+    name: String,
+    password: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct ChangeForm {
+    form_token: String,
+    #[serde(default)]
+    reason: String,
+}
+
+type Change = std::result::Result<Form<ChangeForm>, FormRejection>;
+
+pub(super) async fn sign_in(
+    State(state): State<HttpState>,
+    from: Option<Extension<Peer>>,
+    headers: HeaderMap,
+    jar: CookieJar,
+    form: std::result::Result<Form<SignInForm>, FormRejection>,
+) -> Response {
+    let signed_in = async {
+        let dashboard = super::of(&state)?;
+        same_origin(&headers)?;
+        let Form(form) = form.map_err(|_| Error::new(Code::RequestInvalid, "name and password are needed"))?;
+        dashboard.people.sign_in(&form.name, form.password, peer(from)).await
+    };
+    match signed_in.await {
+        Ok((token, _)) => {
+            let cookie = Cookie::build((COOKIE, token.expose().to_owned()))
+                .path("/")
+                .http_only(true)
+                .same_site(SameSite::Strict)
+                .secure(state.tls);
+            (jar.add(cookie), Redirect::to("/")).into_response()
+        }
+        Err(error) => page(problem(&error).status(), &views::sign_in(Some(error.message()))),
+    }
+}
+
+pub(super) async fn sign_out(viewer: Viewer, headers: HeaderMap, jar: CookieJar, form: Change) -> Response {
+    if let Err(error) = checked(&viewer, &headers, form) {
+        return pages::refused(&viewer, &error);
+    }
+    if let Some(cookie) = jar.get(COOKIE) {
+        viewer.dashboard.people.sign_out(cookie.value());
+    }
+    let gone = Cookie::build((COOKIE, "")).path("/").removal();
+    (jar.add(gone), Redirect::to("/sign-in")).into_response()
+}
+
+pub(super) async fn end_session(viewer: Viewer, Path(id): Path<String>, headers: HeaderMap, form: Change) -> Response {
+    let done = async {
+        let reason = admin(&viewer, &headers, form)?;
+        let session = pages::find(&viewer, &id)?;
+        let reason = format!("ended on the dashboard: {}", reason_of(&reason)?);
+        session.close(Stop { kill: false, why: CloseReason::Kill, reason }).await;
+        Ok(())
+    };
+    finish(&viewer, "session.end", &id, done.await, "/").await
+}
+
+pub(super) async fn policies(viewer: Viewer, Path(change): Path<String>, headers: HeaderMap, form: Change) -> Response {
+    let what = match change.as_str() {
+        "reload" => "policy.reload",
+        "pin" => "policy.pin",
+        "unpin" => "policy.unpin",
+        "rollback" => "policy.rollback",
+        _ => return crate::http::no_such_page(StatusCode::NOT_FOUND),
+    };
+    let policies = viewer.dashboard.sessions.policies();
+    let done = async {
+        let reason = admin(&viewer, &headers, form)?;
+        match what {
+            "policy.reload" => drop(policies.host().reload().await),
+            "policy.rollback" => drop(policies.rollback(reason_of(&reason)?).await?),
+            _ => policies.host().pin(what == "policy.pin"),
+        }
+        Ok(())
+    };
+    let done = done.await;
+    let target = format!("generation {}", policies.host().generation().0);
+    finish(&viewer, what, &target, done, "/policies").await
+}
+
+pub(super) async fn revoke_key(viewer: Viewer, Path(id): Path<String>, headers: HeaderMap, form: Change) -> Response {
+    let done = async {
+        admin(&viewer, &headers, form)?;
+        let id = KeyId::parse(&id).ok_or_else(|| Error::new(Code::KeyUnknown, "there is no key of this id"))?;
+        viewer.dashboard.keys.revoke(&id).await
+    };
+    // What is no key's id may be anything, also a secret in the wrong place.
+    let target = KeyId::parse(&id).map_or_else(|| "?".to_owned(), |id| id.to_string());
+    finish(&viewer, "key.revoke", &target, done.await, "/keys").await
+}
+
+async fn finish(viewer: &Viewer, what: &str, target: &str, done: Result<()>, next: &'static str) -> Response {
+    let target: String = target.chars().take(64).collect();
+    viewer.dashboard.people.audit(&viewer.signed_in.person.name, what, &target, &done).await;
+    match done {
+        Ok(()) => Redirect::to(next).into_response(),
+        Err(error) => pages::refused(viewer, &error),
+    }
+}
+
+/// The form of an administrator's change.
+fn admin(viewer: &Viewer, headers: &HeaderMap, form: Change) -> Result<ChangeForm> {
+    let form = checked(viewer, headers, form)?;
+    if viewer.is_admin() { Ok(form) } else { Err(pages::admins_only()) }
+}
+
+/// A form of a page of this very sign-in.
+fn checked(viewer: &Viewer, headers: &HeaderMap, form: Change) -> Result<ChangeForm> {
+    same_origin(headers)?;
+    let Form(form) = form.map_err(|_| forged())?;
+    let right = form.form_token.as_bytes().ct_eq(viewer.signed_in.form_token.as_bytes());
+    if bool::from(right) { Ok(form) } else { Err(forged()) }
+}
+
+/// Browsers say where a form comes from; what says nothing is no browser and has to have the form's token.
+fn same_origin(headers: &HeaderMap) -> Result<()> {
+    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let from = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+    if from.is_some() && from == host { Ok(()) } else { Err(forged()) }
+}
+
+fn reason_of(form: &ChangeForm) -> Result<&str> {
+    let reason = form.reason.trim();
+    if reason.is_empty() || reason.chars().count() > 200 || reason.chars().any(char::is_control) {
+        let error = Error::new(Code::RequestInvalid, "a reason of at most 200 characters is needed");
+        return Err(error.with("field", "reason"));
+    }
+    Ok(reason)
+}
+
+fn forged() -> Error {
+    Error::new(Code::SignInForged, "this form is not of this sign-in; open the page again")
+}

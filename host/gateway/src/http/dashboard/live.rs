@@ -1,0 +1,287 @@
+//! Open pages: parts that changed are sent again as server-sent events. A stream token says for whom; who that person
+//! is and what they see is asked again whenever people or policies change, before anything more is sent (H-03).
+//! Invariant: after a flip no row or event leaves that the new generation does not show.
+
+use super::{
+    Dashboard, Viewer,
+    board::{Row, hash},
+    pages,
+    sight::Seen,
+    views,
+};
+use crate::{
+    error::{Code, Error, Result},
+    events::{Next, ReaderSpec, Start, View},
+    http::{HttpState, problem},
+    people::Person,
+    sessions::Session,
+};
+use axum::{
+    Json,
+    extract::{Query, State},
+    response::{
+        IntoResponse, Response,
+        sse::{Event as Sent, Sse},
+    },
+};
+use prost::Message as _;
+use serde::Deserialize;
+use std::{
+    collections::{HashMap, VecDeque},
+    convert::Infallible,
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tidegate_proto::v1::{Event, EventBatch};
+use tokio::{sync::watch, time::Interval};
+use tokio_stream::Stream;
+
+/// How often pages are brought up to date (H-01).
+const EVERY: Duration = Duration::from_secs(1);
+/// Events of a session that a page shows.
+const NEWEST: u64 = 20;
+
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    token: String,
+    #[serde(default)]
+    session: String,
+}
+
+/// One open page.
+struct Page {
+    dashboard: Dashboard,
+    state: HttpState,
+    person: Person,
+    seen: Seen,
+    people: watch::Receiver<u64>,
+    /// Empty: the overview.
+    session: String,
+    tick: Interval,
+    /// What the page has: element to hash.
+    has: HashMap<String, u64>,
+    /// Ready to be sent.
+    queue: VecDeque<Sent>,
+    /// What the page has is not known: all rows are sent, instead of those that changed.
+    is_new: bool,
+    over: bool,
+}
+
+/// Steps of a page as a stream.
+struct Pages {
+    next: Option<Step>,
+}
+
+type Step = Pin<Box<dyn Future<Output = Option<(Sent, Page)>> + Send>>;
+
+/// A token for the streams of this page.
+pub(super) async fn token(viewer: Viewer) -> Response {
+    let token = viewer.dashboard.people.stream_token(&viewer.signed_in.person, viewer.seen.tags());
+    Json(serde_json::json!({ "token": token })).into_response()
+}
+
+pub(super) async fn live(State(state): State<HttpState>, Query(asked): Query<Asked>) -> Response {
+    match open(state, asked).await {
+        Ok(page) => Sse::new(Pages { next: Some(Box::pin(page.step())) }).into_response(),
+        Err(error) => problem(&error),
+    }
+}
+
+async fn open(state: HttpState, asked: Asked) -> Result<Page> {
+    let dashboard = super::of(&state)?.clone();
+    let people = dashboard.people.watch();
+    let person = dashboard.people.of_stream(&asked.token).await?;
+    let seen = Seen::of(&dashboard, &person).await?;
+    let mut tick = tokio::time::interval(EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    Ok(Page {
+        dashboard,
+        state,
+        person,
+        seen,
+        people,
+        session: asked.session,
+        tick,
+        has: HashMap::new(),
+        queue: VecDeque::new(),
+        is_new: true,
+        over: false,
+    })
+}
+
+// === impl Page ===
+
+impl Page {
+    /// The next event for the browser; `None` ends the stream.
+    async fn step(mut self) -> Option<(Sent, Self)> {
+        loop {
+            if self.over {
+                return self.queue.pop_front().map(|last| (last, self));
+            }
+            if !self.seen.is_current(&self.dashboard) {
+                self.forget_unsent();
+            }
+            if let Some(sent) = self.queue.pop_front() {
+                return Some((sent, self));
+            }
+            let stopping = self.dashboard.stopping.clone();
+            tokio::select! {
+                () = stopping.cancelled() => return None,
+                _ = self.tick.tick() => {}
+                // People changed: look at once, a second is long for a right that was taken away.
+                Ok(()) = self.people.changed() => {}
+            }
+            if self.look().await.is_err() {
+                self.queue = [Sent::default().event("over").data("{}")].into();
+                self.over = true;
+            }
+        }
+    }
+
+    async fn look(&mut self) -> Result<()> {
+        self.refresh().await?;
+        if self.session.is_empty() {
+            self.overview()
+        } else {
+            self.one_session().await?
+        }
+        let health = pages::trouble(&self.state);
+        let tick = serde_json::json!({ "degraded": health, "build": env!("CARGO_PKG_VERSION") });
+        self.queue.push_back(Sent::default().event("tick").data(tick.to_string()));
+        Ok(())
+    }
+
+    /// What waits to be sent was made for other rights: it is made again at the next look, which is now.
+    fn forget_unsent(&mut self) {
+        if !self.queue.is_empty() {
+            self.queue.clear();
+            // The page may have these elements still, in whatever state.
+            self.has.values_mut().for_each(|hash| *hash = 0);
+            self.is_new = true;
+        }
+        self.tick.reset_immediately();
+    }
+
+    /// Asks who this is and what they see, if that may have changed.
+    async fn refresh(&mut self) -> Result<()> {
+        if self.seen.is_current(&self.dashboard) {
+            return Ok(());
+        }
+        let gone = || Error::new(Code::StreamTokenInvalid, "the person is gone");
+        self.person = self.dashboard.people.present(&self.person.name).await?.ok_or_else(gone)?;
+        self.seen = Seen::of(&self.dashboard, &self.person).await?;
+        Ok(())
+    }
+
+    fn overview(&mut self) {
+        let look = self.dashboard.board.look();
+        let mine = || look.rows.iter().filter(|row| self.seen.sees_tag(&row.tag));
+        let mut shown: HashMap<String, u64> = mine().map(|row| (row.id.clone(), row.hash)).collect();
+        let mut changed = Vec::new();
+        if self.is_new {
+            let rows: String = mine().map(|row| &*row.html).collect();
+            changed.push(inner("rows", &rows));
+        } else {
+            let differs = |row: &&Row| self.has.get(&row.id) != Some(&row.hash);
+            changed.extend(mine().filter(differs).map(|row| part(&row.id, "rows", &row.html)));
+            let gone = self.has.keys().filter(|id| !shown.contains_key(*id) && *id != "totals");
+            changed
+                .extend(gone.map(|id| Sent::default().event("gone").data(serde_json::json!({ "id": id }).to_string())));
+        }
+        let totals = views::totals(mine(), &pages::trouble(&self.state)).0;
+        shown.insert("totals".to_owned(), hash(&totals));
+        if self.has.get("totals") != shown.get("totals") {
+            changed.push(inner("totals", &totals));
+        }
+        self.queue.extend(changed);
+        self.is_new = false;
+        self.has = shown;
+    }
+
+    async fn one_session(&mut self) -> Result<()> {
+        let found = self.dashboard.sessions.find(&self.session).ok().filter(|session| self.seen.sees(session));
+        let Some(session) = found else {
+            // Gone, or not to be seen any more: what the page shows of it is emptied.
+            for id in ["facts", "readers", "events"] {
+                self.queue.push_back(inner(id, "<p>This session has ended, or you may not see it.</p>"));
+            }
+            self.has.clear();
+            return Ok(());
+        };
+        let newest = newest(&session).await;
+        let parts = [
+            ("facts", views::session_facts(&session).0),
+            ("readers", views::readers(&session).0),
+            ("events", views::events(&newest).0),
+        ];
+        for (id, html) in parts {
+            let hash = hash(&html);
+            if self.has.insert(id.to_owned(), hash) != Some(hash) {
+                self.queue.push_back(inner(id, &html));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The newest events with their items' tags, oldest first. Reads the log as any reader does, from a place near the end:
+/// nothing is kept per page, and the pump does not know.
+pub(super) async fn newest(session: &Arc<Session>) -> Vec<(Event, Option<String>)> {
+    let spec = ReaderSpec { name: "dashboard".into(), key_id: String::new(), external: false, max_linger_ms: 0 };
+    let start = Start::Resume { epoch: session.log.epoch(), after: session.log.head().saturating_sub(NEWEST) };
+    let Ok(mut cursor) = session.log.attach(spec, start) else { return Vec::new() };
+    let mut events = Vec::new();
+    while cursor.position() < session.log.head() && (events.len() as u64) < NEWEST {
+        let next = poll_fn(|cx| cursor.poll_next(cx, View::All)).await;
+        match &next {
+            Next::Batch(batch) => {
+                // The payload is what follows a batch's header: events under their number.
+                events.extend(EventBatch::decode(batch.payload.clone()).map(|batch| batch.events).unwrap_or_default());
+            }
+            Next::Gap(_) => {}
+            Next::Ended(_) => break,
+        }
+        cursor.commit(&next);
+    }
+    events.truncate(NEWEST as usize);
+    session.with_items(|items| {
+        let tags: HashMap<u64, String> = items.iter_live().map(|item| (item.key, item.tag.to_string())).collect();
+        events
+            .into_iter()
+            .map(|event| {
+                let tag = tags.get(&event.item_key).cloned();
+                (event, tag)
+            })
+            .collect()
+    })
+}
+
+/// An element to put in place of the one of this id, or at the end of `parent`.
+fn part(id: &str, parent: &str, html: &str) -> Sent {
+    Sent::default().event("part").data(serde_json::json!({ "id": id, "parent": parent, "html": html }).to_string())
+}
+
+/// What is inside the element of this id from now on.
+fn inner(id: &str, html: &str) -> Sent {
+    Sent::default().event("inner").data(serde_json::json!({ "id": id, "html": html }).to_string())
+}
+
+// === impl Pages ===
+
+impl Stream for Pages {
+    type Item = Result<Sent, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(step) = &mut self.next else { return Poll::Ready(None) };
+        let stepped = ready!(step.as_mut().poll(context));
+        let (item, next) = match stepped {
+            Some((sent, page)) => (Some(Ok(sent)), Some(Box::pin(page.step()) as Step)),
+            None => (None, None),
+        };
+        self.next = next;
+        Poll::Ready(item)
+    }
+}

@@ -1,0 +1,289 @@
+//! People of the dashboard: who may sign in, in which role and groups, and what groups are granted. Knows storage
+//! and time, no page and no session of a worker. Invariants: a password is never kept, compared or logged in the
+//! clear; whoever is removed or changed is signed out before that change is answered.
+
+mod password;
+mod signed_in;
+mod stream_token;
+#[cfg(test)]
+mod tests;
+mod throttle;
+
+pub use signed_in::{SignInToken, SignedIn};
+
+use crate::{
+    clock::Clock,
+    error::{Code, Error, Result},
+    storage::{AuditRow, PersonRow, Storage},
+};
+use parking_lot::Mutex;
+use password::Passwords;
+use signed_in::SignIns;
+use std::{fmt, net::IpAddr, sync::Arc};
+use stream_token::StreamKey;
+use throttle::Throttle;
+use tidegate_policy::Person as Asked;
+use tokio::sync::watch;
+
+/// How many people may be known; guessed, more belong into a directory service.
+const PEOPLE_MAX: usize = 1_000;
+/// How many grants.
+const GRANTS_MAX: usize = 10_000;
+/// Characters of names and groups, and of tags.
+const NAME_MAX: usize = 64;
+const TAG_MAX: usize = 128;
+/// Groups of one person.
+const GROUPS_MAX: usize = 64;
+/// Rows of the audit that are shown.
+const AUDIT_SHOWN: u32 = 200;
+
+/// What a person may do on the dashboard (H-02).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Sees what the policy says and changes things.
+    Admin,
+    /// Sees what the policy says.
+    Viewer,
+}
+
+/// Somebody who may sign in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Person {
+    pub name: Arc<str>,
+    pub role: Role,
+    pub groups: Arc<[String]>,
+}
+
+/// What is to be stored of a person.
+pub struct NewPerson {
+    pub name: String,
+    pub role: Role,
+    pub groups: Vec<String>,
+    pub password: String,
+}
+
+/// All people; clones are the same.
+#[derive(Clone)]
+pub struct People {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    storage: Storage,
+    clock: Arc<dyn Clock>,
+    passwords: Passwords,
+    signed_in: Mutex<SignIns>,
+    throttle: Mutex<Throttle>,
+    stream_key: StreamKey,
+    /// Rises with every change of a person or a grant.
+    changed: watch::Sender<u64>,
+}
+
+// === impl Role ===
+
+impl Role {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Admin => "Admin",
+            Self::Viewer => "Viewer",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Admin, Self::Viewer].into_iter().find(|role| role.as_str().eq_ignore_ascii_case(text))
+    }
+}
+
+// === impl Person ===
+
+impl Person {
+    /// As the dashboard-tags policy is asked about it.
+    pub fn asked(&self) -> Asked {
+        Asked { name: self.name.to_string(), roles: vec![self.role.as_str().to_owned()], groups: self.groups.to_vec() }
+    }
+
+    fn from_row(row: &PersonRow) -> Self {
+        // A role that this version does not know may do nothing beyond seeing.
+        let role = Role::parse(&row.role).unwrap_or(Role::Viewer);
+        Self { name: row.name.as_str().into(), role, groups: row.groups.clone().into() }
+    }
+}
+
+// === impl People ===
+
+impl People {
+    pub fn new(storage: Storage, clock: Arc<dyn Clock>) -> Self {
+        let shared = Shared {
+            storage,
+            clock,
+            passwords: Passwords::default(),
+            signed_in: Mutex::default(),
+            throttle: Mutex::default(),
+            stream_key: StreamKey::mint(),
+            changed: watch::Sender::new(0),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Wakes at every change of a person or a grant.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.shared.changed.subscribe()
+    }
+
+    /// Rises with every change of a person or a grant.
+    pub fn revision(&self) -> u64 {
+        *self.shared.changed.borrow()
+    }
+
+    /// Adds a person or replaces one, who is signed out by that.
+    pub async fn put(&self, new: NewPerson) -> Result<()> {
+        let NewPerson { name, role, groups, password } = new;
+        let name = checked("name", &name, NAME_MAX)?;
+        if groups.len() > GROUPS_MAX {
+            return Err(invalid("groups", format!("a person has at most {GROUPS_MAX} groups")));
+        }
+        let groups = groups.iter().map(|group| checked("group", group, NAME_MAX)).collect::<Result<Vec<_>>>()?;
+        let password = self.shared.passwords.hash(password).await?;
+        let changed_unix_ms = self.shared.clock.unix_ms() as i64;
+        let row = PersonRow { name: name.clone(), password, role: role.as_str().to_owned(), groups, changed_unix_ms };
+        self.shared.storage.put_person(row, PEOPLE_MAX).await?;
+        self.changed(Some(&name));
+        tracing::info!(name, role = role.as_str(), "a person was stored");
+        Ok(())
+    }
+
+    pub async fn remove(&self, name: &str) -> Result<()> {
+        if !self.shared.storage.remove_person(name.to_owned()).await? {
+            return Err(Error::new(Code::PersonUnknown, "there is no such person"));
+        }
+        self.changed(Some(name));
+        tracing::info!(name, "a person was removed");
+        Ok(())
+    }
+
+    pub async fn list(&self) -> Result<Vec<Person>> {
+        Ok(self.shared.storage.people().await?.iter().map(Person::from_row).collect())
+    }
+
+    /// Lets a group see the sessions of a tag, as far as the policy follows grants.
+    pub async fn grant(&self, group: &str, tag: &str) -> Result<()> {
+        let (group, tag) = (checked("group", group, NAME_MAX)?, checked("tag", tag, TAG_MAX)?);
+        self.shared.storage.put_grant(group, tag, GRANTS_MAX).await?;
+        self.changed(None);
+        Ok(())
+    }
+
+    pub async fn take_grant(&self, group: &str, tag: &str) -> Result<()> {
+        if !self.shared.storage.remove_grant(group.to_owned(), tag.to_owned()).await? {
+            return Err(Error::new(Code::PersonUnknown, "there is no such grant"));
+        }
+        self.changed(None);
+        Ok(())
+    }
+
+    /// Group and tag.
+    pub async fn grants(&self) -> Result<Vec<(String, String)>> {
+        self.shared.storage.group_grants().await
+    }
+
+    /// Checks a password. Wrong names and wrong passwords answer alike and take the same time; too many of them have
+    /// to wait (`signin.throttled`).
+    pub async fn sign_in(&self, name: &str, password: String, peer: Option<IpAddr>) -> Result<(SignInToken, SignedIn)> {
+        let shared = &self.shared;
+        shared.throttle.lock().admit(name, peer, shared.clock.monotonic_ms())?;
+        let row = match checked("name", name, NAME_MAX) {
+            Ok(name) => shared.storage.person(name).await?,
+            Err(_) => None,
+        };
+        let right = shared.passwords.verify(row.as_ref().map(|row| row.password.clone()), password).await?;
+        let Some(row) = row.filter(|_| right) else {
+            shared.throttle.lock().failed(name, peer, shared.clock.monotonic_ms());
+            tracing::info!(peer = ?peer, "a sign-in was refused");
+            return Err(Error::new(Code::SignInFailed, "name or password is wrong"));
+        };
+        shared.throttle.lock().succeeded(name);
+        let person = Person::from_row(&row);
+        tracing::info!(name = %person.name, peer = ?peer, "signed in");
+        Ok(shared.signed_in.lock().add(person, shared.clock.monotonic_ms()))
+    }
+
+    /// Who holds this token.
+    pub fn who(&self, token: &str) -> Result<SignedIn> {
+        let now_ms = self.shared.clock.monotonic_ms();
+        let held = self.shared.signed_in.lock().find(token, now_ms);
+        held.ok_or_else(|| Error::new(Code::SignInFailed, "nobody is signed in here, or no longer"))
+    }
+
+    pub fn sign_out(&self, token: &str) {
+        self.shared.signed_in.lock().remove(token);
+    }
+
+    /// A token for one stream: name, role and tags, for 30 minutes (H-04).
+    pub fn stream_token(&self, person: &Person, tags: Option<&[String]>) -> String {
+        self.shared.stream_key.sign(person, tags, self.shared.clock.unix_ms())
+    }
+
+    /// The person of a stream token as they are now; their rights are asked anew.
+    pub async fn of_stream(&self, token: &str) -> Result<Person> {
+        let name = self.shared.stream_key.verify(token, self.shared.clock.unix_ms())?;
+        let row = self.shared.storage.person(name).await?;
+        row.as_ref().map(Person::from_row).ok_or_else(stream_token::invalid)
+    }
+
+    /// A person as they are now; `None`: removed meanwhile.
+    pub async fn present(&self, name: &str) -> Result<Option<Person>> {
+        Ok(self.shared.storage.person(name.to_owned()).await?.as_ref().map(Person::from_row))
+    }
+
+    /// Writes down what somebody changed, or tried to. A failure is logged: the change itself is done.
+    pub async fn audit(&self, who: &str, what: &str, target: &str, result: &Result<()>) {
+        let outcome = result.as_ref().map_or_else(|error| error.code().as_str(), |()| "done");
+        tracing::info!(who, what, target, outcome, "changed on the dashboard");
+        let row = AuditRow {
+            at_unix_ms: self.shared.clock.unix_ms() as i64,
+            who: who.to_owned(),
+            what: what.to_owned(),
+            target: target.to_owned(),
+            outcome: outcome.to_owned(),
+        };
+        if let Err(error) = self.shared.storage.add_audit(row).await {
+            tracing::warn!(%error, "a change was not written to the audit");
+        }
+    }
+
+    /// The newest changes, newest first.
+    pub async fn audited(&self) -> Result<Vec<AuditRow>> {
+        self.shared.storage.audit(AUDIT_SHOWN).await
+    }
+
+    fn changed(&self, name: Option<&str>) {
+        if let Some(name) = name {
+            self.shared.signed_in.lock().remove_all_of(name);
+        }
+        self.shared.changed.send_modify(|revision| *revision += 1);
+    }
+}
+
+impl fmt::Debug for People {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("People").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for NewPerson {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewPerson").field("name", &self.name).field("role", &self.role).finish_non_exhaustive()
+    }
+}
+
+fn checked(field: &'static str, text: &str, max: usize) -> Result<String> {
+    let length = text.chars().count();
+    if length == 0 || length > max || text.chars().any(char::is_control) || text.trim() != text {
+        return Err(invalid(field, format!("{field} must have 1 to {max} characters, none of them for control")));
+    }
+    Ok(text.to_owned())
+}
+
+fn invalid(field: &'static str, why: String) -> Error {
+    Error::new(Code::PersonInvalid, why).with("field", field)
+}

@@ -1,0 +1,93 @@
+//! Tokens for streams of the dashboard (H-04): who, in which role, with which tags, until when; signed with a key of
+//! this process. Knows no person. Invariant: what was changed in a token is not accepted.
+
+use super::Person;
+use crate::error::{Code, Error, Result};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+use std::fmt::{self, Write as _};
+
+/// Required by H-04.
+const LIFETIME_MS: u64 = 30 * 60 * 1000;
+/// A token with 10,000 tags of the longest kind does not fit, and nobody can read such a list.
+const LENGTH_MAX: usize = 64 << 10;
+
+pub(super) struct StreamKey([u8; 32]);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Claims {
+    name: String,
+    roles: Vec<String>,
+    /// `None`: every tag.
+    tags: Option<Vec<String>>,
+    until_unix_ms: u64,
+}
+
+// === impl StreamKey ===
+
+impl StreamKey {
+    pub(super) fn mint() -> Self {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key).expect("the operating system gives random bytes");
+        Self(key)
+    }
+
+    pub(super) fn sign(&self, person: &Person, tags: Option<&[String]>, now_unix_ms: u64) -> String {
+        let claims = Claims {
+            name: person.name.to_string(),
+            roles: vec![person.role.as_str().to_owned()],
+            tags: tags.map(<[String]>::to_vec),
+            until_unix_ms: now_unix_ms + LIFETIME_MS,
+        };
+        let claims = hex(&serde_json::to_vec(&claims).unwrap_or_default());
+        let mac = hex(&self.mac(&claims).finalize().into_bytes());
+        format!("{claims}.{mac}")
+    }
+
+    /// The name it was made for.
+    pub(super) fn verify(&self, token: &str, now_unix_ms: u64) -> Result<String> {
+        if token.len() > LENGTH_MAX {
+            return Err(invalid());
+        }
+        let (claims, mac) = token.split_once('.').ok_or_else(invalid)?;
+        let mac = unhex(mac).ok_or_else(invalid)?;
+        // Compares in constant time.
+        self.mac(claims).verify_slice(&mac).map_err(|_| invalid())?;
+        let claims: Claims = unhex(claims).and_then(|bytes| serde_json::from_slice(&bytes).ok()).ok_or_else(invalid)?;
+        if claims.until_unix_ms <= now_unix_ms { Err(invalid()) } else { Ok(claims.name) }
+    }
+
+    fn mac(&self, claims: &str) -> Hmac<Sha256> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes any key length");
+        mac.update(b"tidegate dashboard stream 1");
+        mac.update(claims.as_bytes());
+        mac
+    }
+}
+
+impl fmt::Debug for StreamKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StreamKey(…)")
+    }
+}
+
+pub(super) fn invalid() -> Error {
+    Error::new(Code::StreamTokenInvalid, "the stream token is not valid, or no longer")
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _infallible = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes();
+    if !digits.len().is_multiple_of(2) {
+        return None;
+    }
+    let digit = |byte: u8| char::from(byte).to_digit(16).map(|value| value as u8);
+    digits.chunks_exact(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
+}

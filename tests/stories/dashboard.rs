@@ -1,0 +1,267 @@
+//! The dashboard as a browser meets it, without one: signing in, what each person sees, live parts, rights that are
+//! taken away on open pages, changes and their audit.
+
+use crate::harness::{Gateway, PATIENCE, eventually, place};
+use std::{fs, path::Path};
+use tidegate_client::{Connect, PeopleAdmin, wire::PutPersonRequest};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::{Instant, timeout, timeout_at},
+};
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+/// A browser with at most one cookie.
+struct Browser {
+    http: String,
+    cookie: String,
+}
+
+/// An open stream of a page.
+struct Stream {
+    io: TcpStream,
+    text: String,
+}
+
+// === impl Browser ===
+
+impl Browser {
+    fn of(gw: &Gateway) -> Self {
+        let text = fs::read_to_string(gw.data().join("addresses.json")).expect("addresses");
+        let addresses: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        Self { http: addresses["http"].as_str().expect("an address").to_owned(), cookie: String::new() }
+    }
+
+    async fn signed_in(gw: &Gateway, name: &str) -> Self {
+        let mut browser = Self::of(gw);
+        let answer = browser.post("/sign-in", &format!("name={name}&password=correct+horse")).await;
+        assert_eq!((answer.status, answer.header("location")), (303, Some("/")), "{}", answer.head);
+        let cookie = answer.header("set-cookie").expect("a cookie").to_owned();
+        for attribute in ["HttpOnly", "SameSite=Strict", "Path=/"] {
+            assert!(cookie.contains(attribute), "{cookie}");
+        }
+        browser.cookie = cookie.split(';').next().expect("a value").to_owned();
+        browser
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, "", "").await
+    }
+
+    async fn post(&self, path: &str, form: &str) -> Answer {
+        self.send("POST", path, &format!("Origin: http://{}\r\n", self.http), form).await
+    }
+
+    async fn send(&self, method: &str, path: &str, more: &str, form: &str) -> Answer {
+        let mut io = self.begin(method, path, more, form).await;
+        let mut answer = String::new();
+        timeout(PATIENCE, io.read_to_string(&mut answer)).await.expect("in time").expect("text");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        let status = head.split(' ').nth(1).and_then(|number| number.parse().ok()).expect("a status");
+        Answer { status, head: head.to_owned(), body: body.to_owned() }
+    }
+
+    async fn begin(&self, method: &str, path: &str, more: &str, form: &str) -> TcpStream {
+        let Self { http, cookie } = self;
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\nCookie: {cookie}\r\n{more}\
+             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
+            form.len()
+        );
+        let mut io = TcpStream::connect(http).await.expect("the HTTP listener answers");
+        io.write_all(request.as_bytes()).await.expect("sent");
+        io
+    }
+
+    /// The token that forms of a page carry.
+    async fn form_token(&self, page: &str) -> String {
+        let body = self.get(page).await.body;
+        let (_, rest) = body.split_once("name=\"form_token\" value=\"").expect("a form");
+        rest.split('"').next().expect("a token").to_owned()
+    }
+
+    async fn live(&self, session: &str) -> Stream {
+        let token: serde_json::Value =
+            serde_json::from_str(&self.get("/live/token").await.body).expect("a token as JSON");
+        let token = token["token"].as_str().expect("a token");
+        // Without the cookie: the token alone is the right to this stream.
+        let nobody = Self { http: self.http.clone(), cookie: String::new() };
+        let io = nobody.begin("GET", &format!("/live?token={token}&session={session}"), "", "").await;
+        Stream { io, text: String::new() }
+    }
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(": ")?;
+            key.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+}
+
+impl Stream {
+    /// Reads until `wanted` came; returns what came before it, and keeps what came after.
+    async fn until(&mut self, wanted: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(at) = self.text.find(wanted) {
+                let rest = self.text.split_off(at + wanted.len());
+                return std::mem::replace(&mut self.text, rest);
+            }
+            let mut piece = vec![0; 64 << 10];
+            let read = timeout_at(deadline, self.io.read(&mut piece)).await;
+            let read = read.unwrap_or_else(|_| panic!("{wanted} did not come: {}", self.text)).expect("readable");
+            assert!(read > 0, "the stream ended without {wanted}: {}", self.text);
+            self.text.push_str(&String::from_utf8_lossy(&piece[..read]));
+        }
+    }
+
+    async fn ends(mut self) {
+        let mut rest = Vec::new();
+        let ended = timeout(PATIENCE, self.io.read_to_end(&mut rest)).await;
+        ended.expect("it ends in time").expect("readable");
+    }
+}
+
+async fn people(gw: &Gateway) -> PeopleAdmin {
+    Connect::socket(gw.data().join("admin.sock")).people_admin().await.expect("the operators' socket answers")
+}
+
+async fn add(gw: &Gateway, name: &str, role: &str, groups: &[&str]) {
+    let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+    let request = PutPersonRequest { name: name.into(), role: role.into(), groups, password: "correct horse".into() };
+    people(gw).await.put(request).await.expect("stored");
+}
+
+// shows: H-01, H-02
+#[tokio::test]
+async fn pages_want_a_sign_in_and_say_what_they_are() {
+    let gw = Gateway::start().await;
+    add(&gw, "ada", "Admin", &[]).await;
+    let stranger = Browser::of(&gw);
+    for page in ["/", "/policies", "/nodes", "/keys", "/audit", "/live/token", "/sessions/session-0"] {
+        let answer = stranger.get(page).await;
+        assert_eq!((answer.status, answer.header("location")), (303, Some("/sign-in")), "{page}");
+    }
+    assert_eq!(stranger.get("/live?token=nonsense").await.status, 401);
+    let wrong = stranger.post("/sign-in", "name=ada&password=wrong").await;
+    assert_eq!((wrong.status, wrong.header("set-cookie")), (401, None));
+    assert!(wrong.body.contains("name or password is wrong"), "{}", wrong.body);
+    let forged =
+        stranger.send("POST", "/sign-in", "Origin: http://evil.example\r\n", "name=ada&password=correct+horse");
+    assert_eq!(forged.await.status, 403);
+
+    let session = gw.open("<b>press</b>").await;
+    session.advise(&["Area1.Pump1.Sine"]).await;
+    let ada = Browser::signed_in(&gw, "ada").await;
+    let overview = ada.get("/").await;
+    assert!(overview.body.contains("&lt;b&gt;press") && !overview.body.contains("<b>press"), "{}", overview.body);
+    let policy = overview.header("content-security-policy").expect("a policy");
+    assert!(policy.contains("script-src 'self'") && !policy.contains("unsafe"), "{policy}");
+    for page in ["/policies", "/nodes", "/keys", "/audit", &format!("/sessions/{}", session.id)] {
+        assert_eq!(ada.get(page).await.status, 200, "{page}");
+    }
+    for (asset, kind) in [("style.css", "text/css"), ("live.js", "text/javascript")] {
+        let answer = ada.get(&format!("/assets/{asset}")).await;
+        assert!(answer.status == 200 && answer.header("content-type").is_some_and(|found| found.starts_with(kind)));
+    }
+    let mut live = ada.live(&session.id).await;
+    live.until("Area1.Pump1.Sine").await;
+    live.until("event: tick").await;
+
+    let token = ada.form_token("/").await;
+    assert_eq!(ada.post("/sign-out", "form_token=wrong").await.status, 403);
+    assert_eq!(ada.post("/sign-out", &format!("form_token={token}")).await.header("location"), Some("/sign-in"));
+    assert_eq!(ada.get("/").await.status, 303);
+}
+
+// shows: H-03, S-09, X-01, X-03
+#[tokio::test]
+async fn a_viewer_sees_what_is_granted_and_loses_it_on_the_open_page() {
+    let gw = Gateway::start().await;
+    add(&gw, "ben", "Viewer", &["crew"]).await;
+    let people = people(&gw).await;
+    people.set_grant("crew", "line-1", false).await.expect("granted");
+    let (one, two) = (gw.open("line-1").await, gw.open("line-2").await);
+    one.advise(&["Area1.Pump1.Sine"]).await;
+    let ben = Browser::signed_in(&gw, "ben").await;
+    let overview = ben.get("/").await.body;
+    assert!(overview.contains(&one.id) && !overview.contains(&two.id), "{overview}");
+    assert_eq!(ben.get(&format!("/sessions/{}", two.id)).await.status, 403);
+    let unknown = ben.get(&format!("/sessions/session-{}", "0".repeat(32))).await;
+    assert_eq!(unknown.status, 403, "a foreign and an unknown session answer alike");
+
+    // A grant is taken away: the row goes from the open page, the session's page is emptied.
+    let (mut rows, mut page) = (ben.live("").await, ben.live(&one.id).await);
+    rows.until(&one.id).await;
+    page.until("Area1.Pump1.Sine").await;
+    people.set_grant("crew", "line-1", true).await.expect("taken");
+    rows.until("event: gone").await;
+    page.until("you may not see it").await;
+    let after = page.until("event: tick").await;
+    assert!(!after.contains("Area1.Pump1"), "{after}");
+
+    // A policy that shows everybody line-2, on the same open page; then its removal.
+    let before = gw.admin().await.policies().await.expect("a listing").generation;
+    place(&gw.plugins(), "dashboard-tags.toml", b"common = [\"line-2\"]\n");
+    rows.until(&two.id).await;
+    fs::remove_file(Path::new(&gw.plugins()).join("dashboard-tags.toml")).expect("removed");
+    rows.until("event: gone").await;
+    assert!(gw.admin().await.policies().await.expect("a listing").generation >= before + 2);
+
+    people.remove("ben").await.expect("removed");
+    rows.until("event: over").await;
+    rows.ends().await;
+    assert_eq!(ben.get("/").await.status, 303);
+}
+
+// shows: H-02
+#[tokio::test]
+async fn administrators_change_things_and_the_audit_knows() {
+    let gw = Gateway::start().await;
+    add(&gw, "ada", "Admin", &[]).await;
+    add(&gw, "ben", "Viewer", &[]).await;
+    let session = gw.open("line-1").await;
+    let (ada, ben) = (Browser::signed_in(&gw, "ada").await, Browser::signed_in(&gw, "ben").await);
+    let (hers, his) = (ada.form_token("/").await, ben.form_token("/").await);
+    let end = format!("/sessions/{}/end", session.id);
+    for (who, form) in [
+        (&ben, format!("form_token={his}&reason=because")),
+        (&ada, "form_token=&reason=because".to_owned()),
+        (&ada, format!("form_token={his}&reason=because")),
+        (&ada, "reason=because".to_owned()),
+    ] {
+        assert_eq!(who.post(&end, &form).await.status, 403, "{form}");
+    }
+    let blank = ada.post(&end, &format!("form_token={hers}&reason=+")).await;
+    assert_eq!(blank.status, 400);
+    for page in ["/keys", "/audit"] {
+        assert_eq!(ben.get(page).await.status, 403);
+    }
+
+    gw.swap("access", "deny = [\"Area2.*\"]\n").await;
+    let generation = async || gw.admin().await.policies().await.expect("a listing").generation;
+    let before = generation().await;
+    let rolled = ada.post("/policies/rollback", &format!("form_token={hers}&reason=too+strict")).await;
+    assert_eq!(rolled.header("location"), Some("/policies"), "{}", rolled.body);
+    assert!(generation().await > before);
+    assert!(ada.get("/policies").await.body.contains("pinned"));
+
+    let done = ada.post(&end, &format!("form_token={hers}&reason=maintenance")).await;
+    assert_eq!((done.status, done.header("location")), (303, Some("/")));
+    eventually("the end", async || gw.admin().await.sessions().await.expect("a list").is_empty().then_some(())).await;
+
+    let audit = ada.get("/audit").await.body;
+    for row in ["policy.rollback", "session.end", "signin.forged", "signin.role", "request.invalid"] {
+        assert!(audit.contains(row), "{row} is missing: {audit}");
+    }
+    let listed = String::from_utf8(gw.run(&["user", "list", "--json"]).await.stdout).expect("text");
+    assert!(listed.contains("\"ada\"") && !listed.contains("horse") && !listed.contains("argon2"), "{listed}");
+    assert!(!gw.log().contains("horse"));
+}
