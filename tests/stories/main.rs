@@ -11,6 +11,7 @@ mod hostile;
 mod leases;
 mod line;
 mod nodes;
+mod operate;
 mod policies;
 mod pressure;
 mod secrets;

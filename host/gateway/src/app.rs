@@ -5,6 +5,7 @@
 mod swaps;
 
 use crate::{
+    backup::Backups,
     clock::{Clock, SystemClock},
     config::ServeConfig,
     data_dir::{DataDir, write_private},
@@ -21,7 +22,7 @@ use crate::{
     sessions::{self, Patience, Sessions, rejudge::Flips, session::Bounds},
     storage::Storage,
     tasks::Tasks,
-    telemetry::Metrics,
+    telemetry::{self, Metrics},
     workers::{Backend, WorkerHub},
 };
 use std::{
@@ -34,6 +35,7 @@ use std::{
     time::Duration,
 };
 use tidegate_pipe::{PipeError, WorkerListener};
+use tidegate_policy::PolicyHost;
 use tokio::{
     net::{TcpListener, UnixListener},
     time::Instant,
@@ -44,6 +46,9 @@ use tokio_util::sync::CancellationToken;
 const WORKER_SHUTDOWN: Duration = Duration::from_secs(5);
 /// How long what is left may take after listeners and sessions have ended.
 const LAST_TASKS: Duration = Duration::from_secs(2);
+
+/// How soon a part that failed for want of room is tried again. Guessed.
+const HEAL_EVERY: Duration = Duration::from_secs(2);
 
 /// A gateway that is serving.
 #[derive(Debug)]
@@ -157,6 +162,7 @@ impl App {
             nodes: nodes.clone(),
             overview,
             people: people.clone(),
+            backups: Backups::new(storage.clone(), &data),
         };
         let edge = Edge::new(sessions.clone(), keys.clone(), metrics.clone(), context).await?;
         let dashboard = Dashboard::new(people, sessions.clone(), nodes.clone(), keys.clone(), serving.clone());
@@ -187,6 +193,7 @@ impl App {
         tasks.spawn("sweep", until_stop(Box::pin(sessions.clone().sweep())));
         tasks.spawn("nodes", until_stop(Box::pin(nodes.clone().run())));
         tasks.spawn("rejudge", until_stop(Box::pin(sessions.clone().rejudge(flips))));
+        tasks.spawn("heal", until_stop(Box::pin(heal(storage.clone(), host.clone()))));
         tasks.spawn("swaps", until_stop(Box::pin(swaps::record(host, storage.clone(), metrics.clone()))));
         tasks.spawn("log bytes", until_stop(Box::pin(gauge_log_bytes(budget, metrics))));
 
@@ -205,6 +212,12 @@ impl App {
 
     fn addresses_file(&self) -> PathBuf {
         self.data.root().join("addresses.json")
+    }
+
+    /// A question: whether every pump gets on. Takes the locks that pumps take: one that is held for ever never answers.
+    pub fn progress(&self) -> impl Fn() -> Result<(), String> + Clone + Send + 'static {
+        let sessions = self.sessions.clone();
+        move || sessions.progress()
     }
 
     /// Looks at the plugins folder now; the attempt is recorded and logged by the host.
@@ -247,6 +260,17 @@ impl HealthSource for Parts {
         }
         if let Some(message) = self.policies.trouble() {
             degraded.push(Degraded::new("policies", message));
+        }
+        let (store, cache) = self.policies.host().store_troubles();
+        let why = |words: &str, error: String| format!("{words}: {error}");
+        if let Some(error) = store {
+            degraded.push(Degraded::new("policy-store", why("the set that serves would not survive a restart", error)));
+        }
+        if let Some(error) = cache {
+            degraded.push(Degraded::new("compile-cache", why("the next start compiles again", error)));
+        }
+        if let Some(message) = telemetry::log_trouble() {
+            degraded.push(Degraded::new("log", message));
         }
         Health { ready: self.ready.load(Ordering::SeqCst), degraded }
     }
@@ -292,6 +316,22 @@ fn settings(config: &ServeConfig) -> sessions::Settings {
             stuck: config.workers.stuck_ceiling,
             shutdown: WORKER_SHUTDOWN,
         },
+    }
+}
+
+/// What fails for want of room works again when there is room: looked at every few seconds, while it fails.
+async fn heal(storage: Storage, host: PolicyHost) {
+    let mut tick = tokio::time::interval(HEAL_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        tick.tick().await;
+        telemetry::heal_log();
+        storage.heal().await;
+        if host.store_troubles() != (None, None) {
+            let host = host.clone();
+            // A panic there is a defect that the panic hook has logged.
+            let _healed = tokio::task::spawn_blocking(move || host.heal()).await;
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! clients and operators, nothing of the gateway's inside except `serve`. Invariant: exit codes are
 //! 0 done, 1 failed, 2 used wrongly; only `key create` ever prints a secret.
 
+pub mod backup;
 pub mod client;
 pub mod demo;
 pub mod generate;
@@ -13,6 +14,7 @@ pub mod remote;
 pub mod serve;
 pub mod session;
 pub mod status;
+pub mod top;
 pub mod user;
 pub mod worker;
 
@@ -46,7 +48,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway.
-    Serve(Box<serve::ServeArgs>),
+    Serve(Box<serve::ServiceArgs>),
     /// Run a gateway, a simulator and five readers for a few seconds, and check every event.
     Demo(demo::DemoArgs),
     /// Use a gateway as its clients do.
@@ -67,6 +69,15 @@ enum Command {
     /// Say how the gateway is: what is degraded, sessions, rates, the reader to worry about.
     #[command(after_help = "Examples:\n  tidegate status\n  tidegate status --json\n  tidegate status --watch 10")]
     Status(status::StatusArgs),
+    /// Watch sessions, readers with their lag and policies, live.
+    #[command(after_help = "Examples:\n  tidegate top\n  tidegate top --once --json")]
+    Top(top::TopArgs),
+    /// Copy everything that a restore needs out of a running gateway, and verify the copy.
+    #[command(after_help = "Example:\n  tidegate backup /var/backups/tidegate/2026-11-21")]
+    Backup(backup::BackupArgs),
+    /// Verify a backup and put it into a data folder that is empty and that nobody works in.
+    #[command(after_help = "Example:\n  tidegate restore /var/backups/tidegate/2026-11-21 --data /var/lib/tidegate")]
+    Restore(backup::RestoreArgs),
     /// Print what a shell needs to complete these commands.
     #[command(after_help = "Example:\n  tidegate completions bash > /etc/bash_completion.d/tidegate")]
     Completions(generate::CompletionsArgs),
@@ -111,6 +122,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Policy(command) => block_on(policy::run(command)).map(|()| ExitCode::SUCCESS),
         Command::Node(command) => block_on(node::run(command)).map(|()| ExitCode::SUCCESS),
         Command::Status(args) => block_on(status::run(args)),
+        Command::Top(args) => block_on(top::run(args)).map(|()| ExitCode::SUCCESS),
+        Command::Backup(args) => block_on(backup::back_up(args)).map(|()| ExitCode::SUCCESS),
+        Command::Restore(args) => backup::restore(&args).map(|()| ExitCode::SUCCESS),
         Command::Completions(args) => generate::completions(&args, Cli::command()).map(|()| ExitCode::SUCCESS),
         Command::Man(args) => generate::man(&args, Cli::command()).map(|()| ExitCode::SUCCESS),
         Command::User(command) => block_on(user::run(command)).map(|()| ExitCode::SUCCESS),
@@ -133,6 +147,9 @@ fn wants_json(command: &Command) -> bool {
         Command::Policy(command) => command.json(),
         Command::Node(command) => command.json(),
         Command::Status(args) => args.local.json,
+        Command::Top(args) => args.local.json,
+        Command::Backup(args) => args.local.json,
+        Command::Restore(args) => args.local.json,
         Command::Completions(args) => args.json,
         Command::Man(args) => args.json,
         Command::User(command) => command.json(),

@@ -224,9 +224,18 @@ codes! {
     HttpTooLarge = "http.too_large", InvalidArgument,
         "The request's body is larger than the HTTP address takes.",
         "Send less.";
+    StorageFull = "storage.full", Unavailable,
+        "No room is left on the disk of the data folder; what was asked for was not done.",
+        "Make room; the gateway notices by itself. Sessions and streams go on meanwhile.";
     StorageUnavailable = "storage.unavailable", Unavailable,
-        "The database cannot be written: full, read-only or failing.",
-        "Make room or mend the data folder; sessions and streams go on meanwhile.";
+        "The database cannot be written: read-only, locked or failing.",
+        "Mend the data folder; sessions and streams go on meanwhile.";
+    BackupRunning = "backup.running", Unavailable,
+        "Another backup of this gateway is being made, or its policies kept changing meanwhile.",
+        "Try again when it is done.";
+    BackupInvalid = "backup.invalid", DataLoss,
+        "The folder is no whole backup, was changed since, or was made by a newer Tidegate.",
+        "Take another backup, or the version of Tidegate that its manifest names.";
     StorageCorrupt = "storage.corrupt", DataLoss,
         "The database is not readable as what it should be.",
         "Restore it from a backup, or start with a new data folder.";

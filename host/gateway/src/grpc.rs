@@ -3,6 +3,7 @@
 //! carries a key that was checked, and `tidegate.v1.Admin` answers on the machine's own socket only.
 
 mod admin;
+mod backup;
 mod body;
 mod edge;
 mod gateway;

@@ -1,6 +1,7 @@
 //! The gateway as a library, so that its parts can be tested; the binary is `main.rs`.
 
 pub mod app;
+pub mod backup;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -299,6 +299,22 @@ impl Sessions {
             .ok_or_else(|| Error::new(Code::SessionUnknown, "there is no such session"))
     }
 
+    /// Whether every pump takes what its worker sends. A worker that is silent is ended by its supervisor within the
+    /// grace; one that is still there after twice that shows that this gateway does not get on. Names it.
+    pub fn progress(&self) -> Result<(), String> {
+        let silence = self.shared.settings.patience.silence.as_millis() as u64;
+        let now = self.shared.clock.monotonic_ms();
+        for session in self.all() {
+            // What an append needs; a lock that nobody gives back holds this up as well.
+            let _stats = session.log.stats();
+            let beat_at = session.beat_at.load(Ordering::Relaxed);
+            if is_stuck(session.state() == State::Ready, now, beat_at, silence) {
+                return Err(format!("nothing was taken from the worker of {} for too long", session.identity.id));
+            }
+        }
+        Ok(())
+    }
+
     /// How many may be open at a time.
     pub fn sessions_max(&self) -> usize {
         self.shared.settings.sessions_max
@@ -383,6 +399,10 @@ impl Shared {
     }
 }
 
+fn is_stuck(ready: bool, now_ms: u64, beat_at_ms: u64, silence_ms: u64) -> bool {
+    ready && now_ms.saturating_sub(beat_at_ms) > silence_ms.saturating_mul(2)
+}
+
 fn check_names(request: &OpenRequest) -> Result<()> {
     let fields = [
         ("client_session_name", &request.name, NAME_CHARS_MAX),
@@ -401,4 +421,17 @@ fn check_names(request: &OpenRequest) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pump_is_stuck_when_its_worker_should_have_been_given_up_long_ago() {
+        assert!(!is_stuck(true, 40_000, 10_000, 15_000), "the supervisor may be at it");
+        assert!(is_stuck(true, 40_001, 10_000, 15_000));
+        assert!(!is_stuck(false, 90_000, 10_000, 15_000), "it is ending");
+        assert!(!is_stuck(true, 5, 10, 15_000));
+    }
 }

@@ -18,6 +18,7 @@ mod writer;
 
 pub use keys::KeyRow;
 pub use nodes::{FloorRow, NodeEdited, NodeQuery, NodeRow, NodeState, PresenceRow};
+pub use open::check_copy;
 pub use people::{AuditRow, PersonRow};
 pub use records::{FenceRow, SessionEnd, SessionRow, SwapRow};
 
@@ -39,6 +40,9 @@ use writer::{Order, Trouble, Writer};
 
 /// How many records of ended sessions and of swaps are kept; guessed to be months of audit, tens of MB.
 const RECORDS_MAX: i64 = 100_000;
+
+/// Bytes that must be free on the disk before a full one counts as healed. Guessed: a group of writes, and its journal.
+const ROOM: u64 = 1 << 20;
 
 /// A handle; clones share the writer. The file is closed by `close`, or when the last clone has gone.
 #[derive(Clone)]
@@ -82,6 +86,25 @@ impl Storage {
     /// Why writes fail at present, for the health page; `None` when the last one went well.
     pub fn trouble(&self) -> Option<Error> {
         self.shared.trouble.lock().clone()
+    }
+
+    /// Tries to write while writing fails, so that the trouble ends when its cause has ended and not only with the
+    /// next write of somebody. Changes nothing that anybody reads.
+    pub async fn heal(&self) {
+        let Some(trouble) = self.trouble() else { return };
+        // What the journal still has in reserve is no room: the next write of some size would fail again.
+        let short = || open::room(&self.shared.path).is_some_and(|bytes| bytes < ROOM);
+        if trouble.code() != Code::StorageFull || !short() {
+            let version = open::MIGRATIONS.len() as i64;
+            // Still failing: noted again by the writer.
+            let _noted = self.write_sql(move |db| db.pragma_update(None, "user_version", version)).await;
+        }
+    }
+
+    /// Copies the database as of one moment into a new file, with SQLite's backup interface on a connection of
+    /// its own: writers and other readers go on. Returns the schema. Blocks.
+    pub fn copy_to(&self, target: &Path) -> Result<usize> {
+        open::copy(&self.shared.path, target)
     }
 
     /// Waits until everything handed in before is committed, and closes the file. Later calls answer

@@ -1,6 +1,7 @@
 //! What Tidegate says about itself: logs and metrics. Knows no part of the gateway but their names.
 //! Invariant: no key, no secret and no tag's value leaves through here; labels are from fixed sets.
 
+mod file;
 mod labels;
 mod log;
 mod metrics;
@@ -9,8 +10,9 @@ mod redact;
 #[cfg(test)]
 mod tests;
 
+pub use file::LogFile;
 pub use labels::{CloseReason, GapReason, Of, Outcome, Policy, StreamEnd, SwapOutcome};
-pub use log::{LogFormat, check_level, init, subscriber};
+pub use log::{LogFormat, check_level, heal_log, init, log_trouble, reopen_log, subscriber};
 pub use metrics::{
     CommandMetrics, Counter, DecisionMetrics, EventMetrics, Gauge, Histogram, KeyMetrics, LogMetrics, METRICS,
     MetricRow, Metrics, NodeMetrics, SessionMetrics, StorageMetrics, StreamMetrics, SwapMetrics, WorkerMetrics,

@@ -13,7 +13,7 @@ use wasmtime::component::Component;
 
 use crate::engine::{Allocation, Engines};
 use crate::model::Digest;
-use crate::store::{Durable, private_folder, write_private};
+use crate::store::{Durable, Trouble, private_folder, write_private};
 
 /// Files kept; the oldest leave. An 18 MB guest compiles to some 60 MB.
 const FILES_MAX: usize = 64;
@@ -23,9 +23,38 @@ const MAC_BYTES: usize = 32;
 pub(crate) struct CompileCache {
     folder: PathBuf,
     key: Key,
+    trouble: CacheTrouble,
+}
+
+/// Whether compiled code can be kept, and the way to find out. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct CacheTrouble {
+    folder: PathBuf,
+    last: Trouble,
 }
 
 struct Key([u8; 32]);
+
+/// What a probe writes: less than any component, more than a disk that is all but full has.
+const PROBE_BYTES: usize = 256 << 10;
+
+// === impl CacheTrouble ===
+
+impl CacheTrouble {
+    pub(crate) fn get(&self) -> Option<String> {
+        self.last.get()
+    }
+
+    /// Writes something and takes it away again, while writing fails.
+    pub(crate) fn heal(&self) {
+        if self.last.get().is_some() {
+            let probe = self.folder.join("probe");
+            let written = write_private(&probe, &vec![0; PROBE_BYTES], Durable::No);
+            let _gone = fs::remove_file(&probe);
+            self.last.note(written);
+        }
+    }
+}
 
 // === impl CompileCache ===
 
@@ -45,7 +74,13 @@ impl CompileCache {
                 key
             }
         };
-        Ok(Self { folder, key: Key(key) })
+        let trouble = CacheTrouble { folder: folder.clone(), last: Trouble::default() };
+        Ok(Self { folder, key: Key(key), trouble })
+    }
+
+    /// Told whenever something could not be written, or could again.
+    pub(crate) fn trouble(&self) -> CacheTrouble {
+        self.trouble.clone()
     }
 
     pub(crate) fn load(&self, engines: &Engines, digest: &Digest) -> Option<(Component, Allocation)> {
@@ -73,9 +108,11 @@ impl CompileCache {
         let mut bytes = Vec::with_capacity(MAC_BYTES + compiled.len());
         bytes.extend_from_slice(&self.mac(engines, digest, compiled).finalize().into_bytes());
         let _ = bytes.write_all(compiled);
-        if let Err(error) = write_private(&self.path(engines, digest), &bytes, Durable::No) {
+        let kept = write_private(&self.path(engines, digest), &bytes, Durable::No);
+        if let Err(error) = &kept {
             tracing::warn!(%error, "a compiled component cannot be cached");
         }
+        self.trouble.last.note(kept);
         self.trim();
     }
 

@@ -19,7 +19,7 @@ use crate::gate::{CONTRACT, Loaded, Refusal};
 use crate::generation::{Generation, NOBODY, Set, Unclaimed};
 use crate::model::*;
 use crate::record::*;
-use crate::store::{ContentStore, POISONED_MAX, Remembered, RememberedPin};
+use crate::store::{ContentStore, POISONED_MAX, Remembered, RememberedPin, Trouble};
 
 pub(crate) use records::Attempt;
 use records::Records;
@@ -43,6 +43,8 @@ pub(crate) struct Control {
     embedded: Vec<Arc<Loaded>>,
     config: PolicyConfig,
     store: ContentStore,
+    /// Of writing what is remembered.
+    store_trouble: Trouble,
     pub(crate) reverts: AtomicU64,
 }
 
@@ -108,6 +110,7 @@ impl Control {
             embedded,
             config,
             store,
+            store_trouble: Trouble::default(),
             reverts: AtomicU64::new(0),
         })
     }
@@ -419,12 +422,25 @@ impl Control {
             let access_chosen = current.set.unclaimed() == Unclaimed::Closed;
             self.store.remember(&Remembered { last_good, access_chosen, pin, poisoned })
         });
-        match remembered {
+        match &remembered {
             Ok(()) => {
                 let keep: Vec<_> = sources.iter().flat_map(|source| [source.digest, source.settings_digest]).collect();
                 self.store.trim(&keep);
             }
             Err(error) => tracing::error!(%error, "the serving set of policies cannot be remembered for a restart"),
+        }
+        self.store_trouble.note(remembered);
+    }
+
+    /// Why the serving set would not survive a restart, if it would not.
+    pub(crate) fn store_trouble(&self) -> Option<String> {
+        self.store_trouble.get()
+    }
+
+    /// Tries again what could not be written.
+    pub(crate) fn heal(&self) {
+        if self.store_trouble.get().is_some() {
+            self.remember(&self.history.lock());
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::{oneshot, watch};
 
 use crate::bindings::{access, backpressure, dashboard_tags, rate_limit, version_floor};
-use crate::cache::CompileCache;
+use crate::cache::{CacheTrouble, CompileCache};
 use crate::config::{PolicyConfig, StartError};
 use crate::control::{Control, FlipHook};
 use crate::counters::Counters;
@@ -42,6 +42,7 @@ struct Inner {
     decider: Decider,
     swapper: Swapper,
     warden: Warden,
+    cache_trouble: CacheTrouble,
 }
 
 // === impl PolicyHost ===
@@ -55,6 +56,7 @@ impl PolicyHost {
         let store_wrong = |e: std::io::Error| StartError::Store { path: config.store_dir.clone(), why: e.to_string() };
         let store = ContentStore::open(&config.store_dir).map_err(store_wrong)?;
         let cache = CompileCache::open(&config.store_dir).map_err(store_wrong)?;
+        let cache_trouble = cache.trouble();
         let engines = Arc::new(Engines::new(&config.limits).map_err(|e| StartError::Engine(format!("{e:#}")))?);
         let gate = Gate::new(engines, cache, config.clone());
         let embedded = load_all(&gate, embedded::sources().collect())
@@ -77,7 +79,18 @@ impl PolicyHost {
         let decider = Decider::start(config.threads, config.queue.max(1)).map_err(spawned)?;
         let warden = Warden::start(Arc::clone(&control)).map_err(spawned)?;
         let swapper = Swapper::start(&config, gate, folder, Arc::clone(&control), known, vouching).map_err(spawned)?;
-        Ok(Self { inner: Arc::new(Inner { control, decider, swapper, warden }) })
+        Ok(Self { inner: Arc::new(Inner { control, decider, swapper, warden, cache_trouble }) })
+    }
+
+    /// Why what should outlive a restart could not be written, if so: the set that serves, and compiled code.
+    pub fn store_troubles(&self) -> (Option<String>, Option<String>) {
+        (self.inner.control.store_trouble(), self.inner.cache_trouble.get())
+    }
+
+    /// Tries again what could not be written; nothing to do when all could. Blocks on the disk.
+    pub fn heal(&self) {
+        self.inner.control.heal();
+        self.inner.cache_trouble.heal();
     }
 
     /// The generation that decides now; one atomic load, sequentially consistent with the flip.

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::generation::Unclaimed;
@@ -19,6 +20,10 @@ use crate::sign::Seal;
 pub(crate) struct ContentStore {
     dir: PathBuf,
 }
+
+/// Why something could not be written last time; `None`: it could. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Trouble(Arc<Mutex<Option<String>>>);
 
 /// What is remembered over a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +57,18 @@ pub(crate) struct RememberedPin {
 
 /// Poisoned identities kept; the oldest are forgotten. Guessed.
 pub(crate) const POISONED_MAX: usize = 256;
+
+// === impl Trouble ===
+
+impl Trouble {
+    pub(crate) fn note(&self, written: io::Result<()>) {
+        *self.0.lock() = written.err().map(|error| error.to_string());
+    }
+
+    pub(crate) fn get(&self) -> Option<String> {
+        self.0.lock().clone()
+    }
+}
 
 // === impl Remembered ===
 

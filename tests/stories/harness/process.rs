@@ -43,6 +43,7 @@ struct Store {
 pub(crate) struct Launch {
     folder: Arc<TempDir>,
     flags: Vec<String>,
+    environment: Vec<(String, String)>,
     backends: Vec<String>,
     plugins: bool,
     addresses: bool,
@@ -92,7 +93,14 @@ impl Launch {
         if !plugins.exists() {
             DirBuilder::new().mode(0o700).create(&plugins).expect("a plugins folder");
         }
-        Self { folder, flags: Vec::new(), backends: Vec::new(), plugins: true, addresses: true }
+        Self {
+            folder,
+            flags: Vec::new(),
+            environment: Vec::new(),
+            backends: Vec::new(),
+            plugins: true,
+            addresses: true,
+        }
     }
 
     /// A simulator of its own settings; replaces the usual one.
@@ -103,6 +111,11 @@ impl Launch {
 
     pub(crate) fn flag(mut self, name: &str, value: &str) -> Self {
         self.flags.extend([name.to_owned(), value.to_owned()]);
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -153,6 +166,7 @@ impl Launch {
             command.args(["--backend", backend]);
         }
         command.args(&self.flags).stdin(Stdio::null());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdout(file.try_clone().expect("a second handle")).stderr(file).process_group(0).kill_on_drop(true);
         (command.spawn().expect("the gateway starts"), log)
     }
@@ -323,6 +337,10 @@ impl Gateway {
         let mut command = tidegate();
         command.args(line).arg("--data").arg(self.data()).kill_on_drop(true);
         timeout(PATIENCE, command.output()).await.expect("the command ends").expect("it runs")
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        self.group
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -1,6 +1,7 @@
 //! Every repeatable job of the project, one subcommand each; CI calls the same ones. It reads the tree as
 //! text and never links the gateway, so that a broken gateway can still be told what is wrong with it.
 
+mod deb;
 mod error_docs;
 mod ledger;
 mod plugins;
@@ -47,6 +48,8 @@ enum Job {
         #[arg(allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Make a Debian package in target/deb, and look into it (needs dpkg-deb)
+    Deb(deb::Deb),
     /// Run .ci/run, the whole check as CI does it
     Ci,
 }
@@ -55,6 +58,8 @@ enum Job {
 enum Page {
     /// docs/errors.md, from the `codes!` table of host/gateway/src/error.rs
     Errors,
+    /// docs/top.svg, from what `tidegate top` draws
+    Screens,
 }
 
 fn main() -> ExitCode {
@@ -82,6 +87,14 @@ fn run(job: Job) -> anyhow::Result<ExitCode> {
             println!("wrote {}", error_docs::PAGE);
             Ok(ExitCode::SUCCESS)
         }
+        Job::Docs(Page::Screens) => {
+            // The view belongs to the gateway, which is not linked here; the test that compares the picture draws it.
+            let test = ["test", "--quiet", "--workspace", "--lib", "--", "the_picture_in_the_docs_is_of_this_view"];
+            let mut cargo = Command::new("cargo");
+            let status = cargo.args(test).env("TIDEGATE_DRAW", "1").current_dir(&root).status();
+            Ok(if status.context("cannot start cargo")?.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Job::Deb(job) => deb::run(&root, &job).map(|()| ExitCode::SUCCESS),
         Job::Plugins(job) => plugins::run(job).map(|()| ExitCode::SUCCESS),
         Job::Bench { args } => measure(&root, args),
         Job::Soak { args } => measure(&root, [vec!["soak".to_owned()], args].concat()),

@@ -93,7 +93,7 @@ fn reader_line(reader: &ReaderSummary) -> String {
     format!("({key_id})  at {position}, {lag} behind (most {lag_high_water})  {mode}{until}")
 }
 
-fn session_json(session: &SessionSummary) -> serde_json::Value {
+pub(super) fn session_json(session: &SessionSummary) -> serde_json::Value {
     let readers: Vec<_> = session
         .readers
         .iter()

@@ -235,6 +235,23 @@ async fn a_stretch_that_is_filtered_advances_once_a_second() {
     assert_eq!(messages, [3, 105, 207], "{messages:?}");
 }
 
+// shows: S-04
+#[test]
+fn someone_who_sets_the_clock_evicts_nothing_and_keeps_nothing() {
+    let clock = Arc::new(ManualClock::new());
+    let bounds = LogBounds { replay_retention_ms: 10_000, ..LogBounds::default() };
+    let log = Log::new(EPOCH, bounds, Arc::new(LogBudget::new(1 << 30)), Arc::clone(&clock) as _);
+    append(&log, 10);
+    for unix_ms in [4_000_000_000_000, 1] {
+        clock.set_unix_ms(unix_ms);
+        log.trim();
+        assert_eq!(log.stats().replay_floor, 0, "at {unix_ms}");
+    }
+    clock.advance_ms(10_001);
+    log.trim();
+    assert_eq!(log.stats().replay_floor, 10, "time that has passed counts");
+}
+
 // shows: S-17
 #[test]
 fn an_unfiltered_batch_is_the_workers_own_bytes() {

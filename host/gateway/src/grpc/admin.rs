@@ -3,6 +3,7 @@
 
 use super::{overview::Overview, status::status};
 use crate::{
+    backup::Backups,
     error::{Code, Error},
     events::ReaderMode,
     ids::KeyId,
@@ -15,12 +16,13 @@ use crate::{
 };
 use std::path::PathBuf;
 use tidegate_proto::v1::{
-    CreateKeyRequest, CreateKeyResponse, EndSessionRequest, EndSessionResponse, GetStatusRequest, GetStatusResponse,
-    KeySummary, ListKeysRequest, ListKeysResponse, ListPoliciesRequest, ListPoliciesResponse, ListSessionsRequest,
-    ListSessionsResponse, PinPoliciesRequest, PinPoliciesResponse, ReaderSummary, ReloadPoliciesRequest,
-    ReloadPoliciesResponse, RevokeKeyRequest, RevokeKeyResponse, RollbackPoliciesRequest, RollbackPoliciesResponse,
-    SessionSummary, admin_server::Admin,
+    BackupPart, BackupRequest, CreateKeyRequest, CreateKeyResponse, EndSessionRequest, EndSessionResponse,
+    GetStatusRequest, GetStatusResponse, KeySummary, ListKeysRequest, ListKeysResponse, ListPoliciesRequest,
+    ListPoliciesResponse, ListSessionsRequest, ListSessionsResponse, PinPoliciesRequest, PinPoliciesResponse,
+    ReaderSummary, ReloadPoliciesRequest, ReloadPoliciesResponse, RevokeKeyRequest, RevokeKeyResponse,
+    RollbackPoliciesRequest, RollbackPoliciesResponse, SessionSummary, admin_server::Admin,
 };
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 /// What the operator's calls need beyond sessions.
@@ -31,6 +33,7 @@ pub struct AdminContext {
     pub nodes: Nodes,
     pub overview: Overview,
     pub people: People,
+    pub backups: Backups,
 }
 
 /// The service.
@@ -53,6 +56,14 @@ impl AdminService {
 impl Admin for AdminService {
     async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
         Ok(Response::new(self.context.overview.status(&self.sessions)))
+    }
+
+    type BackupStream = ReceiverStream<Result<BackupPart, Status>>;
+
+    async fn backup(&self, _: Request<BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        let copy = self.context.backups.copy().await.map_err(|error| status(&error))?;
+        tracing::info!(bytes = copy.manifest.bytes(), files = copy.manifest.files.len(), "a backup is being taken");
+        Ok(Response::new(super::backup::stream(copy)))
     }
 
     async fn list_sessions(&self, _: Request<ListSessionsRequest>) -> Result<Response<ListSessionsResponse>, Status> {

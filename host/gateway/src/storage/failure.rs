@@ -8,7 +8,7 @@ use std::path::Path;
 /// What a failed statement or commit means for the caller. `doing` is a verb phrase: `write to`.
 pub(super) fn of(doing: &str, path: &Path, cause: &Sql) -> Error {
     let (code, words) = match cause.sqlite_error_code() {
-        Some(Kind::DiskFull) => (Code::StorageUnavailable, "no room is left"),
+        Some(Kind::DiskFull) => (Code::StorageFull, "no room is left"),
         Some(Kind::ReadOnly | Kind::PermissionDenied) => (Code::StorageUnavailable, "it cannot be written"),
         Some(Kind::CannotOpen) => (Code::StorageUnavailable, "it cannot be opened or created"),
         Some(Kind::SystemIoFailure) => (Code::StorageUnavailable, "the disk failed"),

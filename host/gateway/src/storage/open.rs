@@ -4,7 +4,10 @@
 
 use super::failure;
 use crate::error::{Code, Error, Result};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{
+    Connection, OpenFlags,
+    backup::{Backup, StepResult},
+};
 use std::{
     fs::{self, OpenOptions, Permissions},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
@@ -67,6 +70,55 @@ pub(super) fn reader(path: &Path) -> Result<Connection> {
     Ok(db)
 }
 
+/// Pages that one step of a copy takes; between steps it can be seen to fail. 4 MiB.
+const COPY_PAGES: i32 = 1_024;
+
+/// A whole copy of a database that others use; its schema.
+pub(super) fn copy(path: &Path, target: &Path) -> Result<usize> {
+    let failed = |e: rusqlite::Error| failure::of("copy", path, &e);
+    let source = reader(path)?;
+    // An open read transaction holds the moment: writers go on in the journal behind it, and no step begins anew.
+    source.execute_batch("BEGIN").map_err(failed)?;
+    let schema = version(&source, path)?;
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(target).map_err(|e| {
+        Error::new(Code::StorageUnavailable, format!("cannot create the copy: {e}")).with("path", target.display())
+    })?;
+    let written = |e: rusqlite::Error| failure::of("write the copy of", target, &e);
+    let mut copy = Connection::open_with_flags(target, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(written)?;
+    {
+        let backup = Backup::new(&source, &mut copy).map_err(written)?;
+        loop {
+            match backup.step(COPY_PAGES).map_err(written)? {
+                StepResult::Done => break,
+                StepResult::More => {}
+                _ => return Err(Error::new(Code::StorageUnavailable, "the database is locked by another process")),
+            }
+        }
+    }
+    // One file without a journal beside it: that is what travels.
+    copy.pragma_update(None, "journal_mode", "DELETE").map_err(written)?;
+    copy.close().map_err(|(_, e)| written(e))?;
+    fs::File::open(target).and_then(|file| file.sync_all()).map_err(|e| {
+        Error::new(Code::StorageUnavailable, format!("cannot write the copy: {e}")).with("path", target.display())
+    })?;
+    Ok(schema)
+}
+
+/// Bytes that this user may still write beside the file; `None` where the system does not tell.
+pub(super) fn room(path: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(path.parent()?).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// Checks a file that is to become a database of this program: ours, whole, not newer. Its schema.
+pub fn check_copy(path: &Path) -> Result<usize> {
+    let db = reader(path)?;
+    ours(&db, path)?;
+    whole(&db, path)?;
+    let found = version(&db, path)?;
+    if found > MIGRATIONS.len() { Err(newer(path, found, MIGRATIONS.len())) } else { Ok(found) }
+}
+
 /// Where the file is copied to before it leaves `version`.
 pub(super) fn backup_path(path: &Path, version: usize) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -102,13 +154,7 @@ fn whole(db: &Connection, path: &Path) -> Result<()> {
 fn migrate(db: &mut Connection, path: &Path, existed: bool, migrations: &[(&str, &str)]) -> Result<()> {
     let from = version(db, path)?;
     if from > migrations.len() {
-        return Err(Error::new(
-            Code::StorageNewer,
-            format!("the database has schema {from}; this program knows up to {}", migrations.len()),
-        )
-        .with("path", path.display())
-        .with("found", from)
-        .with("known", migrations.len()));
+        return Err(newer(path, from, migrations.len()));
     }
     if from == migrations.len() {
         return Ok(());
@@ -148,6 +194,13 @@ fn back_up(db: &Connection, path: &Path, version: usize) -> Result<()> {
     fs::rename(&draft, &target).map_err(io)?;
     tracing::info!(backup = %target.display(), "the database was copied before it is migrated");
     Ok(())
+}
+
+fn newer(path: &Path, found: usize, known: usize) -> Error {
+    Error::new(Code::StorageNewer, format!("the database has schema {found}; this program knows up to {known}"))
+        .with("path", path.display())
+        .with("found", found)
+        .with("known", known)
 }
 
 fn corrupt(path: &Path, words: &str) -> Error {

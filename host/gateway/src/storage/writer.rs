@@ -139,8 +139,7 @@ impl Writer {
             // A full disk can make SQLite roll the whole transaction back by itself; then what ran before
             // this job is gone, its callers must know, and this job needs a transaction of its own.
             if begun.is_ok() && self.db.is_autocommit() {
-                let lost = Error::new(Code::StorageUnavailable, "the database rolled the transaction back");
-                answer_all(&mut done, &Err(self.note(lost)));
+                answer_all(&mut done, &Err(self.note(self.rolled_back())));
                 begun = self.statement("BEGIN IMMEDIATE");
             }
             if let Err(error) = &begun {
@@ -150,7 +149,7 @@ impl Writer {
             match self.one(job.as_mut()) {
                 Ok(()) => done.push(job),
                 Err(error) => {
-                    if matches!(error.code(), Code::StorageUnavailable | Code::StorageCorrupt) {
+                    if matches!(error.code(), Code::StorageFull | Code::StorageUnavailable | Code::StorageCorrupt) {
                         self.note(error.clone());
                     }
                     job.answer(Err(error));
@@ -161,11 +160,8 @@ impl Writer {
             return;
         }
         let rows = done.len();
-        let committed = if self.db.is_autocommit() {
-            Err(self.note(Error::new(Code::StorageUnavailable, "the database rolled the transaction back")))
-        } else {
-            self.statement("COMMIT")
-        };
+        let committed =
+            if self.db.is_autocommit() { Err(self.note(self.rolled_back())) } else { self.statement("COMMIT") };
         match &committed {
             Ok(()) => {
                 if rows > 0 {
@@ -202,6 +198,13 @@ impl Writer {
             .and_then(|mut statement| statement.execute([]))
             .map(drop)
             .map_err(|e| self.note(failure::of("write to", &self.path, &e)))
+    }
+
+    /// What those hear whose work was undone with another's: a full disk is why, if it was that a moment ago.
+    fn rolled_back(&self) -> Error {
+        let full = self.trouble.lock().as_ref().is_some_and(|error| error.code() == Code::StorageFull);
+        let code = if full { Code::StorageFull } else { Code::StorageUnavailable };
+        Error::new(code, "the database rolled the transaction back")
     }
 
     /// Counts a failure and keeps it for the health page.

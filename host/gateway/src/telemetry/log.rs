@@ -1,9 +1,9 @@
-//! Logs: for people on a terminal, JSON for machines; to standard error. Knows formats and filters.
+//! Logs: for people on a terminal, JSON for machines; to standard error or a file. Knows formats and filters.
 //! Invariant: every line passes the redaction.
 
-use super::redact::Redacted;
+use super::{LogFile, redact::Redacted};
 use crate::error::{Code, Error, Result};
-use std::{io::IsTerminal as _, panic};
+use std::{io::IsTerminal as _, panic, sync::OnceLock};
 use tracing::{Dispatch, Subscriber};
 use tracing_subscriber::{
     EnvFilter, Layer as _, Registry,
@@ -23,11 +23,36 @@ pub enum LogFormat {
 /// Longest text of a panic that is logged.
 const PANIC_TEXT_MAX: usize = 256;
 
-/// Switches logging on for the whole process; once. Panics are logged too.
-pub fn init(format: LogFormat, level: &str) -> Result<()> {
-    let dispatch: Dispatch = match format {
-        LogFormat::Human => subscriber(format, level, std::io::stderr, std::io::stderr().is_terminal())?,
-        LogFormat::Json => subscriber(format, level, std::io::stderr, false)?,
+/// The file that the process logs to, if it is one.
+static FILE: OnceLock<LogFile> = OnceLock::new();
+
+/// Opens the log's file anew (SIGUSR1); nothing without one.
+pub fn reopen_log() -> Result<()> {
+    FILE.get().map_or(Ok(()), LogFile::reopen)
+}
+
+/// Tries to write while the log's file cannot be written.
+pub fn heal_log() {
+    if let Some(file) = FILE.get() {
+        file.heal();
+    }
+}
+
+/// Why lines are being lost, if they are.
+pub fn log_trouble() -> Option<String> {
+    FILE.get().and_then(LogFile::trouble)
+}
+
+/// Switches logging on for the whole process; once. Panics are logged too. Without a file: to standard error.
+pub fn init(format: LogFormat, level: &str, file: Option<LogFile>) -> Result<()> {
+    let dispatch: Dispatch = match (file, format) {
+        (Some(file), _) => {
+            let dispatch = subscriber(format, level, file.clone(), false)?;
+            let _first_stays = FILE.set(file);
+            dispatch
+        }
+        (None, LogFormat::Human) => subscriber(format, level, std::io::stderr, std::io::stderr().is_terminal())?,
+        (None, LogFormat::Json) => subscriber(format, level, std::io::stderr, false)?,
     };
     tracing::dispatcher::set_global_default(dispatch)
         .map_err(|_| Error::new(Code::Internal, "logging is switched on already"))?;

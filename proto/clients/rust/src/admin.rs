@@ -3,13 +3,13 @@
 
 use crate::{ClientError, gateway::authorized};
 use tidegate_proto::v1::{
-    CreateKeyRequest, CreateKeyResponse, EndSessionRequest, GetStatusRequest, GetStatusResponse, KeySummary,
-    ListKeysRequest, ListPoliciesRequest, ListPoliciesResponse, ListSessionsRequest, PinPoliciesRequest,
-    ReloadPoliciesRequest, RevokeKeyRequest, RollbackPoliciesRequest, SessionSummary, SwapRecord,
+    BackupPart, BackupRequest, CreateKeyRequest, CreateKeyResponse, EndSessionRequest, GetStatusRequest,
+    GetStatusResponse, KeySummary, ListKeysRequest, ListPoliciesRequest, ListPoliciesResponse, ListSessionsRequest,
+    PinPoliciesRequest, ReloadPoliciesRequest, RevokeKeyRequest, RollbackPoliciesRequest, SessionSummary, SwapRecord,
     admin_client::AdminClient,
 };
 use tonic::{
-    Request,
+    Request, Streaming,
     metadata::{Ascii, MetadataValue},
     transport::Channel,
 };
@@ -21,6 +21,21 @@ pub struct Admin {
     key: Option<MetadataValue<Ascii>>,
 }
 
+/// A backup on its way.
+#[derive(Debug)]
+pub struct BackupStream {
+    stream: Streaming<BackupPart>,
+}
+
+// === impl BackupStream ===
+
+impl BackupStream {
+    /// The next part; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<BackupPart>, ClientError> {
+        Ok(self.stream.message().await?)
+    }
+}
+
 // === impl Admin ===
 
 impl Admin {
@@ -30,6 +45,12 @@ impl Admin {
 
     pub async fn status(&self) -> Result<GetStatusResponse, ClientError> {
         Ok(self.client().get_status(self.request(GetStatusRequest {})).await?.into_inner())
+    }
+
+    /// Begins a backup: its files in pieces, the manifest last.
+    pub async fn backup(&self) -> Result<BackupStream, ClientError> {
+        let stream = self.client().backup(self.request(BackupRequest {})).await?.into_inner();
+        Ok(BackupStream { stream })
     }
 
     pub async fn sessions(&self) -> Result<Vec<SessionSummary>, ClientError> {

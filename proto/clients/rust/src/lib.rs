@@ -29,7 +29,7 @@ mod stream;
 pub mod values;
 
 pub use account::{Account, Counts, Position, Violation};
-pub use admin::Admin;
+pub use admin::{Admin, BackupStream};
 pub use connect::{Connect, Target};
 pub use error::{ClientError, Fault, GrpcCode};
 pub use gateway::{Advised, Gateway};

@@ -15,7 +15,7 @@ const LAYERS: &[(Peers, &[&str])] = &[
     (Peers::MayNot, &["grpc", "http", "cli"]),
     (Peers::MayNot, &["nodes"]),
     (Peers::MayNot, &["sessions"]),
-    (Peers::MayNot, &["keys", "people"]),
+    (Peers::MayNot, &["backup", "keys", "people"]),
     (Peers::MayNot, &["workers", "events", "policies", "storage"]),
     (Peers::May, &["clock", "config", "data_dir", "descriptors", "health", "metrics", "tasks", "telemetry"]),
     (Peers::May, &["error", "ids"]),
