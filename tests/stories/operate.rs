@@ -227,6 +227,8 @@ async fn a_full_disk_degrades_and_heals_by_itself() {
     })
     .await;
     assert_eq!((&seen["state"], &seen["ready"]), (&Json::from("degraded"), &Json::from(true)), "{seen}");
+    let metrics = gw.metrics().await;
+    assert!(metrics.contains("\ntidegate_degraded_parts ") && !metrics.contains("\ntidegate_degraded_parts 0\n"));
     goes_on(&mut reader).await;
     let other = gw.open("line-2").await;
     other.close().await;

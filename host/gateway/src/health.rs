@@ -4,6 +4,9 @@
 use crate::error::Error;
 use serde::Serialize;
 
+/// Everything that can be degraded, as health, `tidegate status` and the runbooks call it.
+pub const PARTS: [&str; 5] = ["storage", "policy-store", "compile-cache", "policies", "log"];
+
 /// How the gateway is. `ready` without `degraded`: all is well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Health {
@@ -16,7 +19,7 @@ pub struct Health {
 /// A part that does not do its work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Degraded {
-    /// `storage`, `policies`, `policy-store`, `compile-cache`, `log`, `workers`.
+    /// One of `PARTS`.
     pub part: &'static str,
     /// For people; no secrets, no values.
     pub message: String,
@@ -34,11 +37,12 @@ pub trait HealthSource: Send + Sync + 'static {
 
 impl Degraded {
     pub fn new(part: &'static str, message: impl Into<String>) -> Self {
+        debug_assert!(PARTS.contains(&part), "{part} has no runbook");
         Self { part, message: message.into(), code: None }
     }
 
     /// A part that says itself what is wrong.
     pub fn by(part: &'static str, error: &Error) -> Self {
-        Self { part, message: error.message().to_owned(), code: Some(error.code().as_str()) }
+        Self { code: Some(error.code().as_str()), ..Self::new(part, error.message()) }
     }
 }

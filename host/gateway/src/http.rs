@@ -68,6 +68,7 @@ fn router(state: HttpState, loopback: bool) -> Router {
 
 async fn metrics(State(state): State<HttpState>) -> Response {
     const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    state.metrics.health.degraded.set(state.health.health().degraded.len() as i64);
     ([(header::CONTENT_TYPE, TYPE)], state.metrics.expose()).into_response()
 }
 

@@ -1,6 +1,8 @@
 //! What Tidegate says about itself: logs and metrics. Knows no part of the gateway but their names.
 //! Invariant: no key, no secret and no tag's value leaves through here; labels are from fixed sets.
 
+#[cfg(test)]
+mod alert_tests;
 mod file;
 mod labels;
 mod log;
@@ -14,7 +16,8 @@ pub use file::LogFile;
 pub use labels::{CloseReason, GapReason, Of, Outcome, Policy, StreamEnd, SwapOutcome};
 pub use log::{LogFormat, check_level, heal_log, init, log_trouble, reopen_log, subscriber};
 pub use metrics::{
-    CommandMetrics, Counter, DecisionMetrics, EventMetrics, Gauge, Histogram, KeyMetrics, LogMetrics, METRICS,
-    MetricRow, Metrics, NodeMetrics, SessionMetrics, StorageMetrics, StreamMetrics, SwapMetrics, WorkerMetrics,
+    CommandMetrics, Counter, DecisionMetrics, EventMetrics, Gauge, HealthMetrics, Histogram, KeyMetrics, LogMetrics,
+    METRICS, MetricRow, Metrics, NodeMetrics, SessionMetrics, StorageMetrics, StreamMetrics, SwapMetrics,
+    WorkerMetrics,
 };
 pub use policies::{PolicySample, PolicySource};

@@ -18,7 +18,7 @@ pub use prometheus_client::metrics::histogram::Histogram;
 pub type Counter = prometheus_client::metrics::counter::Counter;
 pub type Gauge = prometheus_client::metrics::gauge::Gauge;
 
-/// One row of docs/metrics.md.
+/// One row of the table in docs/operating.md.
 #[derive(Clone, Copy, Debug)]
 pub struct MetricRow {
     /// As in the exposition's TYPE line; a counter's sample has `_total` behind it.
@@ -42,6 +42,7 @@ macro_rules! metrics {
 }
 
 metrics! {
+    "tidegate_degraded_parts" gauge "" [""] "Parts that do not do their work; the rest goes on";
     "tidegate_sessions_open" gauge "" [""] "Sessions that hold a slot";
     "tidegate_sessions_opened" counter "" [""] "Sessions that became ready";
     "tidegate_sessions_open_failed" counter "" [""] "Sessions that could not be opened";
@@ -116,6 +117,7 @@ const METHODS: &[&str] = &[
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
+    pub health: HealthMetrics,
     pub sessions: SessionMetrics,
     pub workers: WorkerMetrics,
     pub events: EventMetrics,
@@ -128,6 +130,12 @@ pub struct Metrics {
     pub keys: KeyMetrics,
     pub storage: StorageMetrics,
     pub nodes: NodeMetrics,
+}
+
+#[derive(Clone, Debug)]
+pub struct HealthMetrics {
+    /// Set when somebody scrapes.
+    pub degraded: Gauge,
 }
 
 #[derive(Clone, Debug)]
@@ -219,6 +227,7 @@ impl Metrics {
         let policies = PolicySource::default();
         let mut to = Registration(Registry::default());
         let metrics = Self {
+            health: HealthMetrics { degraded: to.add("tidegate_degraded_parts") },
             sessions: SessionMetrics {
                 open: to.add("tidegate_sessions_open"),
                 opened: to.add("tidegate_sessions_opened"),
