@@ -6,9 +6,10 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 use std::thread::LocalKey;
 
-use crate::access::AccessPolicy;
+use crate::access::{AccessPolicy, Verdict};
 use crate::backpressure::BackpressurePolicy;
 use crate::dashboard_tags::DashboardTagsPolicy;
+use crate::packed::Question;
 use crate::rate_limit::RateLimitPolicy;
 use crate::version_floor::VersionFloorPolicy;
 use crate::{Policy, worlds};
@@ -21,6 +22,9 @@ pub trait Installed: Policy {
 /// The author's policy as the contract's exports.
 #[derive(Debug)]
 pub struct Bound<P>(PhantomData<P>);
+
+/// Added to the rule of a packed answer that denies.
+const DENIES: u32 = 1 << 16;
 
 fn configure<P: Installed>(settings: &str) -> Result<(), String> {
     let settings = serde_json::from_str(settings).map_err(|e| format!("settings: {e}"))?;
@@ -51,11 +55,7 @@ impl<P: Installed> worlds::plugin::exports::tidegate::policy::plugin::Guest for 
 }
 
 impl<P: Installed + AccessPolicy> worlds::access::exports::tidegate::policy::access::Guest for Bound<P> {
-    fn decide(
-        who: crate::access::Principal,
-        place: crate::access::Session,
-        what: crate::access::Action,
-    ) -> crate::access::Verdict {
+    fn decide(who: crate::access::Principal, place: crate::access::Session, what: crate::access::Action) -> Verdict {
         configured::<P>().decide(&who, &place, &what)
     }
 
@@ -66,6 +66,27 @@ impl<P: Installed + AccessPolicy> worlds::access::exports::tidegate::policy::acc
     ) -> Vec<crate::access::ItemVerdict> {
         let policy = configured::<P>();
         tags.iter().map(|tag| policy.may_read(&who, &place, tag)).collect()
+    }
+}
+
+impl<P: Installed + AccessPolicy> worlds::access_packed::exports::tidegate::policy::access_packed::Guest for Bound<P> {
+    fn decide(question: Vec<u8>) -> u32 {
+        let mut question = Question::new(&question);
+        let asker = question.asker();
+        match configured::<P>().decide(&asker.who, &asker.place, &question.action()) {
+            Verdict::Allow(rule) => rule.into(),
+            Verdict::Deny(denial) => u32::from(denial.rule) + DENIES,
+        }
+    }
+
+    fn judge_items(question: Vec<u8>) -> Vec<u32> {
+        let mut question = Question::new(&question);
+        let (policy, asker) = (configured::<P>(), question.asker());
+        let judge = |tag| {
+            let verdict = policy.may_read(&asker.who, &asker.place, tag);
+            u32::from(verdict.rule) + if verdict.allow { 0 } else { DENIES }
+        };
+        question.tags().map(judge).collect()
     }
 }
 
@@ -123,13 +144,27 @@ macro_rules! __export_policy {
             type Export = $crate::Bound<$policy>;
             $crate::worlds::plugin::export_world!(Export with_types_in $crate::worlds::plugin);
         };
-        $(
-            #[cfg(target_arch = "wasm32")]
-            const _: () = {
-                type Export = $crate::Bound<$policy>;
-                $crate::worlds::$world::export_world!(Export with_types_in $crate::worlds::$world);
-            };
-        )+
+        $($crate::__export_world!($policy, $world);)+
+    };
+}
+
+/// One interface, and what belongs to it.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export_world {
+    ($policy:ty, access) => {
+        $crate::__export_world!($policy, @ access);
+        $crate::__export_world!($policy, @ access_packed);
+    };
+    ($policy:ty, $world:ident) => {
+        $crate::__export_world!($policy, @ $world);
+    };
+    ($policy:ty, @ $world:ident) => {
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            type Export = $crate::Bound<$policy>;
+            $crate::worlds::$world::export_world!(Export with_types_in $crate::worlds::$world);
+        };
     };
 }
 

@@ -38,6 +38,7 @@
 
 mod bound;
 pub mod glob;
+mod packed;
 pub mod version;
 #[doc(hidden)]
 pub mod worlds;

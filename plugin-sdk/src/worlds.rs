@@ -29,6 +29,16 @@ pub mod access {
     });
 }
 
+pub mod access_packed {
+    wit_bindgen::generate!({
+        path: "../wit/since_v0.1.0",
+        inline: "package tidegate:sdk; world access-packed { export tidegate:policy/access-packed@0.1.0; }",
+        world: "tidegate:sdk/access-packed",
+        pub_export_macro: true,
+        export_macro_name: "export_world",
+    });
+}
+
 pub mod backpressure {
     wit_bindgen::generate!({
         path: "../wit/since_v0.1.0",

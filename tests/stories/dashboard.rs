@@ -163,6 +163,8 @@ async fn pages_want_a_sign_in_and_say_what_they_are() {
     let overview = ada.get("/").await;
     assert!(overview.body.contains("&lt;b&gt;press") && !overview.body.contains("<b>press"), "{}", overview.body);
     let policy = overview.header("content-security-policy").expect("a policy");
+    // Anything stricter makes browsers send forms from the origin `null`.
+    assert_eq!(overview.header("referrer-policy"), Some("same-origin"));
     assert!(policy.contains("script-src 'self'") && !policy.contains("unsafe"), "{policy}");
     for page in ["/policies", "/nodes", "/keys", "/audit", &format!("/sessions/{}", session.id)] {
         assert_eq!(ada.get(page).await.status, 200, "{page}");

@@ -14,6 +14,7 @@ mod nodes;
 mod operate;
 mod policies;
 mod pressure;
+mod resume;
 mod secrets;
 mod start;
 mod streams;

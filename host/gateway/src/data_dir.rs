@@ -92,6 +92,11 @@ impl DataDir {
         self.root.join("tidegate.db")
     }
 
+    /// What resume tokens are signed with (0600).
+    pub fn resume_keys(&self) -> PathBuf {
+        self.root.join("resume-keys")
+    }
+
     /// Where the first key is left when there is no terminal to print it to (0600).
     pub fn first_key(&self) -> PathBuf {
         self.root.join("first-key")

@@ -143,6 +143,21 @@ codes! {
     StreamSessionEnded = "stream.session_ended", Aborted,
         "The session ended; its reason is in the message.",
         "Open a new session.";
+    StreamTakenOver = "stream.taken_over", Aborted,
+        "The same reader resumed elsewhere with its token, so this older stream of it ended.",
+        "Nothing; the newer stream goes on where this one's client said it was.";
+    TokenDamaged = "stream.token_damaged", InvalidArgument,
+        "The resume token was cut, changed, or never made by this gateway.",
+        "Send the newest token as it came, or resume by epoch and sequence.";
+    TokenExpired = "stream.token_expired", FailedPrecondition,
+        "The resume token is older than an hour.",
+        "Resume by epoch and sequence.";
+    TokenRevoked = "stream.token_revoked", PermissionDenied,
+        "The key that signed the resume token was rotated out twice, or an operator revoked all tokens.",
+        "Resume by epoch and sequence.";
+    TokenForeign = "stream.token_foreign", PermissionDenied,
+        "The resume token was made for another key, session or epoch; the details say which.",
+        "Send the token of this session that came with this key.";
     CommandLimit = "command.limit", ResourceExhausted,
         "As many commands as `max_pending_commands_per_session` are waiting.",
         "Wait for answers before sending more.";

@@ -4,6 +4,7 @@
 //! `create` hands out.
 
 mod first;
+pub mod resume;
 mod secret;
 #[cfg(test)]
 mod tests;

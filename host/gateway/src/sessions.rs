@@ -23,7 +23,7 @@ use crate::{
     error::{Code, Error, Result},
     events::{Log, LogBounds, LogBudget},
     ids::SessionId,
-    keys::{Keys, Scope},
+    keys::{Keys, Scope, resume::ResumeTokens},
     policies::{Policies, Rate},
     storage::{SessionEnd, SessionRow, Storage},
     tasks::Tasks,
@@ -101,6 +101,7 @@ struct Shared {
     hub: WorkerHub,
     policies: Policies,
     keys: Keys,
+    resume_tokens: ResumeTokens,
     storage: Storage,
     metrics: Metrics,
     clock: Arc<dyn Clock>,
@@ -120,6 +121,7 @@ pub struct Context {
     pub hub: WorkerHub,
     pub policies: Policies,
     pub keys: Keys,
+    pub resume_tokens: ResumeTokens,
     pub storage: Storage,
     pub metrics: Metrics,
     pub clock: Arc<dyn Clock>,
@@ -131,13 +133,14 @@ pub struct Context {
 
 impl Sessions {
     pub fn new(settings: Settings, context: Context) -> Self {
-        let Context { hub, policies, keys, storage, metrics, clock, budget, tasks } = context;
+        let Context { hub, policies, keys, resume_tokens, storage, metrics, clock, budget, tasks } = context;
         let slots = Arc::new(Semaphore::new(settings.sessions_max));
         let shared = Shared {
             settings,
             hub,
             policies,
             keys,
+            resume_tokens,
             storage,
             metrics,
             clock,
@@ -164,6 +167,19 @@ impl Sessions {
 
     pub fn policies(&self) -> &Policies {
         &self.shared.policies
+    }
+
+    pub fn resume_tokens(&self) -> &ResumeTokens {
+        &self.shared.resume_tokens
+    }
+
+    /// A new signing key for resume tokens; `revoke`: what was handed out before is refused from now on. Off the
+    /// threads that serve, because it waits for the disk.
+    pub async fn rotate_tokens(&self, revoke: bool) -> Result<()> {
+        let (tokens, now) = (self.shared.resume_tokens.clone(), self.shared.clock.unix_ms());
+        let work = move || if revoke { tokens.revoke(now) } else { tokens.rotate(now) };
+        let done = tokio::task::spawn_blocking(work).await;
+        done.map_err(|error| Error::new(Code::Internal, format!("the rotation was lost: {error}")))?
     }
 
     /// Starts a worker for `caller` and registers the session. Cancelling leaves nothing behind.
@@ -338,6 +354,11 @@ impl Sessions {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             tick.tick().await;
+            if self.shared.resume_tokens.is_due(self.shared.clock.unix_ms())
+                && let Err(error) = self.rotate_tokens(false).await
+            {
+                tracing::warn!(%error, "resume tokens go on with their old signing key");
+            }
             let settings = &self.shared.settings;
             for session in self.all() {
                 if let Some(stop) = session.expired(settings.lease, settings.detach_grace) {

@@ -11,6 +11,7 @@ wasmtime::component::bindgen!({
         world every-policy {
             export tidegate:policy/plugin@0.1.0;
             export tidegate:policy/access@0.1.0;
+            export tidegate:policy/access-packed@0.1.0;
             export tidegate:policy/backpressure@0.1.0;
             export tidegate:policy/version-floor@0.1.0;
             export tidegate:policy/dashboard-tags@0.1.0;
@@ -21,5 +22,7 @@ wasmtime::component::bindgen!({
     additional_derives: [PartialEq],
 });
 
-pub use exports::tidegate::policy::{access, backpressure, dashboard_tags, plugin, rate_limit, version_floor};
+pub use exports::tidegate::policy::{
+    access, access_packed, backpressure, dashboard_tags, plugin, rate_limit, version_floor,
+};
 pub use tidegate::policy::types;

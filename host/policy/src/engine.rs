@@ -164,7 +164,7 @@ impl Overdue {
     }
 }
 
-fn thread_cpu_time() -> Duration {
+pub(crate) fn thread_cpu_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a timespec of our own, which the call fills; it keeps nothing.
     let failed = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
@@ -185,6 +185,12 @@ pub(crate) fn set_deadline(store: &mut Store<GuestState>, deadline: Duration) {
     let ticks = deadline.as_nanos().div_ceil(TICK.as_nanos()) as u64 + 1;
     store.data_mut().overdue = Overdue { deadline, since: None };
     store.set_epoch_deadline(ticks);
+}
+
+/// Gives the guest until the next tick, and `more` of processor time from then on.
+pub(crate) fn set_brief(store: &mut Store<GuestState>, more: Duration) {
+    store.data_mut().overdue = Overdue { deadline: more, since: None };
+    store.set_epoch_deadline(1);
 }
 
 /// Was the last growth refused? Asked after a trap, to tell exhaustion from other ends.

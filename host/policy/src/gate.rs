@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use parking_lot::Mutex;
 use wasmtime::component::Component;
 
-use crate::bindings::{access, backpressure, dashboard_tags, plugin, rate_limit, version_floor};
+use crate::bindings::{access, access_packed, backpressure, dashboard_tags, plugin, rate_limit, version_floor};
 use crate::cache::CompileCache;
 use crate::config::PolicyConfig;
 use crate::counters::PhaseCounters;
@@ -21,6 +21,7 @@ use crate::engine::{self, Engines};
 use crate::failure::BreakerState;
 use crate::instance::{AnswerLimits, CallFailure, Indices, PolicyPre, PolicySource, clip};
 use crate::model::*;
+use crate::quick::Quickness;
 use crate::words::Patience;
 
 pub use refusal::{Refusal, RefusalCode};
@@ -36,6 +37,7 @@ pub(crate) struct Loaded {
     pub(crate) answers: Vec<Policy>,
     pub(crate) counters: PhaseCounters,
     pub(crate) breaker: BreakerState,
+    pub(crate) quickness: Quickness,
     pub(crate) patience: Patience,
 }
 
@@ -78,7 +80,7 @@ impl Gate {
         }
         let (component, allocation) = self.compile(&source)?;
         self.check_imports(&component).map_err(|message| refuse(RefusalCode::ImportForbidden, message))?;
-        let answers =
+        let (answers, packed) =
             self.check_contract(&component).map_err(|message| refuse(RefusalCode::ContractUnknown, message))?;
         let pre = self
             .engines
@@ -90,6 +92,7 @@ impl Gate {
         let indices = Indices {
             plugin: plugin::GuestIndices::new(&pre).map_err(mismatch)?,
             access: has(Policy::Access).then(|| access::GuestIndices::new(&pre)).transpose().map_err(mismatch)?,
+            access_packed: packed.then(|| access_packed::GuestIndices::new(&pre)).transpose().map_err(mismatch)?,
             backpressure: has(Policy::Backpressure)
                 .then(|| backpressure::GuestIndices::new(&pre))
                 .transpose()
@@ -137,6 +140,7 @@ impl Gate {
             answers,
             counters: PhaseCounters::default(),
             breaker: BreakerState::new(&self.config.breaker),
+            quickness: Quickness::default(),
             patience: Patience::default(),
             source,
         })
@@ -189,10 +193,11 @@ impl Gate {
         Ok(())
     }
 
-    /// Reads from the names of the exports which contract it keeps and which questions it answers.
-    fn check_contract(&self, component: &Component) -> Result<Vec<Policy>, String> {
+    /// Reads from the names of the exports which contract it keeps, which questions it answers, and whether it takes
+    /// them packed.
+    fn check_contract(&self, component: &Component) -> Result<(Vec<Policy>, bool), String> {
         let ty = component.component_type();
-        let (mut described, mut answers) = (false, Vec::new());
+        let (mut described, mut packed, mut answers) = (false, false, Vec::new());
         for (name, _) in ty.exports(component.engine()) {
             let Some((interface, version)) =
                 name.strip_prefix("tidegate:policy/").and_then(|rest| rest.split_once('@'))
@@ -209,6 +214,7 @@ impl Gate {
                 Some(policy) => answers.push(policy),
                 None if interface == "plugin" => described = true,
                 None if interface == "types" => {}
+                None if interface == "access-packed" => packed = true,
                 None => return Err(format!("it exports an unknown interface `{}`", clip(interface, 64))),
             }
         }
@@ -218,7 +224,10 @@ impl Gate {
         if answers.is_empty() {
             return Err("it answers none of the five questions".to_owned());
         }
-        Ok(answers)
+        if packed && !answers.contains(&Policy::Access) {
+            return Err("it exports access-packed without access".to_owned());
+        }
+        Ok((answers, packed))
     }
 
     fn describe(&self, pre: &PolicyPre, source: &PolicySource) -> Result<plugin::Description, Refusal> {

@@ -37,8 +37,17 @@ pub(crate) enum Unclaimed {
 pub(crate) struct Generation {
     pub(crate) id: GenerationId,
     pub(crate) set: Set,
-    /// Thread, then member. A thread locks only its own, so no lock is ever contended.
+    /// Thread, then member. A thread locks its own; a caller that asks by itself takes one that is free, for as long
+    /// as a quick guest takes.
     slots: Vec<Vec<Mutex<Option<PolicyInstance>>>>,
+}
+
+/// An instance made for a slot that a failure left empty, by a thread that held no generation meanwhile.
+#[derive(Debug)]
+pub(crate) struct Remade {
+    of: Arc<Loaded>,
+    made: Result<PolicyInstance, CallFailure>,
+    took: Duration,
 }
 
 /// A decision, and whether the component that failed has just failed too often.
@@ -131,6 +140,54 @@ impl Generation {
         Ok(Self { id, set, slots })
     }
 
+    /// Whose instance `thread` lacks for this question.
+    pub(crate) fn lacks(&self, thread: usize, policy: Policy) -> Option<Arc<Loaded>> {
+        let at = self.set.answerer[policy.at()]?;
+        self.slots[thread][at].lock().is_none().then(|| Arc::clone(&self.set.members[at]))
+    }
+
+    /// Asks on the calling thread, which gives a guest little time. None: this component does not answer so, no
+    /// instance is free, or it took too long; a policy remembers nothing, so it can be asked again.
+    pub(crate) fn call_here<T>(
+        &self,
+        policy: Policy,
+        call: impl FnOnce(&mut PolicyInstance, GenerationId) -> Result<T, CallFailure>,
+        otherwise: impl FnOnce(Silence) -> T,
+    ) -> Option<Called<T>> {
+        let at = self.set.answerer[policy.at()]?;
+        let loaded = &self.set.members[at];
+        if !loaded.quickness.is_proven() {
+            return None;
+        }
+        let mut slot =
+            self.slots.iter().filter_map(|of_thread| of_thread[at].try_lock()).find(|slot| slot.is_some())?;
+        let instance = slot.as_mut()?;
+        instance.set_brief(true);
+        let start = Instant::now();
+        let answer = call(instance, self.id);
+        let guest = start.elapsed();
+        instance.set_brief(false);
+        loaded.tell(&instance.words());
+        let phases = Phases { guest, ..Phases::default() };
+        match answer {
+            Ok(value) => {
+                drop(slot);
+                loaded.quickness.answered_here(guest);
+                loaded.counters.count(policy, phases, None);
+                let decision = Decision { generation: self.id, digest: loaded.source.digest, value, cause: None };
+                Some(Called { decision, tripped: false })
+            }
+            Err(failure) => {
+                loaded.quickness.failed_here();
+                *slot = None;
+                drop(slot);
+                // It may well keep its own deadline, and is asked again where that counts.
+                (failure.cause != FailureCause::Timeout)
+                    .then(|| self.failed(policy, loaded, phases, &failure, otherwise))
+            }
+        }
+    }
+
     /// Asks this generation's answerer on the instance of `thread`; a failure, and a question that nobody
     /// answers any more, is answered by `otherwise`.
     pub(crate) fn call<T>(
@@ -138,6 +195,7 @@ impl Generation {
         thread: usize,
         policy: Policy,
         queued: Duration,
+        remade: Option<Remade>,
         call: impl FnOnce(&mut PolicyInstance, GenerationId) -> Result<T, CallFailure>,
         otherwise: impl FnOnce(Silence) -> T,
     ) -> Called<T> {
@@ -149,29 +207,47 @@ impl Generation {
         let loaded = &self.set.members[at];
         let mut phases = Phases { queue: queued, ..Phases::default() };
         let mut slot = self.slots[thread][at].lock();
-        let asked = instance(&mut slot, loaded, &mut phases).and_then(|instance| {
+        let asked = instance(&mut slot, loaded, remade, &mut phases).and_then(|instance| {
             let start = Instant::now();
             let answer = call(instance, self.id);
             phases.guest = start.elapsed();
             loaded.tell(&instance.words());
             answer
         });
-        let (value, cause) = match asked {
-            Ok(value) => (value, None),
+        match asked {
+            Ok(value) => {
+                drop(slot);
+                loaded.quickness.answered(phases.guest);
+                loaded.counters.count(policy, phases, None);
+                let decision = Decision { generation: self.id, digest: loaded.source.digest, value, cause: None };
+                Called { decision, tripped: false }
+            }
             Err(failure) => {
                 // Whatever went wrong, memory and locks inside the guest may be half-way: never again.
                 *slot = None;
-                if failure.cause.is_guests() {
-                    tracing::warn!(%policy, file = %loaded.source.file, generation = self.id.0, cause = failure.cause.as_str(),
-                    message = %failure.message, "a policy gave no answer");
-                }
-                (otherwise(Silence::Failed(failure.cause)), Some(failure.cause))
+                drop(slot);
+                self.failed(policy, loaded, phases, &failure, otherwise)
             }
-        };
-        drop(slot);
-        loaded.counters.count(policy, phases, cause);
-        let tripped = cause.is_some_and(FailureCause::is_guests) && loaded.breaker.failed(Instant::now());
-        let decision = Decision { generation: self.id, digest: loaded.source.digest, value, cause };
+        }
+    }
+
+    fn failed<T>(
+        &self,
+        policy: Policy,
+        loaded: &Loaded,
+        phases: Phases,
+        failure: &CallFailure,
+        otherwise: impl FnOnce(Silence) -> T,
+    ) -> Called<T> {
+        let cause = failure.cause;
+        if cause.is_guests() {
+            tracing::warn!(%policy, file = %loaded.source.file, generation = self.id.0, cause = cause.as_str(),
+                message = %failure.message, "a policy gave no answer");
+        }
+        loaded.counters.count(policy, phases, Some(cause));
+        let tripped = cause.is_guests() && loaded.breaker.failed(Instant::now());
+        let value = otherwise(Silence::Failed(cause));
+        let decision = Decision { generation: self.id, digest: loaded.source.digest, value, cause: Some(cause) };
         Called { decision, tripped }
     }
 
@@ -179,6 +255,14 @@ impl Generation {
     pub(crate) fn unasked<T>(&self, policy: Policy, cause: FailureCause, value: T) -> Decision<T> {
         let digest = self.set.answerer(policy).map_or(NOBODY, |loaded| loaded.source.digest);
         Decision { generation: self.id, digest, value, cause: Some(cause) }
+    }
+}
+
+impl Remade {
+    pub(crate) fn new(of: Arc<Loaded>) -> Self {
+        let start = Instant::now();
+        let made = of.pre.instance(&of.source.settings);
+        Self { of, made, took: start.elapsed() }
     }
 }
 
@@ -197,13 +281,14 @@ impl Loaded {
 
 fn instance<'a>(
     slot: &'a mut Option<PolicyInstance>,
-    loaded: &Loaded,
+    loaded: &Arc<Loaded>,
+    remade: Option<Remade>,
     phases: &mut Phases,
 ) -> Result<&'a mut PolicyInstance, CallFailure> {
     if slot.is_none() {
-        let start = Instant::now();
-        let made = loaded.pre.instance(&loaded.source.settings);
-        phases.instantiate = start.elapsed();
+        let remade = remade.filter(|remade| Arc::ptr_eq(&remade.of, loaded));
+        let Remade { made, took, .. } = remade.unwrap_or_else(|| Remade::new(Arc::clone(loaded)));
+        phases.instantiate = took;
         *slot = Some(made?);
     }
     slot.as_mut().ok_or_else(|| CallFailure { cause: FailureCause::Trap, message: "no instance".into() })

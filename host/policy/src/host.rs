@@ -18,7 +18,7 @@ use crate::engine::Engines;
 use crate::failure::{self, Silence};
 use crate::folder::Folder;
 use crate::gate::{Gate, Loaded, Refusal, RefusalCode};
-use crate::generation::{Called, Set};
+use crate::generation::{Called, Remade, Set};
 use crate::instance::{CallFailure, GUEST_CALLS, PolicyInstance, PolicySource};
 use crate::model::*;
 use crate::record::*;
@@ -148,7 +148,8 @@ impl PolicyHost {
             }
             Ok(verdicts)
         };
-        self.ask(Policy::Access, judge, move |_| failure::judge_items(count)).await
+        // Long lists take longer than an asking thread has.
+        self.queue(Policy::Access, judge, move |_| failure::judge_items(count)).await
     }
 
     /// What happens to a reader under pressure?
@@ -156,8 +157,8 @@ impl PolicyHost {
         let (lag, max) = (p.lag_events, p.lag_events_max);
         let what = backpressure::Pressure {
             now: p.now,
-            who: p.who.0.as_ref().clone(),
-            where_: p.session.0.as_ref().clone(),
+            who: p.who.0.plain.clone(),
+            where_: p.session.0.plain.clone(),
             reader: p.reader,
             lag_events: p.lag_events,
             lag_events_max: p.lag_events_max,
@@ -251,7 +252,25 @@ impl PolicyHost {
         }
     }
 
+    /// On the spot if the component has proved to be quick and an instance is free; else through the queue.
     async fn ask<T: Send + 'static>(
+        &self,
+        policy: Policy,
+        call: impl Fn(&mut PolicyInstance, GenerationId) -> Result<T, CallFailure> + Send + 'static,
+        otherwise: impl Fn(Silence) -> T + Clone + Send + 'static,
+    ) -> Decision<T> {
+        let generation = self.inner.control.current();
+        if let Some(called) = generation.call_here(policy, &call, &otherwise) {
+            if let Some(failing) = generation.set.answerer(policy).filter(|_| called.tripped) {
+                self.inner.warden.handle().tripped(Arc::clone(failing));
+            }
+            return called.decision;
+        }
+        drop(generation);
+        self.queue(policy, call, otherwise).await
+    }
+
+    async fn queue<T: Send + 'static>(
         &self,
         policy: Policy,
         call: impl FnOnce(&mut PolicyInstance, GenerationId) -> Result<T, CallFailure> + Send + 'static,
@@ -263,7 +282,14 @@ impl PolicyHost {
             let (control, warden) = (Arc::clone(&self.inner.control), self.inner.warden.handle());
             let (otherwise, queue_deadline) = (otherwise.clone(), self.inner.swapper.queue_deadline());
             Box::new(move |thread: usize, queued: std::time::Duration| {
-                let generation = control.current();
+                let mut generation = control.current();
+                let mut remade = None;
+                if let Some(failed) = generation.lacks(thread, policy) {
+                    // Making an instance may take seconds; a flip does not wait for what holds no generation.
+                    drop(generation);
+                    remade = Some(Remade::new(failed));
+                    generation = control.current();
+                }
                 let called = if queued > queue_deadline {
                     let cause = FailureCause::Timeout;
                     Called {
@@ -271,7 +297,7 @@ impl PolicyHost {
                         tripped: false,
                     }
                 } else {
-                    generation.call(thread, policy, queued, call, otherwise)
+                    generation.call(thread, policy, queued, remade, call, otherwise)
                 };
                 if let Some(failing) = generation.set.answerer(policy).filter(|_| called.tripped) {
                     warden.tripped(Arc::clone(failing));

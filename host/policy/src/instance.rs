@@ -10,9 +10,11 @@ use std::time::Duration;
 use wasmtime::component::{Instance, InstancePre};
 use wasmtime::{Store, Trap};
 
-use crate::bindings::{access, backpressure, dashboard_tags, plugin, rate_limit, types, version_floor};
+use crate::bindings::{access, access_packed, backpressure, dashboard_tags, plugin, rate_limit, types, version_floor};
 use crate::engine::{self, Engines, GuestState, Waited};
 use crate::model::*;
+use crate::packed;
+use crate::quick::BRIEF;
 use crate::sign::Seal;
 
 /// Calls into guests since the process began; a test shows that none happens per event.
@@ -54,6 +56,8 @@ pub(crate) struct PolicyPre {
 pub(crate) struct Indices {
     pub(crate) plugin: plugin::GuestIndices,
     pub(crate) access: Option<access::GuestIndices>,
+    /// Only beside `access`.
+    pub(crate) access_packed: Option<access_packed::GuestIndices>,
     pub(crate) backpressure: Option<backpressure::GuestIndices>,
     pub(crate) version_floor: Option<version_floor::GuestIndices>,
     pub(crate) dashboard_tags: Option<dashboard_tags::GuestIndices>,
@@ -75,12 +79,17 @@ pub(crate) struct PolicyInstance {
     instance: Instance,
     plugin: plugin::Guest,
     access: Option<access::Guest>,
+    access_packed: Option<access_packed::Guest>,
+    /// The packed question, in the same memory each time.
+    question: Vec<u8>,
     backpressure: Option<backpressure::Guest>,
     version_floor: Option<version_floor::Guest>,
     dashboard_tags: Option<dashboard_tags::Guest>,
     rate_limit: Option<rate_limit::Guest>,
     limits: AnswerLimits,
     deadline: Duration,
+    /// It answers on the thread that asks, which has no such time.
+    brief: bool,
 }
 
 /// A guest that gave no answer.
@@ -135,6 +144,7 @@ impl PolicyPre {
         }
         let plugin = self.indices.plugin.load(&mut *store, instance)?;
         let access = load!(access);
+        let access_packed = load!(access_packed);
         let backpressure = load!(backpressure);
         let version_floor = load!(version_floor);
         let dashboard_tags = load!(dashboard_tags);
@@ -145,12 +155,15 @@ impl PolicyPre {
             instance,
             plugin,
             access,
+            access_packed,
+            question: Vec::new(),
             backpressure,
             version_floor,
             dashboard_tags,
             rate_limit,
             limits,
             deadline,
+            brief: false,
         })
     }
 }
@@ -172,7 +185,7 @@ impl std::fmt::Debug for PolicyInstance {
 /// Sets the deadline, counts the call, classifies what went wrong.
 macro_rules! call {
     ($self:ident, $guest:ident . $method:ident ( $($argument:expr),* )) => {{
-        engine::set_deadline(&mut $self.store, $self.deadline);
+        $self.set_deadline();
         GUEST_CALLS.fetch_add(1, Ordering::Relaxed);
         let Some(guest) = &$self.$guest else { return Err(unanswered(stringify!($guest))) };
         match guest.$method(&mut $self.store, $($argument),*) {
@@ -183,6 +196,17 @@ macro_rules! call {
 }
 
 impl PolicyInstance {
+    pub(crate) fn set_brief(&mut self, brief: bool) {
+        self.brief = brief;
+    }
+
+    fn set_deadline(&mut self) {
+        match self.brief {
+            true => engine::set_brief(&mut self.store, BRIEF),
+            false => engine::set_deadline(&mut self.store, self.deadline),
+        }
+    }
+
     pub(crate) fn describe(&mut self, deadline: Duration) -> Result<plugin::Description, CallFailure> {
         engine::set_deadline(&mut self.store, deadline);
         GUEST_CALLS.fetch_add(1, Ordering::Relaxed);
@@ -204,6 +228,28 @@ impl PolicyInstance {
         place: &SessionFacts,
         what: &access::Action,
     ) -> Result<Verdict, CallFailure> {
+        if self.access_packed.is_some() {
+            packed::decide(&mut self.question, &who.0, &place.0, what);
+            let answer = call!(self, access_packed.call_decide(&self.question));
+            let (rule, allow) = packed::answer(answer).ok_or_else(|| bad("no packed answer"))?;
+            if allow {
+                return self.rule(rule).map(|rule| Verdict::Allow { rule });
+            }
+            // Its reason is a string, which `access` has to say; what it says there counts if it denies, too.
+            return match self.access_plain(who, place, what)? {
+                Verdict::Deny { rule: plain, reason } if plain == rule => Ok(Verdict::Deny { rule, reason }),
+                _ => Err(bad("`access-packed` denies and `access` answers otherwise")),
+            };
+        }
+        self.access_plain(who, place, what)
+    }
+
+    fn access_plain(
+        &mut self,
+        who: &Principal,
+        place: &SessionFacts,
+        what: &access::Action,
+    ) -> Result<Verdict, CallFailure> {
         let verdict = call!(self, access.call_decide(&who.0, &place.0, what));
         self.verdict(verdict)
     }
@@ -215,8 +261,20 @@ impl PolicyInstance {
         place: &SessionFacts,
         tags: &[Arc<str>],
     ) -> Result<Vec<ItemVerdict>, CallFailure> {
+        if self.access_packed.is_some() {
+            packed::judge_items(&mut self.question, &who.0, &place.0, tags);
+            let answers = call!(self, access_packed.call_judge_items(&self.question));
+            if answers.len() != tags.len() {
+                return Err(bad(format!("{} verdicts for {} tags", answers.len(), tags.len())));
+            }
+            let verdict = |answer: &u32| {
+                let (rule, allow) = packed::answer(*answer).ok_or_else(|| bad("no packed answer"))?;
+                Ok(ItemVerdict { allow, rule: self.rule(rule)? })
+            };
+            return answers.iter().map(verdict).collect();
+        }
         type Arguments<'a> = (&'a types::Principal, &'a types::Session, &'a [Arc<str>]);
-        engine::set_deadline(&mut self.store, self.deadline);
+        self.set_deadline();
         GUEST_CALLS.fetch_add(1, Ordering::Relaxed);
         let Some(guest) = &self.access else { return Err(unanswered("access")) };
         // Typed by hand, so that tags are lowered from where they are instead of being copied before.
@@ -224,7 +282,7 @@ impl PolicyInstance {
             .func_judge_items()
             .func()
             .typed::<Arguments<'_>, (Vec<access::ItemVerdict>,)>(&self.store)
-            .and_then(|judge| judge.call(&mut self.store, (&who.0, &place.0, tags)));
+            .and_then(|judge| judge.call(&mut self.store, (&who.0.plain, &place.0.plain, tags)));
         let (verdicts,) = verdicts.map_err(|error| classify(&error, &self.store))?;
         if verdicts.len() != tags.len() {
             return Err(bad(format!("{} verdicts for {} tags", verdicts.len(), tags.len())));
@@ -294,6 +352,18 @@ impl PolicyInstance {
     /// What the guest wrote to its standard output and error since this was last asked.
     pub(crate) fn words(&self) -> Vec<String> {
         engine::words(&self.store)
+    }
+
+    pub(crate) fn answers_packed(&self) -> bool {
+        self.access_packed.is_some()
+    }
+
+    /// For vectors: what `access-packed` says to a question, as numbers of the contract.
+    pub(crate) fn packed(&mut self, call: &str, question: &[u8]) -> Result<Vec<u32>, CallFailure> {
+        Ok(match call {
+            "access.decide" => vec![call!(self, access_packed.call_decide(question))],
+            _ => call!(self, access_packed.call_judge_items(question)),
+        })
     }
 
     /// For vectors: the store and instance behind the typed calls.

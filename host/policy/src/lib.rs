@@ -21,6 +21,8 @@ mod instance;
 #[cfg(test)]
 mod measure;
 mod model;
+mod packed;
+mod quick;
 mod record;
 mod sign;
 mod store;

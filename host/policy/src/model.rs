@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::bindings::types;
+use crate::packed::Packed;
 
 /// Number of a generation: rises from 1 with every swap of this process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,11 +28,11 @@ pub enum Policy {
 
 /// Who asks: a key with its scopes and constraints, and the client's address.
 #[derive(Clone, Debug)]
-pub struct Principal(pub(crate) Arc<types::Principal>);
+pub struct Principal(pub(crate) Arc<Packed<types::Principal>>);
 
 /// The session that is asked about.
 #[derive(Clone, Debug)]
-pub struct SessionFacts(pub(crate) Arc<types::Session>);
+pub struct SessionFacts(pub(crate) Arc<Packed<types::Session>>);
 
 /// What someone wants to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -212,7 +213,7 @@ impl Principal {
         write: Vec<String>,
         peer: impl Into<String>,
     ) -> Self {
-        Self(Arc::new(types::Principal { id: id.into(), scopes, read, write, peer: peer.into() }))
+        Self(Arc::new(Packed::principal(types::Principal { id: id.into(), scopes, read, write, peer: peer.into() })))
     }
 
     /// The gateway itself.
@@ -240,7 +241,8 @@ impl SessionFacts {
         tag: impl Into<String>,
         backend: impl Into<String>,
     ) -> Self {
-        Self(Arc::new(types::Session { id: id.into(), owner: owner.into(), tag: tag.into(), backend: backend.into() }))
+        let (id, owner, tag, backend) = (id.into(), owner.into(), tag.into(), backend.into());
+        Self(Arc::new(Packed::session(types::Session { id, owner, tag, backend })))
     }
 
     pub fn id(&self) -> &str {

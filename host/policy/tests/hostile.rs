@@ -127,6 +127,34 @@ async fn a_looping_guest_holds_up_only_its_thread() {
     assert!(answered > 10, "{answered} answers beside the loop");
 }
 
+/// One thread for everything, as a pump would share it; the guest has proved to be quick and then loops.
+// shows: X-18
+#[tokio::test]
+async fn a_loop_after_a_quick_start_leaves_the_asking_thread() {
+    let mut bench = Bench::new();
+    bench.config.breaker.failures = 100;
+    bench.config.deadlines.decide = Duration::from_secs(2);
+    let host = bench.start();
+    bench.put("access.wasm", &guest("loop_in_decide"));
+    until_generation(&host, 2).await;
+    let (who, boom) = (key("k", ""), place("boom"));
+    for _ in 0..1_000 {
+        assert_eq!(host.access(&who, &place("fine!"), Action::Read).await.cause, None);
+    }
+    let mut looping = Box::pin(host.access(&who, &boom, Action::Read));
+    let mut turns = 0;
+    let looped = loop {
+        tokio::select! {
+            biased;
+            looped = &mut looping => break looped,
+            () = tokio::time::sleep(Duration::from_millis(1)) => turns += 1,
+        }
+    };
+    assert_eq!((looped.cause, looped.value.is_allow()), (Some(FailureCause::Timeout), false));
+    assert!(turns > 100, "the thread had {turns} turns while the guest looped");
+    assert_eq!(host.access(&who, &place("fine!"), Action::Read).await.cause, None);
+}
+
 // shows: X-03
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_judgement_ends_with_its_generation() {

@@ -134,6 +134,7 @@ async fn subscribe_ours(args: &Args) -> anyhow::Result<Streaming<Response>> {
         start: Some(request::Start::Live(request::Live {})),
         max_linger_ms: args.linger_ms,
         reader_name: "bench".into(),
+        status_every_ms: 0,
     });
     let key = std::fs::read_to_string(args.key_file.as_ref().context("no key")?)?;
     call.metadata_mut().insert("authorization", format!("Bearer {}", key.trim()).parse()?);

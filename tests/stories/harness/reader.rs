@@ -5,7 +5,7 @@ use super::PATIENCE;
 use std::collections::BTreeSet;
 use tidegate_client::{
     Account, ClientError, Counts, EventStream, Fault, Message, Position,
-    wire::{Event, EventBatch, Gap},
+    wire::{Event, EventBatch, Gap, StreamStatus},
 };
 use tokio::time::timeout;
 
@@ -106,6 +106,15 @@ impl Reader {
 
     pub(crate) fn opened(&self) -> &tidegate_client::wire::StreamOpened {
         self.stream.opened()
+    }
+
+    /// How it stood when the gateway last said so.
+    pub(crate) fn status(&self) -> Option<StreamStatus> {
+        self.stream.status().cloned()
+    }
+
+    pub(crate) fn resume_token(&self) -> String {
+        self.stream.resume_token().to_owned()
     }
 
     pub(crate) fn counts(&self) -> Counts {

@@ -17,6 +17,20 @@ pub enum SessionCommand {
     /// End a session by killing its worker at once; wants a reason.
     #[command(after_help = "Example:\n  tidegate session kill session-0123… --reason 'worker hangs'")]
     Kill(End),
+    /// The signing key of the tokens with which readers resume.
+    #[command(subcommand)]
+    Tokens(TokensCommand),
+}
+
+/// What to do with the signing key.
+#[derive(Debug, Subcommand)]
+pub enum TokensCommand {
+    /// A new key signs from now on; tokens of the one before stay valid. The gateway does it once a day by itself.
+    #[command(after_help = "Example:\n  tidegate session tokens rotate")]
+    Rotate(Local),
+    /// A new key signs from now on, and every token handed out before is refused. Open streams go on.
+    #[command(after_help = "Example:\n  tidegate session tokens revoke")]
+    Revoke(Local),
 }
 
 /// A session to end.
@@ -37,6 +51,7 @@ pub struct End {
 impl SessionCommand {
     pub(super) fn json(&self) -> bool {
         match self {
+            Self::Tokens(TokensCommand::Rotate(local) | TokensCommand::Revoke(local)) => local.json,
             Self::List(local) | Self::Close(End { local, .. }) | Self::Kill(End { local, .. }) => local.json,
         }
     }
@@ -47,6 +62,7 @@ pub(super) async fn run(command: SessionCommand) -> anyhow::Result<()> {
         SessionCommand::List(local) => return list(local).await,
         SessionCommand::Close(args) => (args, false),
         SessionCommand::Kill(args) => (args, true),
+        SessionCommand::Tokens(command) => return tokens(command).await,
     };
     if kill && args.reason.trim().is_empty() {
         return Err(Usage("a kill wants a reason: --reason 'why'".into()).into());
@@ -61,6 +77,22 @@ pub(super) async fn run(command: SessionCommand) -> anyhow::Result<()> {
         output::line(json!({ "ended": args.session, "killed": kill }))?;
     } else {
         output::line(format_args!("{} {}", if kill { "killed" } else { "closed" }, args.session))?;
+    }
+    Ok(())
+}
+
+async fn tokens(command: TokensCommand) -> anyhow::Result<()> {
+    let (local, revoke) = match command {
+        TokensCommand::Rotate(local) => (local, false),
+        TokensCommand::Revoke(local) => (local, true),
+    };
+    local.admin().await?.rotate_tokens(revoke).await?;
+    if local.json {
+        output::line(json!({ "rotated": true, "revoked": revoke }))?;
+    } else if revoke {
+        output::line("every resume token handed out before is refused from now on")?;
+    } else {
+        output::line("resume tokens have a new signing key; those of the one before stay valid")?;
     }
     Ok(())
 }

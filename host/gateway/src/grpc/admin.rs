@@ -20,7 +20,8 @@ use tidegate_proto::v1::{
     GetStatusRequest, GetStatusResponse, KeySummary, ListKeysRequest, ListKeysResponse, ListPoliciesRequest,
     ListPoliciesResponse, ListSessionsRequest, ListSessionsResponse, PinPoliciesRequest, PinPoliciesResponse,
     ReaderSummary, ReloadPoliciesRequest, ReloadPoliciesResponse, RevokeKeyRequest, RevokeKeyResponse,
-    RollbackPoliciesRequest, RollbackPoliciesResponse, SessionSummary, admin_server::Admin,
+    RollbackPoliciesRequest, RollbackPoliciesResponse, RotateTokensRequest, RotateTokensResponse, SessionSummary,
+    admin_server::Admin,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -84,6 +85,16 @@ impl Admin for AdminService {
         };
         session.close(Stop { kill, why, reason }).await;
         Ok(Response::new(EndSessionResponse {}))
+    }
+
+    async fn rotate_tokens(
+        &self,
+        request: Request<RotateTokensRequest>,
+    ) -> Result<Response<RotateTokensResponse>, Status> {
+        let revoke = request.get_ref().revoke;
+        self.sessions.rotate_tokens(revoke).await.map_err(|error| status(&error))?;
+        tracing::info!(revoke, "resume tokens have a new signing key");
+        Ok(Response::new(RotateTokensResponse {}))
     }
 
     async fn create_key(&self, request: Request<CreateKeyRequest>) -> Result<Response<CreateKeyResponse>, Status> {

@@ -3,6 +3,8 @@
 //! Invariant: a batch is handed over only if, after its position was published, the stamp that
 //! made its verdicts was still the current one; so a flip that does not see the position is seen by the stream.
 
+mod start;
+
 use super::{
     body::{Chunk, Message},
     edge::Connection,
@@ -10,11 +12,11 @@ use super::{
 };
 use crate::{
     error::{Code, Error, Result},
-    events::{self, AttachError, BatchHeader, Cursor, Next, ReaderControl, ReaderSpec, Start, View},
+    events::{self, AttachError, BatchHeader, Cursor, Next, ReaderControl, ReaderMode, ReaderSpec, Start, View},
     policies::{Policies, Rate},
     sessions::{
         Caller, Session, Sessions,
-        session::ReaderSlot,
+        session::{GiveWay, ReaderSlot},
         verdicts::{self, Class, Verdicts},
     },
     telemetry::{GapReason, Metrics, StreamEnd},
@@ -24,6 +26,7 @@ use http::HeaderMap;
 use http_body::Frame;
 use parking_lot::Mutex;
 use prost::Message as _;
+use start::{Beginning, Signer, Status, beyond_head};
 use std::{
     fmt,
     pin::Pin,
@@ -33,7 +36,7 @@ use std::{
 };
 use tidegate_policy::Action;
 use tidegate_proto::v1::{
-    self, StreamEventsRequest, StreamEventsResponse, StreamOpened, stream_events_request, stream_events_response,
+    self, StreamEventsRequest, StreamEventsResponse, StreamOpened, StreamStatus, stream_events_response,
 };
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -45,6 +48,8 @@ pub(super) const REQUEST_BYTES_MAX: usize = 4096;
 /// As in events.proto.
 const LINGER_MS_MAX: u32 = 1000;
 const READER_NAME_CHARS_MAX: usize = 64;
+/// As in events.proto.
+const STATUS_EVERY_MS: std::ops::RangeInclusive<u32> = 100..=60_000;
 /// How long a peer that takes no bytes may keep a stream that is to end, and how often that is looked at. Guessed.
 const STALL: Duration = Duration::from_secs(10);
 /// How long a connection may live on with nothing but streams of that kind. Guessed.
@@ -79,6 +84,11 @@ struct Live {
     /// The first message, until it is sent.
     opened: Option<Bytes>,
     judging: Option<Judging>,
+    /// For those who asked to be told how they stand.
+    status: Option<Status>,
+    signer: Signer,
+    /// Of the connection's task, when it waits: whoever gives this stream's place away wakes it.
+    waiting: Option<Waker>,
     told: bool,
     metrics: Metrics,
     _slot: ReaderSlot,
@@ -108,6 +118,14 @@ impl EventStream {
             return Err(Error::new(Code::RequestInvalid, format!("max_linger_ms may be {LINGER_MS_MAX} at most"))
                 .with("field", "max_linger_ms"));
         }
+        let every = request.status_every_ms;
+        if every != 0 && !STATUS_EVERY_MS.contains(&every) {
+            return Err(Error::new(
+                Code::RequestInvalid,
+                format!("status_every_ms is 0, or {} to {}", STATUS_EVERY_MS.start(), STATUS_EVERY_MS.end()),
+            )
+            .with("field", "status_every_ms"));
+        }
         let name = &request.reader_name;
         if name.chars().count() > READER_NAME_CHARS_MAX || name.chars().any(char::is_control) {
             return Err(Error::new(
@@ -120,14 +138,16 @@ impl EventStream {
         policies.admit(&caller.principal(), &caller.key.id, Rate::Stream).await?;
         let class = session.class(caller);
         let verdicts = verdicts::fresh(&class, &session, &policies).await?;
-        let start = match request.start {
-            None | Some(stream_events_request::Start::Live(_)) => Start::Live,
-            Some(stream_events_request::Start::Oldest(_)) => Start::Oldest,
-            Some(stream_events_request::Start::Resume(at)) => {
-                policies.authorize(&caller.principal(), &session.facts, Action::Resume).await?;
-                Start::Resume { epoch: at.epoch, after: at.after }
-            }
-        };
+        let beginning = Beginning::check(sessions.resume_tokens(), caller, &session, request.start)?;
+        if matches!(beginning.start, Start::Resume { .. }) {
+            policies.authorize(&caller.principal(), &session.facts, Action::Resume).await?;
+        }
+        let Beginning { start, reader: number } = beginning;
+        // Held until this stream has the seat: of two that resume one reader the later one keeps it.
+        let mut seats = session.seats();
+        if let Some(older) = seats.take(number) {
+            older.give_way();
+        }
         let slot = session.take_slot()?;
         session.touch();
         let spec = ReaderSpec {
@@ -137,17 +157,15 @@ impl EventStream {
             max_linger_ms: u64::from(request.max_linger_ms),
         };
         let cursor = session.log.attach(spec, start).map_err(|error| match error {
-            AttachError::BeyondHead { head } => {
-                Error::new(Code::StreamPositionBeyondHead, format!("the session has seen events up to {head} only"))
-                    .with("head", head)
-                    .with("epoch", session.identity.epoch)
-            }
+            AttachError::BeyondHead { head } => beyond_head(&session, head),
         })?;
+        let signer = Signer { tokens: sessions.resume_tokens().clone(), key: caller.key.id.clone(), reader: number };
         let opened = StreamOpened {
             epoch: session.identity.epoch,
             after: cursor.position(),
             head: session.log.head(),
             generation: verdicts.stamp.generation,
+            resume_token: signer.token(&session, cursor.position()),
         };
         let opened = plain(stream_events_response::Message::Opened(opened));
         let reader = cursor.control().clone();
@@ -162,11 +180,17 @@ impl EventStream {
             cursor,
             opened: Some(opened),
             judging: None,
+            status: Status::wanted(request.status_every_ms),
+            signer,
+            waiting: None,
             told: false,
             metrics,
             _slot: slot,
         };
         let state = Arc::new(Mutex::new(State::Live(Box::new(live))));
+        let seat: Arc<dyn GiveWay> = state.clone();
+        seats.put(number, &seat);
+        drop(seats);
         let watched = watch_for_stall(session, reader, state.clone(), connection);
         Ok(Self { state, over: false, _watched: watched })
     }
@@ -182,7 +206,10 @@ impl EventStream {
         let polled = match &mut *self.state.lock() {
             State::Live(live) => match live.poll(cx) {
                 Poll::Ready(polled) => polled,
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    live.wait(cx.waker());
+                    return Poll::Pending;
+                }
             },
             State::Released(error) => Polled::End(error.clone()),
             State::Dropped => return Poll::Ready(None),
@@ -204,12 +231,42 @@ impl Drop for EventStream {
     }
 }
 
+impl GiveWay for Mutex<State> {
+    /// Another stream of the same reader takes over: place and cursor are free when this returns, and this stream's
+    /// client hears why when it reads.
+    fn give_way(&self) {
+        let mut state = self.lock();
+        let waiting = match &mut *state {
+            State::Live(live) if live.told => {
+                *state = State::Dropped;
+                None
+            }
+            State::Live(live) => {
+                let error = live.ended(Error::new(Code::StreamTakenOver, "this reader resumed elsewhere"));
+                let waiting = live.waiting.take();
+                tracing::info!(session = %live.session.identity.id, reader = live.cursor.control().name(),
+                    "a reader took over from an older stream of its own");
+                *state = State::Released(error);
+                waiting
+            }
+            State::Released(_) | State::Dropped => None,
+        };
+        drop(state);
+        if let Some(waiting) = waiting {
+            waiting.wake();
+        }
+    }
+}
+
 // === impl Live ===
 
 impl Live {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
         if let Some(opened) = self.opened.take() {
             return Poll::Ready(Polled::Chunk(Chunk::Plain(opened)));
+        }
+        if self.status.as_mut().is_some_and(|status| status.is_due(cx)) {
+            return Poll::Ready(Polled::Chunk(Chunk::Plain(self.standing())));
         }
         loop {
             if let Some(judging) = &mut self.judging {
@@ -259,6 +316,33 @@ impl Live {
             _ => Error::new(Code::StreamSessionEnded, "the session ended while this reader took nothing"),
         };
         self.ended(reason)
+    }
+
+    fn wait(&mut self, waker: &Waker) {
+        match &self.waiting {
+            Some(old) if old.will_wake(waker) => {}
+            _ => self.waiting = Some(waker.clone()),
+        }
+    }
+
+    /// How this reader stands.
+    fn standing(&self) -> Bytes {
+        let pace = self.cursor.pace();
+        let mode = match self.cursor.control().mode() {
+            ReaderMode::Normal => "normal",
+            ReaderMode::Conflating => "conflating",
+        };
+        let after = self.cursor.position();
+        plain(stream_events_response::Message::Status(StreamStatus {
+            epoch: self.session.identity.epoch,
+            after,
+            resume_token: self.signer.token(&self.session, after),
+            lag: pace.lag,
+            lag_high_water: pace.lag_high_water,
+            lag_bound: pace.lag_bound,
+            seconds_until_gap: pace.seconds_until_gap,
+            mode: mode.into(),
+        }))
     }
 
     fn stale(&self) -> bool {
@@ -315,7 +399,11 @@ impl Live {
     fn ended(&mut self, error: Error) -> Error {
         self.told = true;
         self.metrics.streams.ended.of(end_label(error.code())).inc();
-        error.with("resume_epoch", self.session.identity.epoch).with("resume_after", self.cursor.position())
+        let after = self.cursor.position();
+        error
+            .with("resume_epoch", self.session.identity.epoch)
+            .with("resume_after", after)
+            .with("resume_token", self.signer.token(&self.session, after))
     }
 }
 
@@ -405,6 +493,7 @@ fn end_label(code: Code) -> StreamEnd {
         Code::SessionFaulted => StreamEnd::SessionFaulted,
         Code::PolicyDenied | Code::PolicyFailed | Code::AuthInvalid => StreamEnd::Denied,
         Code::StreamDraining => StreamEnd::Draining,
+        Code::StreamTakenOver => StreamEnd::TakenOver,
         _ => StreamEnd::Error,
     }
 }

@@ -16,9 +16,10 @@ use crate::{
     policies::Policies,
     telemetry::{CloseReason, Metrics},
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::HashMap,
+    fmt,
     net::IpAddr,
     sync::{
         Arc, Weak,
@@ -108,6 +109,7 @@ pub struct Session {
     used_at: AtomicU64,
     detached_at: AtomicU64,
     readers: AtomicU32,
+    seats: Mutex<SeatTable>,
     /// Clock milliseconds of the worker's last heartbeat, and how long its command in hand was running then.
     pub(super) beat_at: AtomicU64,
     pub(super) busy_ms: AtomicU64,
@@ -136,6 +138,18 @@ struct Waiting {
 pub struct ReaderSlot {
     session: Arc<Session>,
 }
+
+/// A stream that can be made to end at once, although its peer may take nothing.
+pub trait GiveWay: Send + Sync {
+    /// Its place is free when this returns.
+    fn give_way(&self);
+}
+
+/// Which stream each reader has, by the reader's own number, while somebody looks.
+pub struct Seats<'a>(MutexGuard<'a, SeatTable>);
+
+#[derive(Default)]
+struct SeatTable(HashMap<u64, Weak<dyn GiveWay>>);
 
 /// What `Session::new` is made of.
 pub(super) struct Parts {
@@ -188,6 +202,7 @@ impl Session {
             used_at: AtomicU64::new(now),
             detached_at: AtomicU64::new(0),
             readers: AtomicU32::new(0),
+            seats: Mutex::default(),
             beat_at: AtomicU64::new(now),
             busy_ms: AtomicU64::new(0),
         })
@@ -257,6 +272,16 @@ impl Session {
             }
             Err(_) => Err(Error::new(Code::StreamAlreadyOpen, "the session has its one reader already")),
         }
+    }
+
+    /// Who sits where, locked. Taken before a stream's own lock, never after it.
+    pub fn seats(&self) -> Seats<'_> {
+        Seats(self.seats.lock())
+    }
+
+    /// For people and for tokens; may jump.
+    pub fn unix_ms(&self) -> u64 {
+        self.clock.unix_ms()
     }
 
     /// Streams of clients.
@@ -377,6 +402,32 @@ impl Session {
         for one in waiting {
             let _gone = one.caller.send(Err(unknown_outcome(error.message())));
         }
+    }
+}
+
+// === impl Seats ===
+
+impl Seats<'_> {
+    /// The stream of this reader that is open, if there is one.
+    pub fn take(&mut self, reader: u64) -> Option<Arc<dyn GiveWay>> {
+        self.0.0.remove(&reader)?.upgrade()
+    }
+
+    pub fn put(&mut self, reader: u64, stream: &Arc<dyn GiveWay>) {
+        self.0.0.retain(|_, old| old.strong_count() > 0);
+        self.0.0.insert(reader, Arc::downgrade(stream));
+    }
+}
+
+impl fmt::Debug for Seats<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for SeatTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
     }
 }
 

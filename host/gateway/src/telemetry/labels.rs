@@ -85,6 +85,8 @@ label! {
         SessionFaulted = "session-faulted",
         /// The policy no longer lets it read, or its key was revoked.
         Denied = "denied",
+        /// The same reader resumed elsewhere.
+        TakenOver = "taken-over",
         /// The gateway stops.
         Draining = "draining",
         /// Anything that is our fault.

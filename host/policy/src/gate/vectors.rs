@@ -12,6 +12,7 @@ use super::refusal::RefusalCode;
 use crate::engine;
 use crate::instance::{PolicyInstance, PolicyPre, classify, clip};
 use crate::model::Policy;
+use crate::packed;
 
 /// Guessed: more belong into the author's own tests.
 const VECTORS_MAX: usize = 500;
@@ -125,6 +126,16 @@ fn ask(
             clip(&text(&answer[0]), 256),
             clip(&text(&expected), 256)
         )));
+    }
+    if interface == "access" && instance.answers_packed() {
+        let question = packed::of_vector(&arguments).ok_or_else(|| unusable("no question of `access`".into()))?;
+        let said = instance.packed(&vector.call, &question).map_err(|failure| {
+            let (message, cause) = (failure.message, failure.cause.as_str());
+            (RefusalCode::VectorFailed, format!("vector `{name}`, packed: {message} ({cause})"))
+        })?;
+        if Some(&said) != packed::expected(&expected).as_ref() {
+            return Err(failed(format!("packed, it answers {}, not as `access`", clip(&format!("{said:?}"), 256))));
+        }
     }
     Ok(())
 }

@@ -96,6 +96,8 @@ impl Account {
             Message::Opened(opened) => self.open(opened),
             Message::Batch(batch) => self.batch(batch),
             Message::Gap(gap) => self.gap(gap),
+            // It covers nothing.
+            Message::Status(_) => Ok(()),
         }
     }
 

@@ -5,8 +5,8 @@ use crate::{ClientError, gateway::authorized};
 use tidegate_proto::v1::{
     BackupPart, BackupRequest, CreateKeyRequest, CreateKeyResponse, EndSessionRequest, GetStatusRequest,
     GetStatusResponse, KeySummary, ListKeysRequest, ListPoliciesRequest, ListPoliciesResponse, ListSessionsRequest,
-    PinPoliciesRequest, ReloadPoliciesRequest, RevokeKeyRequest, RollbackPoliciesRequest, SessionSummary, SwapRecord,
-    admin_client::AdminClient,
+    PinPoliciesRequest, ReloadPoliciesRequest, RevokeKeyRequest, RollbackPoliciesRequest, RotateTokensRequest,
+    SessionSummary, SwapRecord, admin_client::AdminClient,
 };
 use tonic::{
     Request, Streaming,
@@ -69,6 +69,12 @@ impl Admin {
 
     pub async fn create_key(&self, request: CreateKeyRequest) -> Result<CreateKeyResponse, ClientError> {
         Ok(self.client().create_key(self.request(request)).await?.into_inner())
+    }
+
+    /// A new signing key for resume tokens; `revoke`: those handed out before are refused from now on.
+    pub async fn rotate_tokens(&self, revoke: bool) -> Result<(), ClientError> {
+        self.client().rotate_tokens(self.request(RotateTokensRequest { revoke })).await?;
+        Ok(())
     }
 
     pub async fn keys(&self) -> Result<Vec<KeySummary>, ClientError> {

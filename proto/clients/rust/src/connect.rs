@@ -22,6 +22,9 @@ const STREAMS_PER_WINDOW: u32 = 16;
 const MESSAGE_MAX: usize = 256 << 20;
 /// Guessed: a gateway on the same network answers at once or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A gateway that does not answer a ping in time is gone; the gateway asks its clients alike.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where a gateway listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,6 +126,8 @@ impl Connect {
             .connect_timeout(CONNECT_TIMEOUT)
             .initial_stream_window_size(self.stream_window)
             .initial_connection_window_size(self.stream_window.saturating_mul(STREAMS_PER_WINDOW).min(i32::MAX as u32))
+            .http2_keep_alive_interval(KEEPALIVE_EVERY)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .tcp_nodelay(true);
         let connected = match &self.target {
             Target::Tcp(_) => endpoint.connect().await,

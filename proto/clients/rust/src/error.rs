@@ -73,6 +73,11 @@ impl Fault {
         let number = |key: &str| self.details.get(key)?.parse().ok();
         Some(Position { epoch: number("resume_epoch")?, after: number("resume_after")? })
     }
+
+    /// What resumes the ended stream as the same reader, if the answer says so.
+    pub fn resume_token(&self) -> Option<&str> {
+        self.details.get("resume_token").map(String::as_str)
+    }
 }
 
 impl From<tonic::Status> for Fault {

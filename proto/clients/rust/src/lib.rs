@@ -1,6 +1,6 @@
 //! A thin client: connects, carries the key, decodes errors, and checks of every stream that the
-//! ranges join and each sequence is accounted for once. It keeps no session state and never retries
-//! by itself. Invariant: an event reaches the caller only after the account has taken its batch.
+//! ranges join and each sequence is accounted for once. It keeps no session state; only `AutoReader`
+//! tries again by itself. Invariant: an event reaches the caller only after the account has taken its batch.
 //!
 //! ```no_run
 //! # async fn read() -> Result<(), tidegate_client::ClientError> {
@@ -25,6 +25,7 @@ mod error;
 mod gateway;
 mod nodes;
 mod people;
+mod reader;
 mod stream;
 pub mod values;
 
@@ -35,6 +36,7 @@ pub use error::{ClientError, Fault, GrpcCode};
 pub use gateway::{Advised, Gateway};
 pub use nodes::{NodeAdmin, NodeWatch, Nodes};
 pub use people::PeopleAdmin;
+pub use reader::{AutoReader, ReaderOptions};
 pub use stream::{EventStream, Message, Start, StreamOptions};
 /// The messages of the wire, for callers that need one without a wrapper.
 pub use tidegate_proto::v1 as wire;

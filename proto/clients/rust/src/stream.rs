@@ -3,8 +3,8 @@
 
 use crate::{Account, ClientError, Gateway, Position};
 use tidegate_proto::v1::{
-    EventBatch, Gap, StreamEventsRequest, StreamEventsResponse, StreamOpened, stream_events_request as request,
-    stream_events_response as response,
+    EventBatch, Gap, StreamEventsRequest, StreamEventsResponse, StreamOpened, StreamStatus,
+    stream_events_request as request, stream_events_response as response,
 };
 use tonic::Streaming;
 
@@ -29,6 +29,10 @@ pub struct StreamOptions {
     pub reader_name: String,
     /// The account of the stream that this one continues.
     pub account: Account,
+    /// The newest resume token of this reader, for `Start::Resume`: an older stream of it that is still open gives way.
+    pub resume_token: Option<String>,
+    /// How often the gateway is to tell how this reader stands; 0: never. 100 to 60000.
+    pub status_every_ms: u32,
 }
 
 /// What a stream carries after it opened.
@@ -43,6 +47,7 @@ pub enum Message {
 pub struct EventStream {
     inner: Streaming<StreamEventsResponse>,
     opened: StreamOpened,
+    status: Option<StreamStatus>,
     account: Account,
 }
 
@@ -58,13 +63,17 @@ impl EventStream {
         let start = match start {
             Start::Live => request::Start::Live(request::Live {}),
             Start::Oldest => request::Start::Oldest(request::Oldest {}),
-            Start::Resume(Position { epoch, after }) => request::Start::Resume(request::Resume { epoch, after }),
+            Start::Resume(Position { epoch, after }) => match options.resume_token {
+                Some(token) => request::Start::ResumeByToken(request::ResumeByToken { token, after: Some(after) }),
+                None => request::Start::Resume(request::Resume { epoch, after }),
+            },
         };
         let message = StreamEventsRequest {
             session_id: session_id.into(),
             start: Some(start),
             max_linger_ms: options.linger_ms,
             reader_name: options.reader_name,
+            status_every_ms: options.status_every_ms,
         };
         let mut inner = gateway.client().stream_events(gateway.request(message)).await?.into_inner();
         let mut account = options.account;
@@ -74,25 +83,41 @@ impl EventStream {
         let Some(response::Message::Opened(opened)) = first.message else {
             return Err(ClientError::Incomplete("`opened` as its first message"));
         };
-        Ok(Self { inner, opened, account })
+        Ok(Self { inner, opened, status: None, account })
     }
 
     /// The next batch or gap; `None` when the gateway ended the stream without an error. A stream
     /// that broke its account returns the violation and can still be read on.
     pub async fn next(&mut self) -> Result<Option<Message>, ClientError> {
-        let Some(message) = self.inner.message().await? else { return Ok(None) };
-        self.account.take(&message)?;
-        Ok(match message.message {
-            Some(response::Message::Batch(batch)) => Some(Message::Batch(batch)),
-            Some(response::Message::Gap(gap)) => Some(Message::Gap(gap)),
-            // The account refuses both: they are violations.
-            Some(response::Message::Opened(_)) | None => None,
-        })
+        loop {
+            let Some(message) = self.inner.message().await? else { return Ok(None) };
+            self.account.take(&message)?;
+            return Ok(match message.message {
+                Some(response::Message::Batch(batch)) => Some(Message::Batch(batch)),
+                Some(response::Message::Gap(gap)) => Some(Message::Gap(gap)),
+                Some(response::Message::Status(status)) => {
+                    self.status = Some(status);
+                    continue;
+                }
+                // The account refuses both: they are violations.
+                Some(response::Message::Opened(_)) | None => None,
+            });
+        }
     }
 
     /// What the stream said when it opened.
     pub fn opened(&self) -> &StreamOpened {
         &self.opened
+    }
+
+    /// How this reader stood when it was last told, if it asked to be.
+    pub fn status(&self) -> Option<&StreamStatus> {
+        self.status.as_ref()
+    }
+
+    /// The newest token that resumes this reader, or an empty text from a gateway that makes none.
+    pub fn resume_token(&self) -> &str {
+        self.status.as_ref().map_or(&self.opened.resume_token, |status| &status.resume_token)
     }
 
     pub fn account(&self) -> &Account {

@@ -7,7 +7,13 @@ use tidegate_proto::v1::Event;
 const EPOCH: u64 = 7;
 
 fn opened(after: u64) -> StreamEventsResponse {
-    message(Message::Opened(StreamOpened { epoch: EPOCH, after, head: after, generation: 1 }))
+    message(Message::Opened(StreamOpened {
+        epoch: EPOCH,
+        after,
+        head: after,
+        generation: 1,
+        resume_token: String::new(),
+    }))
 }
 
 fn message(message: Message) -> StreamEventsResponse {
