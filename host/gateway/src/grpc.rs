@@ -7,6 +7,7 @@ mod backup;
 mod body;
 mod edge;
 mod gateway;
+mod gather;
 mod nodes;
 mod overview;
 mod people;

@@ -304,5 +304,6 @@ pub fn gateway_name(frame: &from_gateway::Frame) -> &'static str {
         from_gateway::Frame::Reject(_) => "Reject",
         from_gateway::Frame::Command(_) => "Command",
         from_gateway::Frame::Shutdown(_) => "Shutdown",
+        from_gateway::Frame::Gather(_) => "Gather",
     }
 }

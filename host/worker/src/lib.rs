@@ -2,6 +2,7 @@
 //! the simulator. Knows the pipe, not the gateway behind it. Invariant: a worker ends when its pipe does, and whatever a
 //! backend hangs in, heartbeats and the order to stop do not wait for it.
 
+pub mod alarm;
 pub mod answers;
 pub mod link;
 pub mod outbox;

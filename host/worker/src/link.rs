@@ -10,7 +10,7 @@ use std::{
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -33,6 +33,8 @@ const BUSY: i32 = 0x8001_010A_u32 as i32;
 const TOO_LARGE: i32 = 0x8007_000E_u32 as i32;
 /// Between heartbeats when Accept does not say (semantics.md, Workers).
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// The longest that events wait for others, whatever the gateway says: as long as a reader may linger.
+const GATHER_US_MAX: u32 = 1_000_000;
 /// Bytes gathered before a write; a bound, not an aim. (Guessed.)
 const WRITE_BYTES: usize = 512 << 10;
 /// How long the last frames may take to leave when there is no deadline of the gateway's.
@@ -173,10 +175,11 @@ pub async fn serve<F: Future<Output = BackendEnd> + Send + 'static>(
     };
 
     let mut tasks = JoinSet::new();
+    let gather_us = link.outbox.gathering();
     let backend = backend(link);
     tasks.spawn(async move { Done::Backend(backend.await) });
     tasks.spawn(write(end.writer, to_write, epoch));
-    tasks.spawn(read(end.reader, ask, frames.clone(), asked));
+    tasks.spawn(read(end.reader, ask, frames.clone(), asked, gather_us));
     tasks.spawn(beat(frames.clone(), vitals, if period.is_zero() { HEARTBEAT } else { period }));
     let ended = watch_over(&mut tasks, &frames, &mut shutdown, &stop).await;
     tasks.shutdown().await;
@@ -304,6 +307,7 @@ async fn read(
     ask: mpsc::Sender<(u64, Command)>,
     frames: mpsc::Sender<Outgoing>,
     asked: watch::Sender<Option<Shutdown>>,
+    gather_us: Arc<AtomicU32>,
 ) -> Done {
     loop {
         let frame = match pipe.recv().await {
@@ -324,6 +328,10 @@ async fn read(
             }
             Some(from_gateway::Frame::Shutdown(order)) => {
                 asked.send_replace(Some(order));
+            }
+            // Seen by the backend at its next event; what waits already goes when it was due.
+            Some(from_gateway::Frame::Gather(gather)) => {
+                gather_us.store(gather.max_us.min(GATHER_US_MAX), Ordering::Relaxed);
             }
             Some(other) => return Done::Read(Err(Ended::Protocol(handshake::gateway_name(&other)))),
             None => return Done::Read(Err(Ended::Protocol("an unknown frame"))),

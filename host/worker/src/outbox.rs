@@ -1,7 +1,8 @@
 //! Everything that leaves a worker, in the one order it was made: events are numbered and encoded once, batched
-//! without waiting, and kept for a resend. Knows no backend and no socket. Invariants: sequences are dense and minted
+//! (without waiting, unless every reader lets events wait), and kept for a resend. Knows no backend and no socket. Invariants: sequences are dense and minted
 //! when an event is made; a pipe that does not take more makes the backend wait, never lose.
 
+mod quick;
 mod tail;
 
 pub use tail::{TAIL_BYTES, TAIL_EVENTS};
@@ -11,14 +12,18 @@ use prost::{
     Message as _,
     encoding::{encode_varint, encoded_len_varint},
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use quick::Quick;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 use tail::Tail;
 use tidegate_pipe::PipeError;
 use tidegate_proto::v1::{CommandResult, Event};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 /// An events frame is sent at the latest when it has this many events (semantics.md, Streams).
 pub const BATCH_EVENTS: u32 = 256;
@@ -67,6 +72,9 @@ pub struct Outbox {
     frames: mpsc::Sender<Outgoing>,
     /// The newest sequence made, for whoever asks from outside.
     head: Arc<AtomicU64>,
+    /// Microseconds that every reader lets events wait for others; the gateway says it.
+    gather_us: Arc<AtomicU32>,
+    flushed_at: Instant,
     next: u64,
     batch: Vec<u8>,
     first: u64,
@@ -78,8 +86,22 @@ pub struct Outbox {
 
 impl Outbox {
     pub fn new(frames: mpsc::Sender<Outgoing>) -> Self {
-        let head = Arc::new(AtomicU64::new(0));
-        Self { frames, head, next: 1, batch: Vec::new(), first: 1, count: 0, tail: Tail::default() }
+        Self {
+            frames,
+            head: Arc::default(),
+            gather_us: Arc::default(),
+            flushed_at: Instant::now(),
+            next: 1,
+            batch: Vec::new(),
+            first: 1,
+            count: 0,
+            tail: Tail::default(),
+        }
+    }
+
+    /// Where the gateway's `Gather` goes.
+    pub(crate) fn gathering(&self) -> Arc<AtomicU32> {
+        self.gather_us.clone()
     }
 
     /// The newest sequence made; 0 before the first.
@@ -90,8 +112,28 @@ impl Outbox {
     /// Numbers and encodes an event. Waits when the batch is full and the pipe does not take it.
     pub async fn push(&mut self, event: &mut Event) -> Result<(), PipeEnded> {
         event.sequence = self.next;
-        let len = event.encoded_len();
-        let framed = 1 + encoded_len_varint(len as u64) + len;
+        let mut quick = Quick::new();
+        match quick.encode(event) {
+            Some(bytes) => {
+                self.make_room(bytes.len()).await?;
+                self.batch.extend_from_slice(bytes);
+            }
+            None => {
+                let len = event.encoded_len();
+                self.make_room(1 + encoded_len_varint(len as u64) + len).await?;
+                self.batch.put_u8(EVENT_TAG);
+                encode_varint(len as u64, &mut self.batch);
+                event.encode_raw(&mut self.batch);
+            }
+        }
+        self.count += 1;
+        self.next += 1;
+        self.head.store(event.sequence, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Lets the batch end where an event of this length does not fit.
+    async fn make_room(&mut self, framed: usize) -> Result<(), PipeEnded> {
         if self.count == BATCH_EVENTS || (self.count > 0 && self.batch.len() + framed > BATCH_BYTES) {
             self.flush().await?;
         }
@@ -99,13 +141,25 @@ impl Outbox {
             self.first = self.next;
         }
         self.batch.reserve(framed);
-        self.batch.put_u8(EVENT_TAG);
-        encode_varint(len as u64, &mut self.batch);
-        event.encode_raw(&mut self.batch);
-        self.count += 1;
-        self.next += 1;
-        self.head.store(event.sequence, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// While every reader lets events wait: until when, and how many more fit into the batch.
+    pub fn gathers(&self) -> Option<(Instant, u32)> {
+        let gather = Duration::from_micros(self.gather_us.load(Ordering::Relaxed).into());
+        (!gather.is_zero()).then(|| (self.flushed_at + gather, BATCH_EVENTS - self.count))
+    }
+
+    /// Sends what has gathered, unless every reader lets it wait; then it says until when. The first event after a
+    /// pause goes at once.
+    pub async fn settle(&mut self) -> Result<Option<Instant>, PipeEnded> {
+        if let Some((due, _)) = self.gathers().filter(|_| self.count > 0)
+            && Instant::now() < due
+        {
+            return Ok(Some(due));
+        }
+        self.flush().await?;
+        Ok(None)
     }
 
     /// Sends what has gathered.
@@ -117,6 +171,9 @@ impl Outbox {
         let bytes = Bytes::from(std::mem::replace(&mut self.batch, Vec::with_capacity(room)));
         let (first, count) = (self.first, std::mem::take(&mut self.count));
         self.tail.keep(first, count, bytes.clone());
+        if self.gather_us.load(Ordering::Relaxed) > 0 {
+            self.flushed_at = Instant::now();
+        }
         self.send(Outgoing::Events { first, count, bytes }).await
     }
 
@@ -187,5 +244,38 @@ pub enum ResendError {
 impl From<PipeEnded> for PipeError {
     fn from(_: PipeEnded) -> Self {
         Self::Closed { awaited: "room in the pipe" }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn events_wait_only_while_every_reader_lets_them() {
+        let (send, mut sent) = mpsc::channel(FRAMES_AHEAD);
+        let mut outbox = Outbox::new(send);
+        let mut frames = move || std::iter::from_fn(|| sent.try_recv().ok()).count();
+        outbox.push(&mut Event::default()).await.expect("room");
+        assert_eq!((outbox.settle().await.expect("room"), frames()), (None, 1), "nobody lingers");
+
+        outbox.gathering().store(5_000, Ordering::Relaxed);
+        tokio::time::advance(Duration::from_millis(6)).await;
+        outbox.push(&mut Event::default()).await.expect("room");
+        assert_eq!((outbox.settle().await.expect("room"), frames()), (None, 1), "the first after a pause");
+        let due = Instant::now() + Duration::from_millis(5);
+        for _ in 0..10 {
+            outbox.push(&mut Event::default()).await.expect("room");
+            assert_eq!((outbox.settle().await.expect("room"), frames()), (Some(due), 0));
+        }
+        tokio::time::advance(Duration::from_millis(5)).await;
+        assert_eq!((outbox.settle().await.expect("room"), frames()), (None, 1), "all of them together");
+
+        outbox.push(&mut Event::default()).await.expect("room");
+        outbox.reply(1, CommandResult::default()).await.expect("room");
+        assert_eq!(frames(), 2, "a reply does not wait, nor does what was before it");
+        outbox.push(&mut Event::default()).await.expect("room");
+        outbox.gathering().store(0, Ordering::Relaxed);
+        assert_eq!((outbox.settle().await.expect("room"), frames()), (None, 1), "somebody does not linger");
     }
 }

@@ -17,6 +17,7 @@ mod replay;
 mod writes;
 
 use crate::{
+    alarm::Alarm,
     answers::Answers,
     link::{BackendEnd, Link, Vitals},
     outbox::{Outbox, PipeEnded},
@@ -80,6 +81,8 @@ struct Sim {
     /// Items whose waveform runs, and whose turn it is.
     waves: Vec<usize>,
     turn: usize,
+    /// More events were due than one round makes.
+    behind: bool,
     reading: Option<bulk::Reading>,
     fault: Option<Fault>,
     bad_until: Option<Instant>,
@@ -157,7 +160,7 @@ impl Sim {
     fn new(settings: Settings, history: History, epoch: u64, vitals: Arc<Vitals>, outbox: Outbox) -> Self {
         let change = DataChange { statuses: vec![OK], ..DataChange::default() };
         Self {
-            pace: Pace::new(settings.rate.unwrap_or(RATE)),
+            pace: Pace::new(settings.rate.unwrap_or(RATE), settings.grain_us),
             replay: Replay::new(history, &settings),
             settings,
             epoch,
@@ -170,6 +173,7 @@ impl Sim {
             timers_made: 0,
             waves: Vec::new(),
             turn: 0,
+            behind: false,
             reading: None,
             fault: None,
             bad_until: None,
@@ -183,10 +187,11 @@ impl Sim {
         mut commands: mpsc::Receiver<(u64, Command)>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), Halt> {
+        let alarm = Alarm::new();
         loop {
             self.advance(Instant::now()).await?;
-            self.outbox.flush().await?;
-            let wake = self.wake();
+            let held = self.outbox.settle().await?;
+            let wake = [self.wake(), held].into_iter().flatten().min();
             tokio::select! {
                 biased;
                 () = stopped(&mut stop) => return Ok(self.outbox.flush().await?),
@@ -195,7 +200,7 @@ impl Sim {
                     Some((id, command)) => self.serve(id, command, &mut stop).await?,
                     None => return Ok(()),
                 },
-                () = until(wake) => {}
+                () = alarm.until(wake) => {}
             }
         }
     }
@@ -265,10 +270,23 @@ impl Sim {
     /// When there is something to do next; `None` when only a command can bring something.
     fn wake(&self) -> Option<Instant> {
         let timer = self.timers.first_key_value().map(|((at, _), _)| *at);
-        let wave = if self.waves.is_empty() { None } else { self.pace.next_at() };
+        let wave = if self.waves.is_empty() { None } else { self.wave_at() };
         let buffered = self.buffered_at.values().min().copied();
         let reading = self.reading.as_ref().map(bulk::Reading::deadline);
         [timer, wave, self.replay.next_at(), buffered, self.bad_until, reading].into_iter().flatten().min()
+    }
+
+    /// When waveform events are made next: when one is due, or while nothing has to leave yet, when the batch is full
+    /// or has waited long enough. Their times are those at which they were due.
+    fn wave_at(&self) -> Option<Instant> {
+        let next = self.pace.next_at()?;
+        match self.outbox.gathers().filter(|_| !self.behind) {
+            Some((due, room)) => {
+                let full = self.pace.nth_at(room.into()).unwrap_or(due);
+                Some(next.max(due.min(full)))
+            }
+            None => Some(next),
+        }
     }
 
     fn after(&mut self, delay: Duration, due: Due) {
@@ -295,14 +313,19 @@ impl Sim {
             self.pace.rest();
             return Ok(());
         }
-        let due = self.pace.due(now).min(ROUND);
+        let due = self.pace.due(now);
+        self.behind = due > ROUND;
+        let due = due.min(ROUND);
         let (quality, status) = self.health();
-        let date = emit::date_now();
-        for _ in 0..due {
+        let days = emit::days_now();
+        for nth in 1..=due {
             self.turn = if self.turn + 1 < self.waves.len() { self.turn + 1 } else { 0 };
             let slot = self.waves[self.turn];
-            let Some(Item { kind: Kind::Wave(wave), .. }) = &mut self.tables.items[slot] else { continue };
-            let sample = Sample { value: wave.sample(), quality, time: date.clone(), status };
+            let Some(Item { kind: Kind::Wave(wave), last, .. }) = &mut self.tables.items[slot] else { continue };
+            let value = wave.sample_over(last.take().map(|last| last.value));
+            // When it became due, not when it was made: gathering and a late timer are no business of the source's.
+            let late = self.pace.late(nth, now).as_secs_f64() / emit::SECONDS_PER_DAY;
+            let sample = Sample { value, quality, time: emit::date(days - late), status };
             self.emit(slot, sample).await?;
         }
         self.pace.made(due);
@@ -326,11 +349,4 @@ impl FirstDue for BTreeMap<i32, Instant> {
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     // Without a sender the link is gone, which is a reason to stop as well.
     let _seen = stop.wait_for(|stop| *stop).await;
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
 }

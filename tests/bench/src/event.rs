@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use tidegate_proto::v1::{
     DataChange, DoubleArray, Event, MxStatus, SourceTime, Value, event::Body, source_time::Form, value::Kind,
 };
+use tidegate_worker::alarm::Alarm;
 use tokio::time::Instant;
 
 /// Items that the simulator's events are spread over.
@@ -22,12 +23,17 @@ pub(crate) fn tags() -> Vec<String> {
 
 /// The event of this sequence, made now.
 pub(crate) fn make(sequence: u64) -> Event {
+    make_late(sequence, 0.0)
+}
+
+/// The event of this sequence that was due so many seconds ago, as the simulator stamps it.
+pub(crate) fn make_late(sequence: u64, late: f64) -> Event {
     let item = 1 + sequence % ITEMS as u64;
     let values = (0..10).map(|n| 50.0 + (sequence + n) as f64 / 7.0).collect();
     let change = DataChange {
         value: Some(Value { kind: Some(Kind::Doubles(DoubleArray { values })), data_type: 0 }),
         quality: 192,
-        time: Some(SourceTime { form: Some(Form::Date(now() / SECONDS_PER_DAY + DAYS_TO_UNIX)) }),
+        time: Some(SourceTime { form: Some(Form::Date((now() - late) / SECONDS_PER_DAY + DAYS_TO_UNIX)) }),
         statuses: vec![MxStatus { success: -1, category: 0, detected_by: 0, detail: 0 }],
     };
     Event { sequence, item_key: item, server_handle: 1, item_handle: item as i32, body: Some(Body::DataChange(change)) }
@@ -38,29 +44,35 @@ fn now() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
-/// Events of a rate, as the simulator paces them: a tokio timer, and what has become due since.
+/// Events of a rate, as the simulator paces them: its kind of timer, its grain, and what has become due since.
 #[derive(Debug)]
 pub(crate) struct Pace {
     rate: u64,
+    grain: u64,
     since: Instant,
     made: u64,
+    alarm: Alarm,
 }
 
 // === impl Pace ===
 
 impl Pace {
-    pub(crate) fn new(rate: u32) -> Self {
-        Self { rate: rate.into(), since: Instant::now(), made: 0 }
+    /// In groups every `grain_us` microseconds; 0: one by one.
+    pub(crate) fn new(rate: u32, grain_us: u32) -> Self {
+        let grain = (u64::from(grain_us) * 1_000).max(1);
+        Self { rate: rate.into(), grain, since: Instant::now(), made: 0, alarm: Alarm::new() }
     }
 
-    /// Waits until something is due, and says how many.
-    pub(crate) async fn due(&mut self) -> u64 {
-        let next = Duration::from_nanos(((self.made + 1) * 1_000_000_000).div_ceil(self.rate));
-        tokio::time::sleep_until(self.since + next).await;
-        let all = self.since.elapsed().as_nanos() * u128::from(self.rate) / 1_000_000_000;
-        let due = (all as u64).saturating_sub(self.made);
-        self.made += due;
-        due
+    /// Waits until something is due; sequence and lateness in seconds of each.
+    pub(crate) async fn due(&mut self) -> impl Iterator<Item = (u64, f64)> + use<> {
+        let (rate, grain) = (self.rate, self.grain);
+        let offset = move |number: u64| (number * 1_000_000_000).div_ceil(rate).next_multiple_of(grain);
+        self.alarm.until(Some(self.since + Duration::from_nanos(offset(self.made + 1)))).await;
+        let passed = self.since.elapsed().as_nanos() as u64;
+        let all = (u128::from(passed / grain * grain) * u128::from(rate) / 1_000_000_000) as u64;
+        let first = self.made + 1;
+        self.made = self.made.max(all);
+        (first..=self.made).map(move |number| (number, passed.saturating_sub(offset(number)) as f64 / 1e9))
     }
 }
 

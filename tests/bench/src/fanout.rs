@@ -32,9 +32,13 @@ pub(crate) struct Args {
     /// Numbers of readers
     #[arg(long, value_delimiter = ',', default_value = "1,8,64")]
     readers: Vec<usize>,
-    /// Deliveries per second that the rate of each case is made from: rate = deliveries / readers
-    #[arg(long, default_value_t = 1_600_000)]
-    deliveries: u32,
+    /// Deliveries per second that the rate of each case is made from: rate = deliveries / readers. By default one that
+    /// every side keeps up with, and one that drives them hard
+    #[arg(long, value_delimiter = ',', default_value = "400000,2400000")]
+    deliveries: Vec<u32>,
+    /// How long our readers let events wait for others, in milliseconds
+    #[arg(long, value_delimiter = ',', default_value = "0,5")]
+    lingers: Vec<u32>,
     /// Only the throughput cases, or only the paced ones at 20,000 events per second
     #[arg(long)]
     only: Option<Part>,
@@ -44,6 +48,9 @@ pub(crate) struct Args {
     /// Without nats-server, although it is installed
     #[arg(long)]
     no_nats: bool,
+    /// Without redis-server, although it is installed
+    #[arg(long)]
+    no_redis: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -54,6 +61,8 @@ enum Part {
 
 /// The rate of the paced cases: what a large plant makes.
 const PACED: u32 = 20_000;
+/// Groups of the throughput cases: what a timer of a millisecond makes of them anyway, on every side.
+const GRAIN_US: u32 = 1_000;
 /// The simulator takes no more.
 const RATE_MAX: u32 = 500_000;
 /// From the first event until counting begins: windows are open, heaps have their size.
@@ -66,6 +75,8 @@ const SHORT: f64 = 0.05;
 struct Case {
     readers: usize,
     rate: u32,
+    /// Events become due in groups at multiples of this; 0: one by one.
+    grain_us: u32,
     linger_ms: u32,
     ages: bool,
     small_windows: bool,
@@ -82,6 +93,13 @@ struct Run {
     p99_us: f64,
 }
 
+/// The peers that are installed.
+#[derive(Debug)]
+struct Peers {
+    nats: Option<PathBuf>,
+    redis: Option<PathBuf>,
+}
+
 /// What is running, to be dropped at the end of a run.
 #[derive(Debug)]
 struct Side {
@@ -96,44 +114,68 @@ struct Side {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let nats = process::find("nats-server").filter(|_| !args.no_nats);
-    if nats.is_none() {
-        println!("nats-server is not installed (see docs/performance.md); its rows are left out");
-    }
+    job("fanout", args).await
+}
+
+/// The paced cases alone.
+pub(crate) async fn latency(args: Args) -> anyhow::Result<()> {
+    job("latency", Args { only: Some(Part::Paced), ..args }).await
+}
+
+async fn job(name: &'static str, args: Args) -> anyhow::Result<()> {
+    let peers = Peers::find(args.no_nats, args.no_redis);
     let pin = !args.no_pin && process::can_pin();
-    let mut rows = Rows::new("fanout", args.json.as_deref())?;
-    let mut cases = Vec::new();
-    let throughput = |readers: usize, small_windows| Case {
-        readers,
-        rate: (args.deliveries / readers.max(1) as u32).clamp(1, RATE_MAX),
-        linger_ms: 0,
-        ages: false,
-        small_windows,
-    };
-    if args.only != Some(Part::Paced) {
-        cases.extend(args.readers.iter().map(|readers| throughput(*readers, false)));
-        cases.extend(args.readers.contains(&8).then(|| throughput(8, true)));
-    }
-    if args.only != Some(Part::Throughput) {
-        let paced = |linger_ms| Case { readers: 8, rate: PACED, linger_ms, ages: true, small_windows: false };
-        cases.extend([paced(0), paced(1)]);
-    }
-    for case in cases {
-        let mut kinds = vec![Kind::Tidegate, Kind::Plain];
-        kinds.extend(nats.as_ref().map(|_| Kind::Nats));
-        let mut runs: Vec<(Kind, Run)> = Vec::new();
-        for turn in 0..args.runs.max(1) {
-            for kind in &kinds {
-                let side = Side::start(*kind, &case, pin, nats.as_ref()).await?;
-                runs.push((*kind, side.measure(&case, args.seconds).await?));
-            }
-            if turn + 1 < args.runs {
-                kinds.reverse();
-            }
-        }
+    let mut rows = Rows::new(name, args.json.as_deref())?;
+    for case in cases(&args) {
+        let runs = measure(&case, &peers, pin, args.runs, args.seconds).await?;
         report(&mut rows, &case, &runs)?;
     }
     Ok(())
+}
+
+fn cases(args: &Args) -> Vec<Case> {
+    let throughput = |deliveries: u32, readers: usize, linger_ms, small_windows| Case {
+        readers,
+        rate: (deliveries / readers.max(1) as u32).clamp(1, RATE_MAX),
+        grain_us: GRAIN_US,
+        linger_ms,
+        ages: false,
+        small_windows,
+    };
+    let mut cases = Vec::new();
+    if args.only != Some(Part::Paced) {
+        for deliveries in &args.deliveries {
+            for readers in &args.readers {
+                let one = |linger: &u32| throughput(*deliveries, *readers, *linger, false);
+                cases.extend(args.lingers.iter().map(one));
+                cases.extend((*readers == 8).then(|| throughput(*deliveries, 8, 0, true)));
+            }
+        }
+    }
+    if args.only != Some(Part::Throughput) {
+        let paced =
+            |linger_ms| Case { readers: 8, rate: PACED, grain_us: 0, linger_ms, ages: true, small_windows: false };
+        cases.extend([paced(0), paced(1)]);
+    }
+    cases
+}
+
+/// All sides in turns.
+async fn measure(case: &Case, peers: &Peers, pin: bool, runs: usize, seconds: f64) -> anyhow::Result<Vec<(Kind, Run)>> {
+    let mut kinds = vec![Kind::Tidegate, Kind::Plain];
+    kinds.extend(peers.nats.as_ref().map(|_| Kind::Nats));
+    kinds.extend(peers.redis.as_ref().map(|_| Kind::Redis));
+    let mut done: Vec<(Kind, Run)> = Vec::new();
+    for turn in 0..runs.max(1) {
+        for kind in &kinds {
+            let side = Side::start(*kind, case, pin, peers).await?;
+            done.push((*kind, side.measure(case, seconds).await?));
+        }
+        if turn + 1 < runs {
+            kinds.reverse();
+        }
+    }
+    Ok(done)
 }
 
 fn report(rows: &mut Rows, case: &Case, runs: &[(Kind, Run)]) -> anyhow::Result<()> {
@@ -142,7 +184,8 @@ fn report(rows: &mut Rows, case: &Case, runs: &[(Kind, Run)]) -> anyhow::Result<
         (!values.is_empty()).then(|| median(&values))
     };
     let name = case.name();
-    for (kind, label) in [(Kind::Plain, "plain tonic"), (Kind::Nats, "nats-server")] {
+    for kind in [Kind::Plain, Kind::Nats, Kind::Redis] {
+        let label = kind.label();
         let Some(baseline) = of(kind, |run| run.us_per_delivery) else { continue };
         let ours = of(Kind::Tidegate, |run| run.us_per_delivery).context("no run of ours")?;
         rows.add(&name, ours, Some((label, baseline, Ratio::Cheaper)), "us of CPU per delivery")?;
@@ -159,7 +202,7 @@ fn report(rows: &mut Rows, case: &Case, runs: &[(Kind, Run)]) -> anyhow::Result<
             }
         }
     }
-    for kind in [Kind::Tidegate, Kind::Plain, Kind::Nats] {
+    for kind in [Kind::Tidegate, Kind::Plain, Kind::Nats, Kind::Redis] {
         let every: Vec<f64> = runs.iter().filter(|(of, _)| *of == kind).map(|(_, run)| run.us_per_delivery).collect();
         if let Some(((rate, bytes), gathered)) = of(kind, |run| run.delivered_per_second)
             .zip(of(kind, |run| run.event_bytes))
@@ -176,11 +219,26 @@ fn report(rows: &mut Rows, case: &Case, runs: &[(Kind, Run)]) -> anyhow::Result<
     Ok(())
 }
 
+// === impl Peers ===
+
+impl Peers {
+    fn find(no_nats: bool, no_redis: bool) -> Self {
+        let find = |name: &str, without: bool| {
+            let found = process::find(name).filter(|_| !without);
+            if found.is_none() {
+                println!("without {name} (see docs/performance.md): its rows are left out");
+            }
+            found
+        };
+        Self { nats: find("nats-server", no_nats), redis: find("redis-server", no_redis) }
+    }
+}
+
 // === impl Case ===
 
 impl Case {
     fn name(&self) -> String {
-        let linger = if self.ages { format!(" linger {} ms", self.linger_ms) } else { String::new() };
+        let linger = format!(" linger {} ms", self.linger_ms);
         let windows = if self.small_windows { " 64 KiB windows" } else { "" };
         format!("N={} {}/s{linger}{windows}", self.readers, self.rate)
     }
@@ -193,7 +251,7 @@ impl Case {
 // === impl Side ===
 
 impl Side {
-    async fn start(kind: Kind, case: &Case, pin: bool, nats: Option<&PathBuf>) -> anyhow::Result<Self> {
+    async fn start(kind: Kind, case: &Case, pin: bool, peers: &Peers) -> anyhow::Result<Self> {
         let (servers, clients) = (pin.then_some(SERVERS), pin.then_some(CLIENTS));
         let read = |args: readers::Args| -> anyhow::Result<Role> {
             let mut readers = Role::start(clients, &case.readers(args).words())?;
@@ -201,7 +259,7 @@ impl Side {
             Ok(readers)
         };
         let role = |words: &[&str]| Role::start(servers, &words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>());
-        let rate = case.rate.to_string();
+        let (rate, grain) = (case.rate.to_string(), case.grain_us.to_string());
         match kind {
             Kind::Tidegate => {
                 let (gateway, session, client) = ours(case, servers).await?;
@@ -211,7 +269,7 @@ impl Side {
                 Ok(Self { kind, pids, readers, _gateway: Some(gateway), _processes: vec![], _roles: vec![] })
             }
             Kind::Plain => {
-                let mut server = role(&["plain", "--rate", &rate])?;
+                let mut server = role(&["plain", "--rate", &rate, "--grain-us", &grain])?;
                 let address = server.answer()?["address"].as_str().context("no address")?.to_owned();
                 let readers = read(readers::Args::new(kind, &address))?;
                 let pids = vec![server.pid()];
@@ -219,13 +277,32 @@ impl Side {
             }
             Kind::Nats => {
                 let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
-                let mut command = process::on_cpu(nats.context("nats-server is not there")?, servers);
+                let mut command = process::on_cpu(peers.nats.as_ref().context("nats-server is not there")?, servers);
                 command.args(["-a", "127.0.0.1", "-p", &port]).stdout(Stdio::null()).stderr(Stdio::null());
                 let server = Process::start(command)?;
                 let address = format!("127.0.0.1:{port}");
                 answering(&address).await?;
                 let readers = read(readers::Args::new(kind, &address))?;
-                let mut publisher = role(&["nats-publisher", "--rate", &rate, "--address", &address])?;
+                let mut publisher =
+                    role(&["nats-publisher", "--rate", &rate, "--grain-us", &grain, "--address", &address])?;
+                publisher.answer()?;
+                let pids = vec![server.pid(), publisher.pid()];
+                let (processes, roles) = (vec![server], vec![publisher]);
+                Ok(Self { kind, pids, readers, _gateway: None, _processes: processes, _roles: roles })
+            }
+            Kind::Redis => {
+                let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
+                let mut command = process::on_cpu(peers.redis.as_ref().context("redis-server is not there")?, servers);
+                command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no"]);
+                // As everyone else here, it does not cut a subscriber off that a busy machine holds up.
+                command.args(["--client-output-buffer-limit", "pubsub 256mb 256mb 0"]);
+                command.stdout(Stdio::null()).stderr(Stdio::null());
+                let server = Process::start(command)?;
+                let address = format!("127.0.0.1:{port}");
+                answering(&address).await?;
+                let readers = read(readers::Args::new(kind, &address))?;
+                let mut publisher =
+                    role(&["redis-publisher", "--rate", &rate, "--grain-us", &grain, "--address", &address])?;
                 publisher.answer()?;
                 let pids = vec![server.pid(), publisher.pid()];
                 let (processes, roles) = (vec![server], vec![publisher]);
@@ -253,7 +330,7 @@ impl Side {
         ensure!(delivered > 0.0, "{name}: nothing was delivered");
         let event_bytes = match self.kind {
             Kind::Plain => event::make(1 << 20).encoded_len() as f64,
-            Kind::Tidegate | Kind::Nats => number("bytes") / delivered,
+            Kind::Tidegate | Kind::Nats | Kind::Redis => number("bytes") / delivered,
         };
         Ok(Run {
             us_per_delivery: used.as_secs_f64() * 1e6 / delivered,
@@ -277,7 +354,8 @@ async fn ours(case: &Case, cpu: Option<usize>) -> anyhow::Result<(Gateway, Sessi
         ["--lag-events-max", "1000000"],
         ["--log-bytes-max", "256MiB"],
     ];
-    let gateway = Gateway::start(cpu, &format!("rate={}", case.rate), &flags.concat()).await?;
+    let gateway =
+        Gateway::start(cpu, &format!("rate={},grain_us={}", case.rate, case.grain_us), &flags.concat()).await?;
     let client = gateway.client().await?;
     let session = gateway.open(&client).await?;
     Ok((gateway, session, client))

@@ -11,7 +11,7 @@ use std::{
     fs::{self, DirBuilder, File, Permissions},
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -44,11 +44,22 @@ pub(crate) struct Session {
 impl Gateway {
     /// `backend` is the simulator's settings; `flags` go to `serve` as they are.
     pub(crate) async fn start(cpu: Option<usize>, backend: &str, flags: &[&str]) -> anyhow::Result<Self> {
+        Self::start_with(process::on_cpu(&tidegate()?, cpu), backend, flags).await
+    }
+
+    /// `around` is the command that runs it, such as valgrind with its flags.
+    pub(crate) async fn start_under(around: &[String], backend: &str, flags: &[&str]) -> anyhow::Result<Self> {
+        let (program, words) = around.split_first().context("no command")?;
+        let mut command = Command::new(program);
+        command.args(words).arg(tidegate()?);
+        Self::start_with(command, backend, flags).await
+    }
+
+    async fn start_with(mut command: Command, backend: &str, flags: &[&str]) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("tidegate-bench").tempdir()?;
         let (data, plugins) = (folder.path().join("data"), folder.path().join("plugins"));
         DirBuilder::new().mode(0o700).create(&plugins)?;
         let log = File::create(folder.path().join("gateway.log"))?;
-        let mut command = process::on_cpu(&tidegate()?, cpu);
         command.arg("serve").arg("--data").arg(&data).arg("--plugins").arg(&plugins);
         command.args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--log-level", "warn"]);
         command.args(["--backend", &format!("sim=sim:{backend}")]).args(flags);

@@ -5,12 +5,15 @@
 mod event;
 mod fanout;
 mod gateway;
+mod instructions;
+mod memory;
 mod nats;
 mod nodes;
 mod plain;
 mod policy;
 mod process;
 mod readers;
+mod redis;
 mod rows;
 mod soak;
 mod stats;
@@ -30,6 +33,12 @@ struct Args {
 enum Job {
     /// Processor time per delivered event beside a plain tonic stream and nats-server
     Fanout(fanout::Args),
+    /// From event to reader at 20,000 events per second, with and without linger, beside the same peers
+    Latency(fanout::Args),
+    /// What idle sessions and readers cost the gateway
+    Memory(memory::Args),
+    /// Instructions per delivered event, by callgrind, beside the committed figure
+    Instructions(instructions::Args),
     /// Durable attaches and heartbeats of runtime nodes beside plain SQLite
     Nodes(nodes::Args),
     /// What a decision and the gate cost, and that events ask no policy
@@ -49,10 +58,22 @@ enum Role {
     Plain {
         #[arg(long)]
         rate: u32,
+        #[arg(long)]
+        grain_us: u32,
     },
     NatsPublisher {
         #[arg(long)]
         rate: u32,
+        #[arg(long)]
+        grain_us: u32,
+        #[arg(long)]
+        address: String,
+    },
+    RedisPublisher {
+        #[arg(long)]
+        rate: u32,
+        #[arg(long)]
+        grain_us: u32,
         #[arg(long)]
         address: String,
     },
@@ -80,13 +101,19 @@ fn run(job: Job) -> anyhow::Result<ExitCode> {
     runtime.enable_all().build()?.block_on(async {
         match job {
             Job::Fanout(args) => done(fanout::run(args).await),
+            Job::Latency(args) => done(fanout::latency(args).await),
+            Job::Memory(args) => done(memory::run(args).await),
+            Job::Instructions(args) => done(instructions::run(args).await),
             Job::Nodes(args) => done(nodes::run(args).await),
             Job::Policy(args) => done(policy::run(args).await),
             Job::Swap(args) => done(swap::run(args).await),
             Job::Soak(args) => soak::run(args).await,
-            Job::Role(Role::Plain { rate }) => done(plain::serve(rate).await),
-            Job::Role(Role::NatsPublisher { rate, address }) => {
-                done(nats::publish(&address, readers::SUBJECT, rate).await)
+            Job::Role(Role::Plain { rate, grain_us }) => done(plain::serve(rate, grain_us).await),
+            Job::Role(Role::NatsPublisher { rate, grain_us, address }) => {
+                done(nats::publish(&address, readers::SUBJECT, rate, grain_us).await)
+            }
+            Job::Role(Role::RedisPublisher { rate, grain_us, address }) => {
+                done(redis::publish(&address, readers::SUBJECT, rate, grain_us).await)
             }
             Job::Role(Role::Read(args)) => done(readers::run(args).await),
         }

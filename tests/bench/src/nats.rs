@@ -100,7 +100,7 @@ impl Connection {
 }
 
 /// Publishes at the offered rate until it is killed; what is due goes out in one write.
-pub(crate) async fn publish(address: &str, subject: &str, rate: u32) -> anyhow::Result<()> {
+pub(crate) async fn publish(address: &str, subject: &str, rate: u32, grain_us: u32) -> anyhow::Result<()> {
     let Connection { mut from, mut to, .. } = Connection::open(address).await?;
     // The server's PINGs are answered here, or it would end the connection.
     let (pings, mut pinged) = tokio::sync::mpsc::channel::<()>(1);
@@ -114,14 +114,11 @@ pub(crate) async fn publish(address: &str, subject: &str, rate: u32) -> anyhow::
         }
     });
     println!("{}", json!({ "ready": true }));
-    let mut pace = Pace::new(rate);
-    let mut sequence = 0;
+    let mut pace = Pace::new(rate, grain_us);
     let mut out = Vec::new();
     loop {
-        let due = pace.due().await;
-        for _ in 0..due {
-            sequence += 1;
-            let event = event::make(sequence);
+        for (sequence, late) in pace.due().await {
+            let event = event::make_late(sequence, late);
             out.extend_from_slice(format!("PUB {subject} {}\r\n", event.encoded_len()).as_bytes());
             event.encode_raw(&mut out);
             out.extend_from_slice(b"\r\n");

@@ -38,11 +38,11 @@ struct Plain {
 }
 
 /// Serves until it is killed.
-pub(crate) async fn serve(rate: u32) -> anyhow::Result<()> {
+pub(crate) async fn serve(rate: u32, grain_us: u32) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let plain = Plain::default();
-    tokio::spawn(publish(plain.subscribers.clone(), rate));
+    tokio::spawn(publish(plain.subscribers.clone(), rate, grain_us));
     println!("{}", json!({ "address": address.to_string() }));
     Server::builder()
         .tcp_nodelay(true)
@@ -52,13 +52,11 @@ pub(crate) async fn serve(rate: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn publish(subscribers: Subscribers, rate: u32) {
-    let mut pace = Pace::new(rate);
-    let mut sequence = 0;
+async fn publish(subscribers: Subscribers, rate: u32, grain_us: u32) {
+    let mut pace = Pace::new(rate, grain_us);
     loop {
-        for _ in 0..pace.due().await {
-            sequence += 1;
-            let event = event::make(sequence);
+        for (sequence, late) in pace.due().await {
+            let event = event::make_late(sequence, late);
             let now: Vec<_> = subscribers.lock().map(|all| all.clone()).unwrap_or_default();
             let mut gone = false;
             for to in &now {

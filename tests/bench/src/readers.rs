@@ -2,8 +2,8 @@
 //! not counted. Each checks every sequence. Answers `look` with what has come since the last look.
 
 use crate::{
-    event::{self, Response, Seen},
-    nats, plain, stats,
+    event::{self, Seen},
+    nats, plain, redis, stats,
 };
 use anyhow::Context as _;
 use prost::Message as _;
@@ -17,12 +17,20 @@ use std::{
     },
 };
 use tidegate_proto::v1::{StreamEventsRequest, stream_events_request as request};
-use tonic::{Streaming, client::Grpc, codegen::http::uri::PathAndQuery, transport::Endpoint};
+use tonic::{
+    Streaming,
+    client::Grpc,
+    codegen::http::uri::PathAndQuery,
+    transport::{Channel, Endpoint},
+};
 use tonic_prost::ProstCodec;
+
+pub(crate) use crate::event::Response;
 
 const STREAM_EVENTS: &str = "/tidegate.v1.Gateway/StreamEvents";
 /// As the Rust client sets it; without it the default of 64 KiB.
 const WIDE_WINDOW: u32 = 4 << 20;
+const WIDE_FRAME: u32 = 1 << 20;
 
 /// What is read, and how.
 #[derive(Clone, Debug, clap::Args)]
@@ -53,6 +61,7 @@ pub(crate) enum Kind {
     Tidegate,
     Plain,
     Nats,
+    Redis,
 }
 
 /// What has come, all readers together.
@@ -81,12 +90,16 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     for _ in 0..args.readers {
         let place = Place { tally: tally.clone(), next: None };
         match args.kind {
-            Kind::Tidegate => spawn(tally.clone(), ours(subscribe_ours(&args).await?, place)),
+            Kind::Tidegate => spawn(tally.clone(), ours(subscribe(channel(&args).await?, &args).await?, place)),
             Kind::Plain => spawn(tally.clone(), baseline(subscribe_plain(&args).await?, place)),
             Kind::Nats => {
                 let mut connection = nats::Connection::open(&args.address).await?;
                 connection.subscribe(SUBJECT).await?;
                 spawn(tally.clone(), from_nats(connection, place));
+            }
+            Kind::Redis => {
+                let connection = redis::Connection::subscribe(&args.address, SUBJECT).await?;
+                spawn(tally.clone(), from_redis(connection, place));
             }
         }
     }
@@ -106,7 +119,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The one subject of the NATS side.
+/// The one subject of NATS, and channel of Redis.
 pub(crate) const SUBJECT: &str = "ev";
 
 fn spawn(tally: Arc<Tally>, reading: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
@@ -118,16 +131,20 @@ fn spawn(tally: Arc<Tally>, reading: impl Future<Output = anyhow::Result<()>> + 
     });
 }
 
-async fn channel(args: &Args) -> anyhow::Result<tonic::transport::Channel> {
+pub(crate) async fn channel(args: &Args) -> anyhow::Result<Channel> {
     let mut endpoint = Endpoint::from_shared(format!("http://{}", args.address))?.tcp_nodelay(true);
     if !args.small_windows {
-        endpoint = endpoint.initial_stream_window_size(WIDE_WINDOW).initial_connection_window_size(2 * WIDE_WINDOW);
+        endpoint = endpoint
+            .initial_stream_window_size(WIDE_WINDOW)
+            .initial_connection_window_size(2 * WIDE_WINDOW)
+            .max_frame_size(WIDE_FRAME);
     }
     Ok(endpoint.connect().await?)
 }
 
-async fn subscribe_ours(args: &Args) -> anyhow::Result<Streaming<Response>> {
-    let mut client = Grpc::new(channel(args).await?).max_decoding_message_size(64 << 20);
+/// A stream of our events over a connection that others may use, too.
+pub(crate) async fn subscribe(channel: Channel, args: &Args) -> anyhow::Result<Streaming<Response>> {
+    let mut client = Grpc::new(channel).max_decoding_message_size(64 << 20);
     client.ready().await?;
     let mut call = tonic::Request::new(StreamEventsRequest {
         session_id: args.session.clone(),
@@ -187,6 +204,14 @@ async fn baseline(mut stream: Streaming<Seen>, mut place: Place) -> anyhow::Resu
 }
 
 async fn from_nats(mut connection: nats::Connection, mut place: Place) -> anyhow::Result<()> {
+    loop {
+        let payload = connection.message().await?;
+        place.take(payload)?;
+        place.message();
+    }
+}
+
+async fn from_redis(mut connection: redis::Connection, mut place: Place) -> anyhow::Result<()> {
     loop {
         let payload = connection.message().await?;
         place.take(payload)?;
@@ -258,6 +283,17 @@ impl Kind {
             Self::Tidegate => "tidegate",
             Self::Plain => "plain",
             Self::Nats => "nats",
+            Self::Redis => "redis",
+        }
+    }
+
+    /// For a row.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Tidegate => "tidegate",
+            Self::Plain => "plain tonic",
+            Self::Nats => "nats-server",
+            Self::Redis => "redis-server",
         }
     }
 }

@@ -357,7 +357,8 @@ impl Cursor {
     /// Whether the batch should wait: for the linger to pass, or for an event that may be seen.
     fn hold_back(&mut self, found: &Found, head: u64, closed: bool) -> Option<Look> {
         let sent_ms = self.sent_ms?;
-        let linger_ms = self.control.max_linger_ms().min(ADVANCE_MS);
+        let gathered_ms = self.log.gather_ms.load(Ordering::Relaxed);
+        let linger_ms = self.control.max_linger_ms().min(ADVANCE_MS).saturating_sub(gathered_ms);
         if found.full || closed || found.to <= self.flush_to || (found.events > 0 && linger_ms == 0) {
             return None;
         }

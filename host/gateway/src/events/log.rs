@@ -100,6 +100,8 @@ pub(super) struct Shared {
     next_alarm: AtomicU64,
     /// One permit is enough: the pressure task looks at everything whenever it wakes.
     alarm: Notify,
+    /// How long the worker holds events back already; readers that linger wait that much less.
+    pub(super) gather_ms: AtomicU64,
     /// Wakes the wake-task. One permit is enough: it wakes every reader.
     appended: Notify,
     pub(super) ring: RwLock<Ring>,
@@ -140,6 +142,7 @@ impl Log {
             head: AtomicU64::new(after),
             next_alarm: AtomicU64::new(u64::MAX),
             alarm: Notify::new(),
+            gather_ms: AtomicU64::new(0),
             appended: Notify::new(),
             ring: RwLock::new(Ring::new(after)),
             writer: Mutex::new(LastValues::new(&bounds)),
@@ -254,6 +257,15 @@ impl Log {
     /// Everyone who reads now.
     pub fn readers(&self) -> Vec<Arc<ReaderControl>> {
         self.shared.readers.lock().attached.clone()
+    }
+
+    /// How long the worker was told to gather events.
+    pub fn gather_ms(&self) -> u64 {
+        self.shared.gather_ms.load(Ordering::Relaxed)
+    }
+
+    pub fn set_gather_ms(&self, gather_ms: u64) {
+        self.shared.gather_ms.store(gather_ms, Ordering::Relaxed);
     }
 
     /// Gives back what neither a resume nor an attached reader needs. The session calls it once a second

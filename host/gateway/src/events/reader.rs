@@ -107,7 +107,7 @@ impl ReaderControl {
         self.spec.external
     }
 
-    pub(super) fn max_linger_ms(&self) -> u64 {
+    pub fn max_linger_ms(&self) -> u64 {
         self.spec.max_linger_ms
     }
 

@@ -6,6 +6,7 @@ use super::{
     admin::{AdminContext, AdminService},
     body::EdgeBody,
     gateway::GatewayService,
+    gather::Gathering,
     nodes::NodeService,
     people::PeopleService,
     status::status,
@@ -247,16 +248,16 @@ impl Edge {
             let (edge, facts) = (edge.clone(), shared.clone());
             async move { Ok::<_, Infallible>(edge.respond(request, side, &facts).await) }
         });
-        let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
+        let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        http.timer(TokioTimer::new())
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)
             .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
             .max_send_buf_size(SEND_BUFFER_BYTES)
             .max_header_list_size(HEADER_BYTES_MAX)
             .keep_alive_interval(KEEPALIVE_EVERY)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .serve_connection(TokioIo::new(io), service);
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+        let connection = Gathering::new(io, |io| http.serve_connection(TokioIo::new(io), service));
         let mut connection = std::pin::pin!(connection);
         let unused = async {
             tokio::time::sleep(UNUSED_TIMEOUT).await;
@@ -264,20 +265,17 @@ impl Edge {
                 std::future::pending::<()>().await;
             }
         };
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = unused => return,
-            () = cut.cancelled() => return,
+        tokio::select! {
+            () = connection.as_mut() => {}
+            () = unused => {}
+            () = cut.cancelled() => {}
             () = shutdown.cancelled() => {
-                connection.as_mut().graceful_shutdown();
+                connection.as_mut().connection().graceful_shutdown();
                 tokio::select! {
-                    ended = connection => ended,
-                    () = cut.cancelled() => return,
+                    () = connection => {}
+                    () = cut.cancelled() => {}
                 }
             }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "a connection ended with an error");
         }
     }
 

@@ -38,12 +38,10 @@ pub(super) async fn run(session: Arc<Session>, policies: Policies) {
                 session.with_items(|items| items.sweep(floor));
             }
         }
-        let readers: HashMap<u64, Arc<ReaderControl>> = log
-            .readers()
-            .into_iter()
-            .filter(|reader| reader.is_external())
-            .map(|reader| (reader.id(), reader))
-            .collect();
+        let attached = log.readers();
+        gather(&session, &attached);
+        let readers: HashMap<u64, Arc<ReaderControl>> =
+            attached.into_iter().filter(|reader| reader.is_external()).map(|reader| (reader.id(), reader)).collect();
         let lags = lags(&session, &readers);
         for ask in book.look(session.clock.monotonic_ms(), &lags) {
             let Some(reader) = readers.get(&ask.reader) else { continue };
@@ -51,6 +49,16 @@ pub(super) async fn run(session: Arc<Session>, policies: Policies) {
             book.answered(ask.reader, follow(&session, reader, answer, ask.lag));
         }
         log.set_next_alarm(book.next_alarm(log.head(), &self::lags(&session, &readers)));
+    }
+}
+
+/// Lets the worker gather events for as long as every reader lingers: what it does not send by itself is not woken
+/// for, read and written by itself either.
+fn gather(session: &Session, readers: &[Arc<ReaderControl>]) {
+    let wanted = readers.iter().map(|reader| reader.max_linger_ms()).min().unwrap_or(0);
+    // Full: the next look tries again.
+    if wanted != session.log.gather_ms() && session.tell_gather(wanted) {
+        session.log.set_gather_ms(wanted);
     }
 }
 

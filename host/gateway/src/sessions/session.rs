@@ -30,7 +30,7 @@ use std::{
 use tidegate_policy::SessionFacts;
 use tidegate_proto::{
     v1::{Command, CommandResult},
-    worker::v1::{CommandFrame, FromGateway, from_gateway},
+    worker::v1::{CommandFrame, FromGateway, Gather, from_gateway},
 };
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -217,6 +217,13 @@ impl Session {
     }
 
     // --- rights ---
+
+    /// Tells the worker how long events may wait for others before it sends them. False when there was no room.
+    pub(super) fn tell_gather(&self, max_ms: u64) -> bool {
+        let max_us = u32::try_from(max_ms.saturating_mul(1_000)).unwrap_or(u32::MAX);
+        let gather = from_gateway::Frame::Gather(Gather { max_us });
+        self.to_worker.try_send(FromGateway { frame: Some(gather) }).is_ok()
+    }
 
     /// What verdicts made now would depend on. Streams call it per batch: three loads.
     pub fn stamp(&self, policies: &Policies) -> Stamp {

@@ -14,6 +14,9 @@ use tidegate_proto::v1::{
 };
 use tokio::time::Instant;
 
+/// Of an OLE automation date's unit.
+pub(super) const SECONDS_PER_DAY: f64 = 86_400.0;
+
 // === impl Sim ===
 
 impl Sim {
@@ -69,14 +72,19 @@ impl Sim {
         self.scratch.server_handle = item.server;
         self.scratch.item_handle = item.handle;
         if let Some(Body::DataChange(change)) = &mut self.scratch.body {
-            change.value = Some(sample.value.clone());
+            change.value = Some(sample.value);
             change.quality = sample.quality;
-            change.time = Some(sample.time.clone());
+            change.time = Some(sample.time);
             change.statuses.clear();
             change.statuses.push(sample.status);
         }
-        item.last = Some(sample);
-        self.outbox.push(&mut self.scratch).await
+        let pushed = self.outbox.push(&mut self.scratch).await;
+        // Moved there and back: a copy of each value would cost as much as encoding it.
+        if let Some(Body::DataChange(change)) = &mut self.scratch.body {
+            let (value, time) = (change.value.take().unwrap_or_default(), change.time.take().unwrap_or_default());
+            item.last = Some(Sample { value, time, quality: sample.quality, status: sample.status });
+        }
+        pushed
     }
 
     /// BufferedDataChange for each item of a server that has gathered something.
@@ -152,6 +160,16 @@ fn data_type(value: &Value) -> i32 {
 
 /// Now as an OLE automation date.
 pub(super) fn date_now() -> SourceTime {
+    date(days_now())
+}
+
+/// An OLE automation date.
+pub(super) fn date(days: f64) -> SourceTime {
+    SourceTime { form: Some(Form::Date(days)) }
+}
+
+/// Days since 1899-12-30.
+pub(super) fn days_now() -> f64 {
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    SourceTime { form: Some(Form::Date(since_1970.as_secs_f64() / 86_400.0 + 25_569.0)) }
+    since_1970.as_secs_f64() / SECONDS_PER_DAY + 25_569.0
 }

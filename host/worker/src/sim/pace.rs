@@ -1,12 +1,15 @@
 //! How many events are due: exact on average however late it is asked. Knows no events. Invariant: what was not made in
-//! time is due later, never lost.
+//! time is due later, never lost. With a grain, events become due in groups at its multiples.
 
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// A rate and how far it has been kept up with.
 #[derive(Debug)]
 pub(super) struct Pace {
     rate: u32,
+    /// Nanoseconds; 1: each event has its own time.
+    grain: u128,
     /// When counting began; `None` at rest.
     since: Option<Instant>,
     made: u64,
@@ -15,9 +18,9 @@ pub(super) struct Pace {
 // === impl Pace ===
 
 impl Pace {
-    /// `rate` per second; 0: never anything.
-    pub(super) fn new(rate: u32) -> Self {
-        Self { rate, since: None, made: 0 }
+    /// `rate` per second, 0: never anything; in groups every `grain_us` microseconds, 0: one by one.
+    pub(super) fn new(rate: u32, grain_us: u32) -> Self {
+        Self { rate, grain: (u128::from(grain_us) * 1_000).max(1), since: None, made: 0 }
     }
 
     pub(super) fn rate(&self) -> u32 {
@@ -26,7 +29,7 @@ impl Pace {
 
     /// Counting begins anew.
     pub(super) fn set_rate(&mut self, rate: u32) {
-        *self = Self::new(rate);
+        *self = Self { rate, since: None, made: 0, ..*self };
     }
 
     /// There is nothing to spread events over: time passes without making any due.
@@ -41,7 +44,7 @@ impl Pace {
             self.made = 0;
             return 0;
         };
-        let passed = now.saturating_duration_since(since).as_nanos();
+        let passed = now.saturating_duration_since(since).as_nanos() / self.grain * self.grain;
         let all = passed * u128::from(self.rate) / 1_000_000_000;
         u64::try_from(all).unwrap_or(u64::MAX).saturating_sub(self.made)
     }
@@ -52,25 +55,43 @@ impl Pace {
 
     /// When the next one is due; in the past when some are due already.
     pub(super) fn next_at(&self) -> Option<Instant> {
-        if self.rate == 0 {
-            return None;
-        }
-        let nanos = (u128::from(self.made) + 1) * 1_000_000_000;
-        let nanos = nanos.div_ceil(u128::from(self.rate));
-        self.since?.checked_add(std::time::Duration::from_nanos(u64::try_from(nanos).ok()?))
+        self.nth_at(1)
+    }
+
+    /// When the `nth` from now on is due.
+    pub(super) fn nth_at(&self, nth: u64) -> Option<Instant> {
+        let nanos = self.offset(self.made + nth)?;
+        self.since?.checked_add(Duration::from_nanos(u64::try_from(nanos).ok()?))
+    }
+
+    /// How long ago the `nth` from now on became due.
+    pub(super) fn late(&self, nth: u64, now: Instant) -> Duration {
+        self.nth_at(nth).map_or(Duration::ZERO, |at| now.saturating_duration_since(at))
+    }
+
+    /// Nanoseconds from the beginning to an event.
+    fn offset(&self, number: u64) -> Option<u128> {
+        let nanos = u128::from(number) * 1_000_000_000;
+        // Most numbers fit: dividing 128 bits costs ten times as much.
+        let exact = match u64::try_from(nanos) {
+            Ok(nanos) => {
+                u128::from(nanos.checked_div(self.rate.into())? + u64::from(nanos % u64::from(self.rate) != 0))
+            }
+            Err(_) => nanos.div_ceil(u128::from(self.rate).max(1)),
+        };
+        (self.rate > 0).then(|| if self.grain > 1 { exact.next_multiple_of(self.grain) } else { exact })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn every_rate_is_exact_and_catches_up() {
         let start = Instant::now();
         for rate in [1, 3, 7, 999, 1_000, 333_333, 500_000] {
-            let mut pace = Pace::new(rate);
+            let mut pace = Pace::new(rate, 0);
             assert_eq!(pace.due(start), 0);
             let mut made = 0;
             let mut now = start;
@@ -91,7 +112,7 @@ mod tests {
     fn what_is_due_is_due_exactly_when_it_was_announced() {
         let start = Instant::now();
         for rate in [1, 3, 7, 333_333, 500_000] {
-            let mut pace = Pace::new(rate);
+            let mut pace = Pace::new(rate, 0);
             pace.due(start);
             for _ in 0..100 {
                 let at = pace.next_at().unwrap();
@@ -100,7 +121,7 @@ mod tests {
                 pace.made(1);
             }
         }
-        let mut none = Pace::new(0);
+        let mut none = Pace::new(0, 0);
         none.due(start);
         assert_eq!((none.due(start + Duration::from_secs(1_000)), none.next_at()), (0, None));
     }
@@ -108,11 +129,25 @@ mod tests {
     #[test]
     fn rest_makes_nothing_due() {
         let start = Instant::now();
-        let mut pace = Pace::new(100);
+        let mut pace = Pace::new(100, 0);
         pace.due(start);
         pace.rest();
         assert_eq!(pace.next_at(), None);
         assert_eq!(pace.due(start + Duration::from_secs(60)), 0);
         assert_eq!(pace.due(start + Duration::from_secs(61)), 100);
+    }
+
+    #[test]
+    fn a_grain_makes_groups_and_loses_nothing() {
+        let start = Instant::now();
+        let mut pace = Pace::new(20_000, 5_000);
+        pace.due(start);
+        for nth in 1..=100 {
+            let at = pace.next_at().unwrap();
+            assert_eq!(at, start + Duration::from_millis(5 * nth));
+            assert_eq!((pace.due(at - Duration::from_nanos(1)), pace.due(at)), (0, 100));
+            pace.made(100);
+        }
+        assert_eq!(pace.due(start + Duration::from_millis(1_004)), 10_000);
     }
 }

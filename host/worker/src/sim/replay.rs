@@ -41,7 +41,7 @@ enum State {
 impl Replay {
     pub(super) fn new(history: History, settings: &Settings) -> Self {
         let tags = history.tags.len();
-        let pace = settings.rate.filter(|&rate| rate > 0 && settings.speed == 0.0).map(Pace::new);
+        let pace = settings.rate.filter(|&rate| rate > 0 && settings.speed == 0.0).map(|rate| Pace::new(rate, 0));
         Self {
             history,
             state: State::Waiting,
@@ -78,7 +78,7 @@ impl Replay {
 
     pub(super) fn set_rate(&mut self, rate: u32, now: Instant) {
         if self.speed == 0.0 {
-            self.pace = (rate > 0).then(|| Pace::new(rate));
+            self.pace = (rate > 0).then(|| Pace::new(rate, 0));
             if let Some(pace) = self.pace.as_mut().filter(|_| self.state == State::Running) {
                 pace.due(now);
             }

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 /// Events per second; more is refused. Required, and measured: about 0.3 µs of one core for each event.
 pub const RATE_MAX: u32 = 500_000;
 
-const KEYS: &str = "rate, seed, wave, first_change_ms, write_ms, faults, users, csv, speed, hold";
+const KEYS: &str = "rate, grain_us, seed, wave, first_change_ms, write_ms, faults, users, csv, speed, hold";
 
 /// Settings of one simulator.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +16,9 @@ pub struct Settings {
     /// Waveform events per second of the whole session, spread over the advised items in turn; 0: none but each
     /// item's first. Unset: 10 for waveforms, and a replay is not held back.
     pub rate: Option<u32>,
+    /// Waveform events come in groups every so many microseconds; 0: each at its own time. Below 1,000 only Linux
+    /// has a timer that fine.
+    pub grain_us: u32,
     /// What random walks and steps begin with: the same seed and tag give the same values.
     pub seed: u64,
     /// The waveform of tags whose last part does not name one; unset: by the tag.
@@ -55,6 +58,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             rate: None,
+            grain_us: 0,
             seed: 1,
             wave: None,
             first_change_ms: 0,
@@ -83,6 +87,9 @@ impl Settings {
         let defaults = Self::default();
         let settings = Self {
             rate: reader.take("rate", |&rate: &u32| rate <= RATE_MAX, "a whole number from 0 to 500000"),
+            grain_us: reader
+                .take("grain_us", |&us: &u32| us <= 1_000_000, "microseconds, at most 1000000")
+                .unwrap_or(defaults.grain_us),
             seed: reader.take("seed", |_| true, "a whole number that is not negative").unwrap_or(defaults.seed),
             wave: reader.take("wave", |_| true, super::waves::SHAPES),
             first_change_ms: reader.milliseconds("first_change_ms", defaults.first_change_ms),

@@ -59,23 +59,66 @@ impl Wave {
 
     /// The next sample.
     pub fn sample(&mut self) -> Value {
-        let kind = if self.array { self.array() } else { self.scalar() };
+        self.sample_over(None)
+    }
+
+    /// The next sample, in the memory of one that is not needed any more.
+    pub(super) fn sample_over(&mut self, old: Option<Value>) -> Value {
+        let kind = if self.array { self.array(old.and_then(|old| old.kind)) } else { self.scalar() };
         Value { kind: Some(kind), data_type: 0 }
     }
 
     fn scalar(&mut self) -> Kind {
-        let n = self.samples;
+        match self.shape {
+            Shape::Counter => Kind::Integer(self.counted() as i32),
+            Shape::Toggle => Kind::Boolean(self.counted() % 2 == 1),
+            Shape::Text => Kind::Text(TEXTS[(self.counted() % 4) as usize].to_owned()),
+            Shape::Sine | Shape::Ramp | Shape::Walk | Shape::Step => Kind::Double(self.double()),
+        }
+    }
+
+    fn array(&mut self, old: Option<Kind>) -> Kind {
+        match self.shape {
+            Shape::Counter => {
+                Kind::Integers(IntegerArray { values: (0..ARRAY).map(|_| self.counted() as i32).collect() })
+            }
+            Shape::Toggle => {
+                Kind::Booleans(BooleanArray { values: (0..ARRAY).map(|_| self.counted() % 2 == 1).collect() })
+            }
+            Shape::Text => {
+                let text = |_| TEXTS[(self.counted() % 4) as usize].to_owned();
+                Kind::Texts(TextArray { values: (0..ARRAY).map(text).collect() })
+            }
+            Shape::Sine | Shape::Ramp | Shape::Walk | Shape::Step => {
+                let mut values = match old {
+                    Some(Kind::Doubles(old)) => old.values,
+                    _ => Vec::new(),
+                };
+                values.clear();
+                values.extend((0..ARRAY).map(|_| self.double()));
+                Kind::Doubles(DoubleArray { values })
+            }
+        }
+    }
+
+    /// The number of this sample.
+    fn counted(&mut self) -> u64 {
         self.samples += 1;
+        self.samples - 1
+    }
+
+    /// The next sample of the shapes that are doubles.
+    fn double(&mut self) -> f64 {
+        let n = self.counted();
         match self.shape {
             Shape::Sine => {
                 let angle = (n % PERIOD) as f64 / PERIOD as f64 * std::f64::consts::TAU;
-                Kind::Double(50.0 + 50.0 * angle.sin())
+                50.0 + 50.0 * angle.sin()
             }
-            Shape::Ramp => Kind::Double((n % PERIOD) as f64 / PERIOD as f64 * 100.0),
             Shape::Walk => {
                 let step = self.random() - 0.5;
                 self.level = (self.level + step).clamp(0.0, 100.0);
-                Kind::Double(self.level)
+                self.level
             }
             Shape::Step => {
                 if self.hold == 0 {
@@ -83,34 +126,10 @@ impl Wave {
                     self.hold = 1 + (self.random() * 20.0) as u64;
                 }
                 self.hold -= 1;
-                Kind::Double(self.level)
+                self.level
             }
-            Shape::Counter => Kind::Integer(n as i32),
-            Shape::Toggle => Kind::Boolean(n % 2 == 1),
-            Shape::Text => Kind::Text(TEXTS[(n % 4) as usize].to_owned()),
-        }
-    }
-
-    fn array(&mut self) -> Kind {
-        let mut booleans = Vec::new();
-        let mut integers = Vec::new();
-        let mut doubles = Vec::new();
-        let mut texts = Vec::new();
-        for _ in 0..ARRAY {
-            match self.scalar() {
-                Kind::Boolean(value) => booleans.push(value),
-                Kind::Integer(value) => integers.push(value),
-                Kind::Text(value) => texts.push(value),
-                Kind::Double(value) => doubles.push(value),
-                // `scalar` makes no other kind.
-                _ => {}
-            }
-        }
-        match self.shape {
-            Shape::Counter => Kind::Integers(IntegerArray { values: integers }),
-            Shape::Toggle => Kind::Booleans(BooleanArray { values: booleans }),
-            Shape::Text => Kind::Texts(TextArray { values: texts }),
-            _ => Kind::Doubles(DoubleArray { values: doubles }),
+            // The ramp; the other shapes make no doubles.
+            _ => (n % PERIOD) as f64 / PERIOD as f64 * 100.0,
         }
     }
 

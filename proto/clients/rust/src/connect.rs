@@ -20,6 +20,8 @@ const STREAM_WINDOW: u32 = 4 << 20;
 const STREAMS_PER_WINDOW: u32 = 16;
 /// A snapshot of a big session is one message; the gateway bounds what it sends.
 const MESSAGE_MAX: usize = 256 << 20;
+/// HTTP/2 frames this long are taken, so that a batch of events comes as one. The default of 16 KiB cuts it up.
+const FRAME_BYTES: u32 = 1 << 20;
 /// Guessed: a gateway on the same network answers at once or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A gateway that does not answer a ping in time is gone; the gateway asks its clients alike.
@@ -128,6 +130,7 @@ impl Connect {
             .initial_connection_window_size(self.stream_window.saturating_mul(STREAMS_PER_WINDOW).min(i32::MAX as u32))
             .http2_keep_alive_interval(KEEPALIVE_EVERY)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .max_frame_size(FRAME_BYTES)
             .tcp_nodelay(true);
         let connected = match &self.target {
             Target::Tcp(_) => endpoint.connect().await,

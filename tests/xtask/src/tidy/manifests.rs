@@ -7,10 +7,17 @@ use crate::tree::Tree;
 /// What of this workspace a crate may depend on. A name that ends in `-` stands for all that begin so.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("tidegate", &["tidegate-client", "tidegate-pipe", "tidegate-policy", "tidegate-proto", "tidegate-worker"]),
-    // It compares with the access policy's rule as native code.
+    // It compares with the access policy's rule as native code, and its publishers are paced by the simulator's timer.
     (
         "tidegate-bench",
-        &["tidegate-client", "tidegate-plugin-access", "tidegate-plugin-sdk", "tidegate-policy", "tidegate-proto"],
+        &[
+            "tidegate-client",
+            "tidegate-plugin-access",
+            "tidegate-plugin-sdk",
+            "tidegate-policy",
+            "tidegate-proto",
+            "tidegate-worker",
+        ],
     ),
     ("tidegate-client", &["tidegate-proto"]),
     ("tidegate-pipe", &["tidegate-proto"]),

@@ -1,0 +1,121 @@
+//! Instructions for each delivered event, counted by callgrind: a figure that other work on the machine does not move.
+//! Starts gateway and worker under valgrind, gives them groups of events, and divides. Knows valgrind's command line and
+//! the summary of its files. Invariant: a count beyond the committed one by more than the tolerance fails the job.
+
+use crate::{
+    gateway::Gateway,
+    process::{self, Role},
+    readers,
+    rows::{Ratio, Rows},
+};
+use anyhow::{Context as _, bail, ensure};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Rows as JSON, one for each line, into this file too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Measured seconds; valgrind is some 50 times slower than the machine
+    #[arg(long, default_value_t = 20.0)]
+    seconds: f64,
+    /// Take what was counted as the committed figure from now on
+    #[arg(long)]
+    bless: bool,
+}
+
+const READERS: usize = 8;
+const RATE: u32 = 10_000;
+/// 200 events at a time, so that a message's own cost is a small and steady part.
+const GRAIN_US: u32 = 20_000;
+/// What may be above the committed figure: groups that a busy machine tears or joins make this much. (Measured.)
+const TOLERANCE: f64 = 0.10;
+/// The committed figures: gateway and worker, instructions for each delivery.
+const COMMITTED: &str = "instructions.json";
+const WARM_UP: Duration = Duration::from_secs(5);
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let valgrind = process::find("valgrind").context("valgrind is not installed (Debian: apt-get install valgrind)")?;
+    ensure!(process::find("callgrind_control").is_some(), "callgrind_control, a part of valgrind, is missing");
+    let mut rows = Rows::new("instructions", args.json.as_deref())?;
+    let folder = tempfile::tempdir()?;
+    let settings = format!("rate={RATE},grain_us={GRAIN_US}");
+    let flags =
+        ["--max-event-subscribers-per-session", "1000", "--lag-events-max", "1000000", "--log-bytes-max", "256MiB"];
+    let gateway = Gateway::start_under(&callgrind(&valgrind, folder.path()), &settings, &flags).await?;
+    let client = gateway.client().await?;
+    let session = gateway.open(&client).await?;
+    let wanted = readers::Args::of(&gateway.address, &session.id, gateway.key_file()).count(READERS);
+    let mut clients = Role::start(None, &wanted.words())?;
+    clients.answer().context("the readers do not get ready")?;
+    session.advise(&client).await?;
+    tokio::time::sleep(WARM_UP).await;
+    let pids = [("gateway", gateway.pid()), ("worker", session.worker)];
+    for (_, pid) in pids {
+        control("--zero", pid)?;
+    }
+    clients.ask("look")?;
+    tokio::time::sleep(Duration::from_secs_f64(args.seconds)).await;
+    let seen = clients.ask("look")?;
+    for (_, pid) in pids {
+        control("--dump", pid)?;
+    }
+    let delivered = seen["delivered"].as_f64().unwrap_or_default();
+    ensure!(delivered > 0.0, "nothing was delivered");
+    ensure!(seen["wrong"].as_u64() == Some(0), "sequences were lost");
+    println!("{:.1} events per message", delivered / seen["messages"].as_f64().unwrap_or(1.0).max(1.0));
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(COMMITTED);
+    let committed: serde_json::Value =
+        std::fs::read(&file).ok().map_or(Ok(serde_json::Value::Null), |bytes| serde_json::from_slice(&bytes))?;
+    let mut counted = serde_json::Map::new();
+    let mut worse = Vec::new();
+    for (name, pid) in pids {
+        let ours = (instructions(folder.path(), pid)? as f64 / delivered * 10.0).round() / 10.0;
+        let before = committed[name].as_f64();
+        let baseline = before.map(|before| ("committed", before, Ratio::Cheaper));
+        rows.add(&format!("{name}, N={READERS}, 200 at a time"), ours, baseline, "instructions per delivery")?;
+        if before.is_some_and(|before| ours > before * (1.0 + TOLERANCE)) {
+            worse.push(name);
+        }
+        counted.insert(name.to_owned(), ours.into());
+    }
+    if args.bless {
+        std::fs::write(&file, format!("{:#}\n", serde_json::Value::Object(counted)))?;
+        println!("wrote tests/bench/{COMMITTED}");
+    } else if !worse.is_empty() {
+        bail!("{} got dearer; if that is meant, say so with --bless", worse.join(" and "));
+    }
+    Ok(())
+}
+
+fn callgrind(valgrind: &Path, folder: &Path) -> Vec<String> {
+    let out = format!("--callgrind-out-file={}/%p", folder.display());
+    let words = [&valgrind.to_string_lossy(), "--quiet", "--tool=callgrind", "--trace-children=yes", &out];
+    words.map(str::to_owned).into()
+}
+
+fn control(what: &str, pid: u32) -> anyhow::Result<()> {
+    let status = Command::new("callgrind_control").arg(what).arg(pid.to_string()).output()?.status;
+    ensure!(status.success(), "callgrind_control {what} failed");
+    Ok(())
+}
+
+/// The sum over the dumps of a process: the line `summary:` or `totals:` of each file that carries its id.
+fn instructions(folder: &Path, pid: u32) -> anyhow::Result<u64> {
+    let mut newest: Option<(u32, u64)> = None;
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let Some(part) = name.strip_prefix(&format!("{pid}.")).and_then(|part| part.parse().ok()) else { continue };
+        let text = std::fs::read_to_string(&path)?;
+        let sum = text.lines().filter_map(|line| line.strip_prefix("summary:")?.trim().parse::<u64>().ok()).sum();
+        if newest.is_none_or(|(other, _)| part > other) {
+            newest = Some((part, sum));
+        }
+    }
+    newest.map(|(_, sum)| sum).context("callgrind wrote nothing")
+}
