@@ -10,6 +10,7 @@ mod memory;
 mod nats;
 mod nodes;
 mod plain;
+mod plot;
 mod policy;
 mod process;
 mod readers;
@@ -39,6 +40,8 @@ enum Job {
     Memory(memory::Args),
     /// Instructions per delivered event, by callgrind, beside the committed figure
     Instructions(instructions::Args),
+    /// An SVG of the rows that a job wrote
+    Plot(plot::Args),
     /// Durable attaches and heartbeats of runtime nodes beside plain SQLite
     Nodes(nodes::Args),
     /// What a decision and the gate cost, and that events ask no policy
@@ -104,6 +107,7 @@ fn run(job: Job) -> anyhow::Result<ExitCode> {
             Job::Latency(args) => done(fanout::latency(args).await),
             Job::Memory(args) => done(memory::run(args).await),
             Job::Instructions(args) => done(instructions::run(args).await),
+            Job::Plot(args) => done(plot::run(&args)),
             Job::Nodes(args) => done(nodes::run(args).await),
             Job::Policy(args) => done(policy::run(args).await),
             Job::Swap(args) => done(swap::run(args).await),
