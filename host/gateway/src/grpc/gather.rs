@@ -53,6 +53,8 @@ struct Gathered<S> {
     io: S,
     bytes: Vec<u8>,
     written: usize,
+    /// Something was written and not flushed since: TLS keeps records back.
+    unflushed: bool,
 }
 
 // === impl Gathered ===
@@ -65,6 +67,7 @@ impl<S: AsyncWrite + Unpin> Gathered<S> {
             ready!(self.poll_drain(cx))?;
         }
         if self.waiting() == 0 && total >= STRAIGHT_BYTES && total != FULL_FRAME {
+            self.unflushed = true;
             return Pin::new(&mut self.io).poll_write_vectored(cx, slices);
         }
         if self.bytes.capacity() == 0 {
@@ -76,12 +79,17 @@ impl<S: AsyncWrite + Unpin> Gathered<S> {
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.waiting() > 0 {
+            self.unflushed = true;
             match ready!(Pin::new(&mut self.io).poll_write(cx, &self.bytes[self.written..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 count => self.written += count,
             }
         }
         self.give_back();
+        if self.unflushed {
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            self.unflushed = false;
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -146,7 +154,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
 impl<C, S> Gathering<C, S> {
     /// `connect` makes the connection over the wrapped socket.
     pub(super) fn new(io: S, connect: impl FnOnce(Gather<S>) -> C) -> Self {
-        let shared = Arc::new(Mutex::new(Gathered { io, bytes: Vec::new(), written: 0 }));
+        let shared = Arc::new(Mutex::new(Gathered { io, bytes: Vec::new(), written: 0, unflushed: false }));
         Self { connection: connect(Gather { shared: shared.clone() }), shared }
     }
 
@@ -234,7 +242,7 @@ mod tests {
     #[tokio::test]
     async fn what_one_poll_writes_goes_at_its_end_and_no_buffer_stays() {
         let (near, mut far) = tokio::io::duplex(1 << 20);
-        let mut gathered = Gathered { io: near, bytes: Vec::new(), written: 0 };
+        let mut gathered = Gathered { io: near, bytes: Vec::new(), written: 0, unflushed: false };
         poll_fn(|cx| gathered.poll_take(cx, &[IoSlice::new(b"one "), IoSlice::new(b"two ")])).await.expect("room");
         poll_fn(|cx| gathered.poll_take(cx, &[IoSlice::new(b"three")])).await.expect("room");
         assert_eq!(gathered.waiting(), 13);
