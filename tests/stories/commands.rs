@@ -2,11 +2,13 @@
 
 use crate::harness::{Gateway, Launch, eventually, reason};
 use tidegate_client::wire::{
-    Activate, AddBufferedItem, AddItem2, Advise, AdviseSupervisory, ArchestrAUserToId, AuthenticateUser, BulkResult,
-    Command, DataChange, Event, GetSessionState, GetWorkerInfo, ItemAdded, MxStatus, RemoveItem,
-    SetBufferedUpdateInterval, SourceTime, Suspend, UnAdvise, Value, Write2, WriteBulk, WriteComplete, WriteSecured,
-    WriteSecured2, command::Method, command_result::Result as Answer, event::Body, source_time::Form, value::Kind,
-    write_bulk::One,
+    Activate, ActivateBulk, AddBufferedItem, AddItem2, AddItemBulk, Advise, AdviseBulk, AdviseSupervisory,
+    ArchestrAUserToId, AuthenticateUser, BulkResult, Command, DataChange, Event, GetSessionState, GetWorkerInfo,
+    ItemAdded, MxStatus, RemoveItem, RemoveItemBulk, SetBufferedUpdateInterval, SourceTime, Suspend, SuspendBulk,
+    UnAdvise, UnAdviseBulk, UnsubscribeBulk, Value, Write2, Write2Bulk, WriteBulk, WriteComplete, WriteSecured,
+    WriteSecured2, WriteSecured2Bulk, WriteSecuredBulk, add_item_bulk::One as AddOne, command::Method,
+    command_result::Result as Answer, event::Body, source_time::Form, value::Kind, write_bulk::One, write_secured_bulk,
+    write_secured2_bulk, write2_bulk,
 };
 
 /// The contract itself: what it has, some story must call.
@@ -236,6 +238,74 @@ async fn every_method_of_the_contract_does_its_work_through_the_gateway() {
     let read = s.client.read(&s.id, server_handle, &["Area1.Setpoint.Level"], 5_000).await.expect("answered").results;
     assert_eq!(read.iter().map(|one| one.value.clone()).collect::<Vec<_>>(), [double(6.5)]);
 
+    // The bulk forms of the rest: each has one element that fails, between two that do not.
+    let bulk = async |method| match call(method).await {
+        Some(Answer::Bulk(bulk)) => bulk.results,
+        other => panic!("no results: {other:?}"),
+    };
+    let oks = |results: &[BulkResult]| results.iter().map(|one| one.hresult == 0).collect::<Vec<_>>();
+    let one = |definition: &str, context: &str, buffered| AddOne {
+        definition: definition.into(),
+        context: context.into(),
+        buffered,
+    };
+    let items = vec![one("Level", "Area2.Setpoint", false), one("", "", false), one("Sine", "Area2.Pump1", true)];
+    let added = bulk(Method::AddItemBulk(AddItemBulk { server_handle, items })).await;
+    assert_eq!(oks(&added), [true, false, true]);
+    let item_handles = vec![added[0].item_handle, 9_999, added[2].item_handle];
+    let advise = AdviseBulk { server_handle, item_handles: item_handles.clone(), supervisory: true };
+    let advised = bulk(Method::AdviseBulk(advise)).await;
+    assert_eq!(oks(&advised), [true, false, true]);
+    assert_eq!((advised[0].item_handle, advised[0].item_key), (added[0].item_handle, added[0].item_key));
+    let key = added[0].item_key;
+    reader.until("a first value", |event| event.item_key == key && change(event).is_some()).await;
+    let handles = item_handles.clone();
+    let suspended = bulk(Method::SuspendBulk(SuspendBulk { server_handle, item_handles: handles.clone() })).await;
+    assert_eq!(oks(&suspended), [true, false, true]);
+    assert!(matches!(suspended[0].statuses[..], [MxStatus { category: 1, .. }]), "{suspended:?}");
+    let completes = |e: &Event| e.item_key == key && matches!(e.body, Some(Body::OperationComplete(_)));
+    reader.until("the operation to complete", completes).await;
+    let active = bulk(Method::ActivateBulk(ActivateBulk { server_handle, item_handles: handles.clone() })).await;
+    assert_eq!(oks(&active), [true, false, true]);
+    reader.until("the operation to complete", completes).await;
+
+    let (item_handle, wrong, value) = (level.item_handle, 9_999, double(7.5));
+    let two = |item_handle| write2_bulk::One { item_handle, value: value.clone(), time: seven.clone(), user_id: 0 };
+    let writes = vec![two(item_handle), two(wrong), two(item_handle)];
+    assert_eq!(oks(&bulk(Method::Write2Bulk(Write2Bulk { server_handle, writes })).await), [true, false, true]);
+    let secured = |item_handle| write_secured_bulk::One {
+        item_handle,
+        current_user_id: ann,
+        verifier_user_id: 0,
+        value: value.clone(),
+    };
+    let writes = vec![secured(door.handle), secured(wrong), secured(door.handle)];
+    let written = bulk(Method::WriteSecuredBulk(WriteSecuredBulk { server_handle, writes })).await;
+    assert_eq!(oks(&written), [true, false, true]);
+    let verified = |item_handle| write_secured2_bulk::One {
+        item_handle,
+        current_user_id: ann,
+        verifier_user_id: bo,
+        value: value.clone(),
+        time: seven.clone(),
+    };
+    let writes = vec![verified(valve.handle), verified(wrong), verified(valve.handle)];
+    let written = bulk(Method::WriteSecured2Bulk(WriteSecured2Bulk { server_handle, writes })).await;
+    assert_eq!(oks(&written), [true, false, true]);
+    for key in [level.item_key, door.key, valve.key] {
+        let is_it = |e: &Event| e.item_key == key && change(e).is_some_and(|one| one.value == double(7.5));
+        reader.until("the value of the bulk", is_it).await;
+    }
+
+    let un_advise = UnAdviseBulk { server_handle, item_handles: handles.clone() };
+    assert_eq!(oks(&bulk(Method::UnAdviseBulk(un_advise)).await), [true, false, true]);
+    let unsubscribe = UnsubscribeBulk { server_handle, item_handles: vec![handles[0], wrong] };
+    assert_eq!(oks(&bulk(Method::UnsubscribeBulk(unsubscribe)).await), [true, false]);
+    let remove = RemoveItemBulk { server_handle, item_handles: vec![handles[0], handles[2]] };
+    assert_eq!(oks(&bulk(Method::RemoveItemBulk(remove)).await), [false, true], "the first was removed already");
+    let left = s.client.snapshot(&s.id).await.expect("a snapshot").items;
+    assert!(left.iter().all(|item| item.item_key != key && item.item_key != added[2].item_key));
+
     let other = s.client.register(&s.id, "other").await.expect("a second registration");
     s.client.unregister(&s.id, other).await.expect("unregistered");
     let head = s.silence().await;
@@ -244,7 +314,7 @@ async fn every_method_of_the_contract_does_its_work_through_the_gateway() {
     let metrics = gw.metrics().await;
     let methods = CONTRACT.split_once("oneof method {").and_then(|(_, rest)| rest.split_once('}')).expect("methods").0;
     let names: Vec<&str> = methods.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
-    assert_eq!(names.len(), 23);
+    assert_eq!(names.len(), 33);
     for name in names {
         let series = format!("tidegate_commands_total{{method=\"{name}\",outcome=\"ok\"}} ");
         let answered = metrics.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok());

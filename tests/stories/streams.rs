@@ -179,3 +179,26 @@ async fn linger_gathers_events_and_loses_none() {
     let too_long = StreamOptions { linger_ms: 1001, ..Default::default() };
     assert_eq!(reason(s.client.stream(&s.id, Start::Live, too_long).await), "request.invalid");
 }
+
+// shows: S-06
+#[tokio::test]
+async fn a_snapshot_of_many_items_comes_in_parts_that_are_one() {
+    // More than a part holds.
+    const ITEMS: usize = 5_000;
+    let gw = Launch::new().backend("quiet", "rate=0").start().await;
+    let s = gw.open("line-1").await;
+    let tags: Vec<String> = (1..=ITEMS).map(|at| format!("Area{}.Pump{at}.Sine", at % 7)).collect();
+    for some in tags.chunks(1_000) {
+        let advised = s.client.subscribe(&s.id, s.server, some).await.expect("answered");
+        assert!(advised.iter().all(|one| one.item.is_ok()));
+    }
+    let snapshot = eventually("a value of every item", async || {
+        let snapshot = s.client.snapshot(&s.id).await.expect("a snapshot");
+        snapshot.items.iter().all(|item| item.last.is_some()).then_some(snapshot)
+    })
+    .await;
+    assert_eq!(snapshot.as_of, s.head().await);
+    assert!(snapshot.items.is_sorted_by_key(|item| item.item_key));
+    let told: std::collections::HashSet<&str> = snapshot.items.iter().map(|item| item.tag.as_str()).collect();
+    assert_eq!((snapshot.items.len(), told.len()), (ITEMS, ITEMS));
+}

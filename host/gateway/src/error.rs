@@ -146,6 +146,9 @@ codes! {
     StreamTakenOver = "stream.taken_over", Aborted,
         "The same reader resumed elsewhere with its token, so this older stream of it ended.",
         "Nothing; the newer stream goes on where this one's client said it was.";
+    SnapshotSuperseded = "snapshot.superseded", Aborted,
+        "Policies, keys or items changed while the parts of a snapshot were sent.",
+        "Take it again.";
     TokenDamaged = "stream.token_damaged", InvalidArgument,
         "The resume token was cut, changed, or never made by this gateway.",
         "Send the newest token as it came, or resume by epoch and sequence.";

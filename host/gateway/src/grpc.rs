@@ -12,6 +12,7 @@ mod nodes;
 mod overview;
 mod people;
 mod policies;
+mod snapshot;
 mod status;
 mod stream;
 

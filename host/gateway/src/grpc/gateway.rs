@@ -1,23 +1,22 @@
 //! The unary calls of `tidegate.v1.Gateway`. Knows sessions; every rule is theirs.
 
-use super::status::status;
+use super::{snapshot, status::status};
 use crate::{
     error::{Code, Error},
-    policies::Rate,
-    sessions::{Caller, OpenRequest, Sessions, Stop, verdicts},
+    sessions::{Caller, OpenRequest, Sessions, Stop},
     telemetry::CloseReason,
 };
 use std::time::Duration;
 use tidegate_policy::Action;
 use tidegate_proto::v1::{
-    CloseSessionRequest, CloseSessionResponse, Event, InvokeRequest, InvokeResponse, OpenSessionRequest,
-    OpenSessionResponse, SnapshotItem, SnapshotRequest, SnapshotResponse, StreamEventsRequest, StreamEventsResponse,
-    gateway_server::Gateway,
+    CloseSessionRequest, CloseSessionResponse, InvokeRequest, InvokeResponse, OpenSessionRequest, OpenSessionResponse,
+    SnapshotRequest, SnapshotResponse, StreamEventsRequest, StreamEventsResponse, gateway_server::Gateway,
 };
 use tonic::{Request, Response, Status};
 
 /// What a gateway of this build can do; clients look before they rely on it.
-const CAPABILITIES: &[&str] = &["bulk", "snapshot", "resume", "linger", "gap-exact", "csv-replay"];
+const CAPABILITIES: &[&str] =
+    &["bulk", "snapshot", "resume", "linger", "gap-exact", "csv-replay", "resume-token", "status", "snapshot-stream"];
 /// The version of `tidegate.v1`.
 const PROTOCOL_VERSION: u32 = 1;
 
@@ -123,43 +122,18 @@ impl Gateway for GatewayService {
 
     async fn snapshot(&self, request: Request<SnapshotRequest>) -> Result<Response<SnapshotResponse>, Status> {
         let caller = caller(&request)?;
-        let session = self.sessions.get(&caller, &request.get_ref().session_id).map_err(|error| status(&error))?;
-        session.check_ready().map_err(|error| status(&error))?;
-        session.touch();
-        let policies = self.sessions.policies();
-        policies.admit(&caller.principal(), &caller.key.id, Rate::Snapshot).await.map_err(|error| status(&error))?;
-        let class = session.class(&caller);
-        // The values are taken between two equal looks at the stamp, so that they are of one generation.
-        loop {
-            let seen = verdicts::fresh(&class, &session, policies).await.map_err(|error| status(&error))?;
-            let snapshot = session.log.snapshot();
-            let mut items: Vec<SnapshotItem> = session.with_items(|items| {
-                items
-                    .iter_live()
-                    .filter(|item| seen.sees(item.key))
-                    .map(|item| SnapshotItem {
-                        item_key: item.key,
-                        server_handle: item.server_handle,
-                        item_handle: item.item_handle,
-                        tag: item.tag.to_string(),
-                        last: None,
-                    })
-                    .collect()
-            });
-            for item in &mut items {
-                item.last = snapshot.values.get(&item.item_key).and_then(|value| decode(&value.event));
-            }
-            if session.stamp(policies) == seen.stamp {
-                items.sort_by_key(|item| item.item_key);
-                let (epoch, as_of) = (session.identity.epoch, snapshot.as_of);
-                let generation = seen.stamp.generation;
-                return Ok(Response::new(SnapshotResponse { epoch, as_of, generation, items }));
-            }
-        }
+        let taken = snapshot::take(&self.sessions, &caller, &request.get_ref().session_id).await;
+        Ok(Response::new(taken.map_err(|error| status(&error))?.whole()))
     }
-}
 
-/// The log indexed these bytes, so they are an event; were they not, the item would show no value.
-fn decode(bytes: &[u8]) -> Option<Event> {
-    prost::Message::decode(bytes).ok()
+    type SnapshotStreamStream = snapshot::Parts;
+
+    async fn snapshot_stream(
+        &self,
+        request: Request<SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStreamStream>, Status> {
+        let caller = caller(&request)?;
+        let taken = snapshot::take(&self.sessions, &caller, &request.get_ref().session_id).await;
+        Ok(Response::new(taken.map_err(|error| status(&error))?.parts()))
+    }
 }

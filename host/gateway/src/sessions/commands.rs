@@ -4,7 +4,9 @@
 use super::items::{Item, Items};
 use crate::error::{Code, Error, Result};
 use std::sync::Arc;
-use tidegate_proto::v1::{Command, CommandResult, command::Method, command_result};
+use tidegate_proto::v1::{
+    BulkResult, Command, CommandResult, add_item_bulk::One as AddOne, command::Method, command_result,
+};
 
 /// Longest tag or definition, characters. MXAccess references are at most 329 characters; guessed up.
 pub const TAG_CHARS_MAX: usize = 512;
@@ -35,6 +37,16 @@ pub fn name(method: &Method) -> &'static str {
         Method::SubscribeBulk(_) => "subscribe-bulk",
         Method::ReadBulk(_) => "read-bulk",
         Method::WriteBulk(_) => "write-bulk",
+        Method::AddItemBulk(_) => "add-item-bulk",
+        Method::AdviseBulk(_) => "advise-bulk",
+        Method::UnAdviseBulk(_) => "un-advise-bulk",
+        Method::RemoveItemBulk(_) => "remove-item-bulk",
+        Method::SuspendBulk(_) => "suspend-bulk",
+        Method::ActivateBulk(_) => "activate-bulk",
+        Method::UnsubscribeBulk(_) => "unsubscribe-bulk",
+        Method::Write2Bulk(_) => "write2-bulk",
+        Method::WriteSecuredBulk(_) => "write-secured-bulk",
+        Method::WriteSecured2Bulk(_) => "write-secured2-bulk",
     }
 }
 
@@ -47,6 +59,9 @@ pub fn is_write(method: &Method) -> bool {
             | Method::WriteSecured(_)
             | Method::WriteSecured2(_)
             | Method::WriteBulk(_)
+            | Method::Write2Bulk(_)
+            | Method::WriteSecuredBulk(_)
+            | Method::WriteSecured2Bulk(_)
     )
 }
 
@@ -108,6 +123,11 @@ pub fn inspect(method: &Method, items: &Items, bulk_max: usize) -> Result<Target
         Some(item) => Targets::One(item.tag.clone()),
         None => Targets::None,
     };
+    let by_handles = |server: i32, handles: &mut dyn ExactSizeIterator<Item = i32>| {
+        check_bulk(handles.len(), bulk_max)?;
+        let tag_of = |item: i32| items.by_handle(server, item).map_or_else(|| "".into(), |i| i.tag.clone());
+        Ok::<_, Error>(Targets::Bulk(handles.map(|item| Ok(tag_of(item))).collect()))
+    };
     Ok(match method {
         Method::AddItem(c) => {
             check_definition(&c.definition, "")?;
@@ -139,12 +159,23 @@ pub fn inspect(method: &Method, items: &Items, bulk_max: usize) -> Result<Target
             check_bulk(c.definitions.len(), bulk_max)?;
             Targets::Bulk(c.definitions.iter().map(|d| element(d)).collect())
         }
-        Method::WriteBulk(c) => {
-            check_bulk(c.writes.len(), bulk_max)?;
-            let tag_of =
-                |item: i32| items.by_handle(c.server_handle, item).map_or_else(|| "".into(), |i| i.tag.clone());
-            Targets::Bulk(c.writes.iter().map(|w| Ok(tag_of(w.item_handle))).collect())
+        Method::AddItemBulk(c) => {
+            check_bulk(c.items.len(), bulk_max)?;
+            let tag_of = |one: &AddOne| {
+                check_definition(&one.definition, &one.context).map(|()| tag(&one.definition, &one.context))
+            };
+            Targets::Bulk(c.items.iter().map(tag_of).collect())
         }
+        Method::WriteBulk(c) => by_handles(c.server_handle, &mut c.writes.iter().map(|w| w.item_handle))?,
+        Method::Write2Bulk(c) => by_handles(c.server_handle, &mut c.writes.iter().map(|w| w.item_handle))?,
+        Method::WriteSecuredBulk(c) => by_handles(c.server_handle, &mut c.writes.iter().map(|w| w.item_handle))?,
+        Method::WriteSecured2Bulk(c) => by_handles(c.server_handle, &mut c.writes.iter().map(|w| w.item_handle))?,
+        Method::AdviseBulk(c) => by_handles(c.server_handle, &mut c.item_handles.iter().copied())?,
+        Method::UnAdviseBulk(c) => by_handles(c.server_handle, &mut c.item_handles.iter().copied())?,
+        Method::RemoveItemBulk(c) => by_handles(c.server_handle, &mut c.item_handles.iter().copied())?,
+        Method::SuspendBulk(c) => by_handles(c.server_handle, &mut c.item_handles.iter().copied())?,
+        Method::ActivateBulk(c) => by_handles(c.server_handle, &mut c.item_handles.iter().copied())?,
+        Method::UnsubscribeBulk(c) => by_handles(c.server_handle, &mut c.item_handles.iter().copied())?,
         Method::Register(c) => {
             check_text("client_name", &c.client_name, 256)?;
             Targets::None
@@ -170,6 +201,7 @@ pub fn items_added(method: &Method) -> usize {
     match method {
         Method::AddItem(_) | Method::AddItem2(_) | Method::AddBufferedItem(_) => 1,
         Method::SubscribeBulk(c) => c.definitions.len(),
+        Method::AddItemBulk(c) => c.items.len(),
         _ => 0,
     }
 }
@@ -196,6 +228,46 @@ pub fn without(method: Method, denied: &[usize]) -> Method {
         Method::WriteBulk(mut c) => {
             c.writes = keep(c.writes, denied);
             Method::WriteBulk(c)
+        }
+        Method::AddItemBulk(mut c) => {
+            c.items = keep(c.items, denied);
+            Method::AddItemBulk(c)
+        }
+        Method::Write2Bulk(mut c) => {
+            c.writes = keep(c.writes, denied);
+            Method::Write2Bulk(c)
+        }
+        Method::WriteSecuredBulk(mut c) => {
+            c.writes = keep(c.writes, denied);
+            Method::WriteSecuredBulk(c)
+        }
+        Method::WriteSecured2Bulk(mut c) => {
+            c.writes = keep(c.writes, denied);
+            Method::WriteSecured2Bulk(c)
+        }
+        Method::AdviseBulk(mut c) => {
+            c.item_handles = keep(c.item_handles, denied);
+            Method::AdviseBulk(c)
+        }
+        Method::UnAdviseBulk(mut c) => {
+            c.item_handles = keep(c.item_handles, denied);
+            Method::UnAdviseBulk(c)
+        }
+        Method::RemoveItemBulk(mut c) => {
+            c.item_handles = keep(c.item_handles, denied);
+            Method::RemoveItemBulk(c)
+        }
+        Method::SuspendBulk(mut c) => {
+            c.item_handles = keep(c.item_handles, denied);
+            Method::SuspendBulk(c)
+        }
+        Method::ActivateBulk(mut c) => {
+            c.item_handles = keep(c.item_handles, denied);
+            Method::ActivateBulk(c)
+        }
+        Method::UnsubscribeBulk(mut c) => {
+            c.item_handles = keep(c.item_handles, denied);
+            Method::UnsubscribeBulk(c)
         }
         other => other,
     }
@@ -226,6 +298,20 @@ pub fn apply(command: &Command, result: &CommandResult, items: &mut Items, head:
                 }
             }
         }
+        (Method::AddItemBulk(c), Some(command_result::Result::Bulk(bulk))) => {
+            for (asked, one) in c.items.iter().zip(&bulk.results) {
+                if one.hresult == 0 && one.item_key != 0 {
+                    let tag = tag(&asked.definition, &asked.context);
+                    items.add(item(c.server_handle, one.item_handle, one.item_key, tag));
+                }
+            }
+        }
+        (Method::RemoveItemBulk(c), Some(command_result::Result::Bulk(bulk))) => {
+            gone.extend(retire_each(c.server_handle, &c.item_handles, &bulk.results, items, head));
+        }
+        (Method::UnsubscribeBulk(c), Some(command_result::Result::Bulk(bulk))) => {
+            gone.extend(retire_each(c.server_handle, &c.item_handles, &bulk.results, items, head));
+        }
         (Method::RemoveItem(c), _) => {
             gone.extend(items.retire(c.server_handle, c.item_handle, head).map(|i| i.key));
         }
@@ -237,6 +323,12 @@ pub fn apply(command: &Command, result: &CommandResult, items: &mut Items, head:
     gone
 }
 
+/// The keys of those that went.
+fn retire_each(server: i32, handles: &[i32], results: &[BulkResult], items: &mut Items, head: u64) -> Vec<u64> {
+    let went = handles.iter().zip(results).filter(|(_, one)| one.hresult == 0);
+    went.filter_map(|(&handle, _)| items.retire(server, handle, head).map(|item| item.key)).collect()
+}
+
 fn item(server_handle: i32, item_handle: i32, key: u64, tag: Arc<str>) -> Item {
     Item { key, server_handle, item_handle, tag }
 }
@@ -244,7 +336,7 @@ fn item(server_handle: i32, item_handle: i32, key: u64, tag: Arc<str>) -> Item {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate_proto::v1::{self, BulkResult, BulkResults};
+    use tidegate_proto::v1::{self, BulkResults};
 
     fn subscribe(definitions: &[&str]) -> Method {
         Method::SubscribeBulk(v1::SubscribeBulk {

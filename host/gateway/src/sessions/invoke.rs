@@ -19,6 +19,8 @@ use tidegate_proto::v1::{BulkResult, BulkResults, Command, CommandResult, comman
 
 /// E_ACCESSDENIED: what a denied element of a bulk command gets.
 const ACCESS_DENIED: i32 = 0x8007_0005_u32 as i32;
+/// E_OUTOFMEMORY: what an element for which the session has no room gets.
+const OUT_OF_MEMORY: i32 = 0x8007_000E_u32 as i32;
 /// E_INVALIDARG: what an element that cannot be gets.
 const INVALID_ARGUMENT: i32 = 0x8007_0057_u32 as i32;
 /// An upper bound of what a client may ask for. S-01 has 30 s as the default; an hour is guessed.
@@ -54,22 +56,19 @@ impl Sessions {
     ) -> Result<CommandResult> {
         session.check_ready()?;
         let bounds = session.bounds;
-        let targets = session.with_items(|items| {
+        let wanted = commands::items_added(&method);
+        let (targets, room) = session.with_items(|items| {
             let targets = commands::inspect(&method, items, bounds.bulk_max)?;
-            let wanted = commands::items_added(&method);
             // Retired items hold memory until their events have left the log, so they count, with room to spare.
-            if wanted > 0 && (items.live() + wanted > bounds.items_max || items.kept() + wanted > 2 * bounds.items_max)
-            {
-                let max = bounds.items_max;
-                let live = items.live();
-                return Err(Error::new(
-                    Code::LimitItems,
-                    format!("the session has {live} items and the command adds {wanted}; at most {max} are allowed"),
-                )
-                .with("max", max));
+            let room = bounds.items_max.saturating_sub(items.live());
+            let room = room.min((2 * bounds.items_max).saturating_sub(items.kept()));
+            // A bulk command is refused element by element.
+            if wanted > room && !matches!(targets, Targets::Bulk(_)) {
+                return Err(no_room(bounds.items_max));
             }
-            Ok(targets)
+            Ok((targets, room))
         })?;
+        let room = if wanted > 0 { room } else { usize::MAX };
         let elements = match &targets {
             Targets::Bulk(tags) => u32::try_from(tags.len()).unwrap_or(u32::MAX),
             Targets::None | Targets::One(_) => 1,
@@ -91,7 +90,7 @@ impl Sessions {
                 self.authorize(&who, session, &method, &tag).await?;
                 session.call(Command { method: Some(method) }, timeout).await
             }
-            Targets::Bulk(tags) => self.bulk(&who, session, method, &tags, timeout).await,
+            Targets::Bulk(tags) => self.bulk(&who, session, method, &tags, room, timeout).await,
         }
     }
 
@@ -138,6 +137,7 @@ impl Sessions {
         session: &Session,
         method: Method,
         tags: &[Result<Arc<str>>],
+        mut room: usize,
         timeout: Duration,
     ) -> Result<CommandResult> {
         // One question per distinct tag.
@@ -162,6 +162,14 @@ impl Sessions {
                     asked.insert(tag, refusal.clone());
                     refusal
                 }
+            };
+            let refusal = match refusal {
+                None if room == 0 => Some(refused(OUT_OF_MEMORY, &no_room(session.bounds.items_max))),
+                None => {
+                    room -= 1;
+                    None
+                }
+                refused => refused,
             };
             refusals.extend(refusal.map(|refusal| (at, refusal)));
         }
@@ -204,6 +212,11 @@ fn outcome(result: &Result<CommandResult>) -> Outcome {
             _ => Outcome::Rejected,
         },
     }
+}
+
+fn no_room(max: usize) -> Error {
+    Error::new(Code::LimitItems, format!("the session has no room for another item; at most {max} are allowed"))
+        .with("max", max)
 }
 
 fn refused(hresult: i32, why: &Error) -> BulkResult {

@@ -110,6 +110,16 @@ const METHODS: &[&str] = &[
     "subscribe_bulk",
     "read_bulk",
     "write_bulk",
+    "add_item_bulk",
+    "advise_bulk",
+    "un_advise_bulk",
+    "remove_item_bulk",
+    "suspend_bulk",
+    "activate_bulk",
+    "unsubscribe_bulk",
+    "write2_bulk",
+    "write_secured_bulk",
+    "write_secured2_bulk",
     "other",
 ];
 

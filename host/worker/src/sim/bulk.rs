@@ -9,7 +9,8 @@ use super::{
 };
 use std::{collections::HashMap, time::Duration};
 use tidegate_proto::v1::{
-    BulkResult, BulkResults, CommandResult, ReadBulk, SubscribeBulk, WriteBulk, command_result::Result as Returned,
+    AddItemBulk, BulkResult, BulkResults, CommandResult, MxStatus, ReadBulk, SourceTime, SubscribeBulk, Value,
+    WriteBulk, command_result::Result as Returned,
 };
 use tokio::time::Instant;
 
@@ -62,11 +63,50 @@ impl Sim {
     }
 
     pub(super) fn write_bulk(&mut self, call: WriteBulk) -> Result<Returned, Raised> {
+        let writes = call.writes.into_iter().map(|one| (one.item_handle, one.value, None, None));
+        self.each_write(call.server_handle, writes)
+    }
+
+    pub(super) fn add_item_bulk(&mut self, call: AddItemBulk) -> Result<Returned, Raised> {
         let server = call.server_handle;
         self.server(server)?;
         let results =
-            call.writes.into_iter().map(|one| match self.write(server, one.item_handle, one.value, None, None) {
-                Ok(()) => BulkResult { item_handle: one.item_handle, ..self.named(server, one.item_handle) },
+            call.items.into_iter().map(|one| match self.add_item(server, one.definition, one.context, one.buffered) {
+                Ok((item_handle, item_key)) => BulkResult { item_handle, item_key, ..BulkResult::default() },
+                Err(raised) => failed(raised),
+            });
+        Ok(Returned::Bulk(BulkResults { results: results.collect() }))
+    }
+
+    /// One method for each handle; what it answers, if anything, is the element's status.
+    pub(super) fn each_item(
+        &mut self,
+        server: i32,
+        handles: &[i32],
+        mut call: impl FnMut(&mut Self, i32) -> Result<Option<MxStatus>, Raised>,
+    ) -> Result<Returned, Raised> {
+        self.server(server)?;
+        let results = handles.iter().map(|&item_handle| {
+            // Asked before, since the item may be gone after.
+            let named = BulkResult { item_handle, ..self.named(server, item_handle) };
+            match call(self, item_handle) {
+                Ok(status) => BulkResult { statuses: status.into_iter().collect(), ..named },
+                Err(raised) => failed(raised),
+            }
+        });
+        Ok(Returned::Bulk(BulkResults { results: results.collect() }))
+    }
+
+    /// Handle, value, time, and who writes and verifies.
+    pub(super) fn each_write(
+        &mut self,
+        server: i32,
+        writes: impl Iterator<Item = (i32, Option<Value>, Option<SourceTime>, Option<(i32, i32)>)>,
+    ) -> Result<Returned, Raised> {
+        self.server(server)?;
+        let results =
+            writes.map(|(item_handle, value, time, users)| match self.write(server, item_handle, value, time, users) {
+                Ok(()) => BulkResult { item_handle, ..self.named(server, item_handle) },
                 Err(raised) => failed(raised),
             });
         Ok(Returned::Bulk(BulkResults { results: results.collect() }))

@@ -78,20 +78,13 @@ impl Sim {
                 Some(added(self.add_item(call.server_handle, call.definition, call.context, true)?))
             }
             Method::RemoveItem(call) => {
-                self.find(call.server_handle, call.item_handle)?;
-                self.tables.remove(call.server_handle, call.item_handle);
+                self.remove_item(call.server_handle, call.item_handle)?;
                 None
             }
             Method::Advise(call) => self.advise(call.server_handle, call.item_handle)?,
             Method::AdviseSupervisory(call) => self.advise(call.server_handle, call.item_handle)?,
             Method::UnAdvise(call) => {
-                let at = self.find(call.server_handle, call.item_handle)?;
-                if let Some(item) = self.tables.get(at) {
-                    item.advised = false;
-                    item.suspended = false;
-                    item.buffer.clear();
-                }
-                self.tables.changed = true;
+                self.un_advise(call.server_handle, call.item_handle)?;
                 None
             }
             Method::Write(call) => {
@@ -153,6 +146,51 @@ impl Sim {
             })),
             Method::SubscribeBulk(call) => Some(self.subscribe_bulk(call)?),
             Method::WriteBulk(call) => Some(self.write_bulk(call)?),
+            Method::AddItemBulk(call) => Some(self.add_item_bulk(call)?),
+            Method::AdviseBulk(call) => {
+                let advise = |sim: &mut Self, item| sim.advise(call.server_handle, item).map(|_| None);
+                Some(self.each_item(call.server_handle, &call.item_handles, advise)?)
+            }
+            Method::UnAdviseBulk(call) => {
+                let un_advise = |sim: &mut Self, item| sim.un_advise(call.server_handle, item).map(|()| None);
+                Some(self.each_item(call.server_handle, &call.item_handles, un_advise)?)
+            }
+            Method::RemoveItemBulk(call) => {
+                let remove = |sim: &mut Self, item| sim.remove_item(call.server_handle, item).map(|()| None);
+                Some(self.each_item(call.server_handle, &call.item_handles, remove)?)
+            }
+            Method::UnsubscribeBulk(call) => {
+                let unsubscribe = |sim: &mut Self, item| {
+                    sim.un_advise(call.server_handle, item)?;
+                    sim.remove_item(call.server_handle, item).map(|()| None)
+                };
+                Some(self.each_item(call.server_handle, &call.item_handles, unsubscribe)?)
+            }
+            Method::SuspendBulk(call) => {
+                let suspend = |sim: &mut Self, item| sim.suspend(call.server_handle, item, true).map(Some);
+                Some(self.each_item(call.server_handle, &call.item_handles, suspend)?)
+            }
+            Method::ActivateBulk(call) => {
+                let activate = |sim: &mut Self, item| sim.suspend(call.server_handle, item, false).map(Some);
+                Some(self.each_item(call.server_handle, &call.item_handles, activate)?)
+            }
+            Method::Write2Bulk(call) => {
+                let writes = call.writes.into_iter().map(|one| (one.item_handle, one.value, one.time, None));
+                Some(self.each_write(call.server_handle, writes)?)
+            }
+            Method::WriteSecuredBulk(call) => {
+                let users = |one: &v1::write_secured_bulk::One| Some((one.current_user_id, one.verifier_user_id));
+                let writes = call.writes.into_iter().map(|one| (one.item_handle, users(&one), one.value));
+                Some(
+                    self.each_write(call.server_handle, writes.map(|(item, users, value)| (item, value, None, users)))?,
+                )
+            }
+            Method::WriteSecured2Bulk(call) => {
+                let writes = call.writes.into_iter().map(|one| {
+                    (one.item_handle, one.value, one.time, Some((one.current_user_id, one.verifier_user_id)))
+                });
+                Some(self.each_write(call.server_handle, writes)?)
+            }
             // `execute` has taken it out.
             Method::ReadBulk(_) => None,
         })
@@ -210,6 +248,23 @@ impl Sim {
             self.after(delay, Due::ReplayStart);
         }
         Ok(None)
+    }
+
+    fn un_advise(&mut self, server: i32, item: i32) -> Result<(), Raised> {
+        let at = self.find(server, item)?;
+        if let Some(item) = self.tables.get(at) {
+            item.advised = false;
+            item.suspended = false;
+            item.buffer.clear();
+        }
+        self.tables.changed = true;
+        Ok(())
+    }
+
+    fn remove_item(&mut self, server: i32, item: i32) -> Result<(), Raised> {
+        self.find(server, item)?;
+        self.tables.remove(server, item);
+        Ok(())
     }
 
     fn suspend(&mut self, server: i32, item: i32, suspended: bool) -> Result<MxStatus, Raised> {

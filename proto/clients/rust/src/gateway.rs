@@ -46,9 +46,28 @@ impl Gateway {
         Ok(self.client.clone().close_session(self.request(request)).await?.into_inner().head)
     }
 
+    /// The last value of each item, in as many parts as it takes; taken again when rights or items changed meanwhile.
     pub async fn snapshot(&self, session_id: &str) -> Result<SnapshotResponse, ClientError> {
+        loop {
+            match self.snapshot_once(session_id).await {
+                Err(error) if error.reason() == Some("snapshot.superseded") => {}
+                taken => return taken,
+            }
+        }
+    }
+
+    async fn snapshot_once(&self, session_id: &str) -> Result<SnapshotResponse, ClientError> {
         let request = SnapshotRequest { session_id: session_id.into() };
-        Ok(self.client.clone().snapshot(self.request(request)).await?.into_inner())
+        let mut parts = self.client.clone().snapshot_stream(self.request(request)).await?.into_inner();
+        let mut items = Vec::new();
+        while let Some(part) = parts.message().await? {
+            items.extend(part.items);
+            if part.last {
+                let (epoch, as_of, generation) = (part.epoch, part.as_of, part.generation);
+                return Ok(SnapshotResponse { epoch, as_of, generation, items });
+            }
+        }
+        Err(ClientError::Incomplete("the last part of the snapshot"))
     }
 
     /// Opens a stream and waits for its first message.
