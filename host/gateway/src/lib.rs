@@ -19,6 +19,7 @@ pub mod people;
 pub mod policies;
 pub mod sessions;
 pub mod storage;
+pub mod sync;
 pub mod tasks;
 pub mod telemetry;
 pub mod workers;

@@ -7,6 +7,7 @@ mod closed;
 pub mod commands;
 mod invoke;
 pub mod items;
+mod places;
 mod pressure;
 mod pump;
 pub mod rejudge;

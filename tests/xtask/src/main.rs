@@ -50,6 +50,17 @@ enum Job {
     },
     /// Make a Debian package in target/deb, and look into it (needs dpkg-deb)
     Deb(deb::Deb),
+    /// Try the lock-free agreements in every interleaving (tests/loom)
+    Loom,
+    /// Throw broken bytes at the decoders, from tests/fuzz/corpus and what can be made of it
+    Fuzz {
+        /// For how long, all targets together
+        #[arg(long, default_value_t = 30)]
+        seconds: u32,
+        /// Where the broken bytes begin; the same seed gives the same bytes
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Run .ci/run, the whole check as CI does it
     Ci,
 }
@@ -98,12 +109,29 @@ fn run(job: Job) -> anyhow::Result<ExitCode> {
         Job::Plugins(job) => plugins::run(job).map(|()| ExitCode::SUCCESS),
         Job::Bench { args } => measure(&root, args),
         Job::Soak { args } => measure(&root, [vec!["soak".to_owned()], args].concat()),
+        Job::Loom => cargo(
+            &root,
+            &["test", "--release", "--lib", "--manifest-path", "tests/loom/Cargo.toml"],
+            &[("CARGO_TARGET_DIR", "target/loom".to_owned())],
+        ),
+        Job::Fuzz { seconds, seed } => cargo(
+            &root,
+            &["test", "--workspace", "--locked", "--test", "fuzz", "--", "--nocapture"],
+            &[("TIDEGATE_FUZZ_SECONDS", seconds.to_string()), ("TIDEGATE_FUZZ_SEED", seed.to_string())],
+        ),
         Job::Ci => {
             let status =
                 Command::new(root.join(".ci/run")).current_dir(&root).status().context("cannot start .ci/run")?;
             Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
     }
+}
+
+/// One run of cargo, its exit code as ours.
+fn cargo(root: &std::path::Path, words: &[&str], variables: &[(&str, String)]) -> anyhow::Result<ExitCode> {
+    let variables = variables.iter().map(|(name, value)| (*name, value.as_str()));
+    let status = Command::new("cargo").args(words).envs(variables).current_dir(root).status();
+    Ok(if status.context("cannot start cargo")?.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Builds the gateway and starts tests/bench, which finds it beside itself; not linked here, so that `tidy` stays quick.

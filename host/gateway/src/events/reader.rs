@@ -2,7 +2,10 @@
 //! has not yet followed. The cursor itself belongs to its stream. Knows no policy. Invariant: a reader
 //! that waits is woken by every order, and by every event unless it said from which one on.
 
+mod bell;
+
 use super::{EndReason, pace::Meter};
+use bell::{Bell, Fence};
 use parking_lot::Mutex;
 use std::{
     sync::{
@@ -51,14 +54,12 @@ pub struct ReaderControl {
     /// Everything up to here is delivered, filtered, conflated or told as a gap. The cursor writes it.
     position: AtomicU64,
     /// What may already be on its way to the socket. Never below what is.
-    intended: AtomicU64,
+    fence: Fence,
     lag_high_water: AtomicU64,
     mode: AtomicU8,
     has_orders: AtomicBool,
     orders: Mutex<Orders>,
-    waker: Mutex<Option<Waker>>,
-    /// The waker is not to be woken by events before this one.
-    wake_from: AtomicU64,
+    bell: Bell<Waker>,
     /// How fast it reads; whoever looks after the log takes the samples.
     pub(super) meter: Meter,
 }
@@ -79,13 +80,12 @@ impl ReaderControl {
             id,
             spec,
             position: AtomicU64::new(position),
-            intended: AtomicU64::new(position),
+            fence: Fence::new(position),
             lag_high_water: AtomicU64::new(0),
             mode: AtomicU8::new(ReaderMode::Normal as u8),
             has_orders: AtomicBool::new(false),
             orders: Mutex::default(),
-            waker: Mutex::new(None),
-            wake_from: AtomicU64::new(0),
+            bell: Bell::new(),
             meter: Meter::new(now_ms, position),
         })
     }
@@ -120,7 +120,7 @@ impl ReaderControl {
     /// that of "publish the position, read the generation" and "publish the generation, read the position"
     /// at least one sees the other.
     pub fn intended(&self) -> u64 {
-        self.intended.load(Ordering::SeqCst)
+        self.fence.read()
     }
 
     /// The largest lag at any poll, in events.
@@ -149,8 +149,7 @@ impl ReaderControl {
 
     /// Wakes the reader whatever it waits for: to look at verdicts, orders or the end again.
     pub fn wake(&self) {
-        let waker = self.waker.lock().take();
-        if let Some(waker) = waker {
+        if let Some(waker) = self.bell.ring() {
             waker.wake();
         }
     }
@@ -174,20 +173,12 @@ impl ReaderControl {
 
     /// The waker, if the reader waits for an event that `head` has reached.
     pub(super) fn take_waker_at(&self, head: u64) -> Option<Waker> {
-        if head < self.wake_from.load(Ordering::SeqCst) {
-            return None;
-        }
-        self.waker.lock().take()
+        self.bell.ring_at(head)
     }
 
     /// Waits for an event from `wake_from` on. The caller looks again afterwards, so nothing is missed.
     pub(super) fn wait(&self, waker: &Waker, wake_from: u64) {
-        self.wake_from.store(wake_from, Ordering::SeqCst);
-        let mut held = self.waker.lock();
-        match &*held {
-            Some(old) if old.will_wake(waker) => {}
-            _ => *held = Some(waker.clone()),
-        }
+        self.bell.wait(wake_from, |old| old.will_wake(waker), || waker.clone());
     }
 
     pub(super) fn saw_lag(&self, lag: u64) {
@@ -201,7 +192,7 @@ impl ReaderControl {
     }
 
     pub(super) fn intend(&self, to: u64) {
-        self.intended.store(to, Ordering::SeqCst);
+        self.fence.intend(to);
     }
 
     pub(super) fn set_mode(&self, mode: ReaderMode) {

@@ -5,6 +5,7 @@
 use super::{
     Caller, commands,
     items::Items,
+    places::Places,
     verdicts::{Class, Stamp},
 };
 use crate::{
@@ -23,7 +24,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Weak,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -105,10 +106,9 @@ pub struct Session {
     pub(super) stop: mpsc::Sender<Stop>,
     to_worker: mpsc::Sender<FromGateway>,
     pending: Mutex<Pending>,
-    /// Clock milliseconds of the last unary call, and of the moment the last reader left (0: not so).
+    /// Clock milliseconds of the last unary call.
     used_at: AtomicU64,
-    detached_at: AtomicU64,
-    readers: AtomicU32,
+    places: Places,
     seats: Mutex<SeatTable>,
     /// Clock milliseconds of the worker's last heartbeat, and how long its command in hand was running then.
     pub(super) beat_at: AtomicU64,
@@ -200,8 +200,7 @@ impl Session {
             to_worker,
             pending: Mutex::default(),
             used_at: AtomicU64::new(now),
-            detached_at: AtomicU64::new(0),
-            readers: AtomicU32::new(0),
+            places: Places::new(),
             seats: Mutex::default(),
             beat_at: AtomicU64::new(now),
             busy_ms: AtomicU64::new(0),
@@ -265,20 +264,14 @@ impl Session {
     /// Takes a reader's place (S-10).
     pub fn take_slot(self: &Arc<Self>) -> Result<ReaderSlot> {
         let max = if self.bounds.many_readers { self.bounds.readers_max } else { 1 };
-        let taken = self
-            .readers
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| (now as usize).lt(&max).then_some(now + 1));
-        match taken {
-            Ok(_) => {
-                self.detached_at.store(0, Ordering::SeqCst);
-                Ok(ReaderSlot { session: self.clone() })
-            }
-            Err(_) if self.bounds.many_readers => {
-                Err(Error::new(Code::StreamLimit, format!("the session has {max} readers, the most allowed"))
-                    .with("max", max))
-            }
-            Err(_) => Err(Error::new(Code::StreamAlreadyOpen, "the session has its one reader already")),
+        if self.places.take(u32::try_from(max).unwrap_or(u32::MAX)) {
+            return Ok(ReaderSlot { session: self.clone() });
         }
+        Err(if self.bounds.many_readers {
+            Error::new(Code::StreamLimit, format!("the session has {max} readers, the most allowed")).with("max", max)
+        } else {
+            Error::new(Code::StreamAlreadyOpen, "the session has its one reader already")
+        })
     }
 
     /// Who sits where, locked. Taken before a stream's own lock, never after it.
@@ -293,7 +286,7 @@ impl Session {
 
     /// Streams of clients.
     pub fn readers(&self) -> u32 {
-        self.readers.load(Ordering::SeqCst)
+        self.places.taken()
     }
 
     /// A unary call renews the lease (S-11).
@@ -303,11 +296,8 @@ impl Session {
 
     /// Why the session should end now, if it should (S-11, S-12).
     pub(super) fn expired(&self, lease: Duration, grace: Duration) -> Option<Stop> {
-        if self.readers() > 0 {
-            return None;
-        }
+        let detached = self.places.empty_since_ms()?;
         let now = self.clock.monotonic_ms();
-        let detached = self.detached_at.load(Ordering::SeqCst);
         if detached != 0 && now.saturating_sub(detached) > grace.as_millis() as u64 {
             let reason = format!("no reader came back within {} s", grace.as_secs());
             return Some(Stop { kill: false, why: CloseReason::Detach, reason });
@@ -440,10 +430,7 @@ impl fmt::Debug for SeatTable {
 
 impl Drop for ReaderSlot {
     fn drop(&mut self) {
-        let session = &self.session;
-        if session.readers.fetch_sub(1, Ordering::SeqCst) == 1 {
-            session.detached_at.store(session.clock.monotonic_ms().max(1), Ordering::SeqCst);
-        }
+        self.session.places.give_back(self.session.clock.monotonic_ms());
     }
 }
 

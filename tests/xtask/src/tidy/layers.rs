@@ -18,7 +18,7 @@ const LAYERS: &[(Peers, &[&str])] = &[
     (Peers::MayNot, &["backup", "keys", "people"]),
     (Peers::MayNot, &["workers", "events", "policies", "storage"]),
     (Peers::May, &["clock", "config", "data_dir", "descriptors", "health", "metrics", "tasks", "telemetry"]),
-    (Peers::May, &["error", "ids"]),
+    (Peers::May, &["error", "ids", "sync"]),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,6 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("tidegate-client", &["tidegate-proto"]),
+    ("tidegate-loom", &[]),
     ("tidegate-pipe", &["tidegate-proto"]),
     ("tidegate-plugin-", &["tidegate-plugin-sdk"]),
     ("tidegate-plugin-sdk", &[]),
