@@ -1,6 +1,6 @@
 //! MXAccess methods through the gateway: what they answer, and the events that follow.
 
-use crate::harness::{Gateway, Launch, eventually, reason};
+use crate::harness::{Gateway, Launch, PATIENCE, eventually, reason};
 use tidegate_client::wire::{
     Activate, ActivateBulk, AddBufferedItem, AddItem2, AddItemBulk, Advise, AdviseBulk, AdviseSupervisory,
     ArchestrAUserToId, AuthenticateUser, BulkResult, Command, DataChange, Event, GetSessionState, GetWorkerInfo,
@@ -320,4 +320,34 @@ async fn every_method_of_the_contract_does_its_work_through_the_gateway() {
         let answered = metrics.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok());
         assert!(answered.is_some_and(|times: u64| times > 0), "no story calls {name}");
     }
+}
+
+// shows: S-01
+#[tokio::test]
+async fn a_hundred_and_twenty_eight_commands_wait_and_the_next_is_refused() {
+    const ASKED: usize = 140;
+    const WAITING: usize = 128;
+    // The first read waits for a value that does not come, and the others behind it.
+    let gw = Launch::new().backend("slow", "rate=1,first_change_ms=600000").start().await;
+    let s = gw.open("line-1").await;
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..ASKED {
+        let (client, id, server) = (s.client.clone(), s.id.clone(), s.server);
+        calls.spawn(async move { reason(client.read(&id, server, &["Area1.Pump1.Sine"], 600_000).await) });
+    }
+    let mut answers = Vec::new();
+    let mut next = async |calls: &mut tokio::task::JoinSet<String>| {
+        let next = tokio::time::timeout(PATIENCE, calls.join_next()).await.expect("an answer in time");
+        answers.push(next.expect("a call").expect("no panic"));
+    };
+    for _ in WAITING..ASKED {
+        next(&mut calls).await;
+    }
+    s.close().await;
+    for _ in 0..WAITING {
+        next(&mut calls).await;
+    }
+    let (at_once, later) = answers.split_at(ASKED - WAITING);
+    assert!(at_once.iter().all(|code| code == "command.limit"), "{at_once:?}");
+    assert!(later.iter().all(|code| code == "command.outcome_unknown"), "{later:?}");
 }

@@ -127,6 +127,14 @@ async fn a_reader_hears_how_far_behind_it_is_before_it_loses_anything() {
     assert!(told.lag_high_water >= told.lag && told.lag_bound >= 10_000, "{told:?}");
     assert_eq!((told.epoch, told.mode.as_str()), (s.epoch, "normal"));
     assert!(told.after <= slow.position().after);
+    // Operators see it in the numbers over all readers.
+    let behind = "tidegate_readers_lag_max ";
+    eventually("a lag among the metrics", async || {
+        let metrics = gw.metrics().await;
+        let lag: u64 = metrics.lines().find_map(|line| line.strip_prefix(behind)?.parse().ok())?;
+        (lag > 100).then_some(())
+    })
+    .await;
     let head = s.silence().await;
     slow.to(head).await;
     fast.to(head).await;

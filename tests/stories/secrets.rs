@@ -1,7 +1,7 @@
 //! Keys and values stay where they belong: nothing a gateway says anywhere repeats one.
 
 use crate::harness::{Launch, reason};
-use tidegate_client::wire::event::Body;
+use tidegate_client::wire::{Value, event::Body, value::Kind};
 
 /// Values nobody would see by chance, as the text in which they would show.
 const WRITTEN: f64 = 31_337.062_5;
@@ -31,8 +31,12 @@ async fn keys_and_values_are_in_no_log_and_no_metric() {
         password: "Sesame-7777".into(),
     };
     let method = tidegate_client::wire::command::Method::AuthenticateUser(user);
-    let _refused = s.client.invoke(&s.id, method, 0).await;
-    let _raised = s.fault("31337.0625 is no fault").await;
+    let refused = s.client.invoke(&s.id, method, 0).await.expect_err("a wrong password");
+    let raised = s.fault("31337.0625 is no fault").await.expect_err("no fault");
+    let nowhere = s.client.write(&s.id, s.server, 9_999, written(), 0).await.expect_err("no such item");
+    let narrow = gw.client_with(&gw.key(&["Area2.*"], "sessions:all").await).await;
+    let unseen = narrow.write(&s.id, s.server, item.handle, written(), 77).await;
+    let errors = format!("{refused:?} {refused} {raised:?} {nowhere:?} {unseen:?}");
     let head = s.silence().await;
     reader.to(head).await;
     s.close().await;
@@ -43,13 +47,17 @@ async fn keys_and_values_are_in_no_log_and_no_metric() {
     let log = gw.log();
     assert!(log.contains(&s.id), "the log tells of the session at all");
     assert!(metrics.contains("# TYPE"), "{metrics}");
-    let shown = [&log, &metrics, &text(&listing.stdout), &text(&keys.stdout)];
+    let shown = [&log, &metrics, &text(&listing.stdout), &text(&keys.stdout), &errors];
     for secret in [gw.first_key(), &key, WRITTEN_TEXT, "Sesame", "WRONGKEYSECRET"] {
-        for (place, text) in ["log", "metrics", "session list", "key list"].iter().zip(shown) {
+        for (place, text) in ["log", "metrics", "session list", "key list", "errors"].iter().zip(shown) {
             let line = text.lines().find(|line| line.contains(secret));
             assert!(line.is_none(), "a secret is in the {place}: {line:?}");
         }
     }
+}
+
+fn written() -> Value {
+    Value { kind: Some(Kind::Double(WRITTEN)), data_type: 0 }
 }
 
 fn text(bytes: &[u8]) -> String {

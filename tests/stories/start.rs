@@ -1,6 +1,6 @@
 //! Starts that must not succeed: each says what is wrong and what to do, and harms nobody.
 
-use crate::harness::{Gateway, Launch, Refused, open_as};
+use crate::harness::{Gateway, Launch, Refused, eventually, open_as};
 use std::{
     fs::{self, DirBuilder, Permissions},
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
@@ -99,6 +99,24 @@ async fn a_backend_with_wrong_settings_says_so_and_harms_no_other() {
     let fault = error.fault().expect("the gateway's answer").clone();
     assert_eq!(fault.reason, "session.start_failed", "{fault}");
     assert!(fault.message.contains("rate"), "{fault}");
+    // Nothing of it is left: no entry, no slot, no process, and the numbers say so.
     assert!(gw.admin().await.sessions().await.expect("a listing").is_empty());
+    let workers = || {
+        let socket = gw.data().join("workers.sock");
+        let called = |pid: &fs::DirEntry| fs::read(pid.path().join("cmdline")).unwrap_or_default();
+        let ours = |words: Vec<u8>| String::from_utf8_lossy(&words).contains(&*socket.to_string_lossy());
+        fs::read_dir("/proc").expect("processes").flatten().filter(|pid| ours(called(pid))).count()
+    };
+    eventually("its worker to be gone", async || (workers() == 0).then_some(())).await;
+    let metrics = gw.metrics().await;
+    for line in ["tidegate_sessions_open 0\n", "tidegate_sessions_opened_total 0\n"] {
+        assert!(metrics.contains(line), "{line}{metrics}");
+    }
+    let opened = open_as(&client, "line-1", "good").await.expect("opened");
+    assert_eq!((opened.protocol_version, workers()), (1, 1));
+    for can in ["bulk", "snapshot", "resume", "resume-token", "snapshot-stream"] {
+        assert!(opened.capabilities.iter().any(|capability| capability == can), "{can}: {:?}", opened.capabilities);
+    }
+    client.close(&opened.session_id).await.expect("closed");
     gw.open_on("good").await.close().await;
 }

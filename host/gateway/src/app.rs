@@ -44,6 +44,8 @@ use tokio_util::sync::CancellationToken;
 
 /// From the request to end until a worker is killed. Guessed.
 const WORKER_SHUTDOWN: Duration = Duration::from_secs(5);
+/// What `tidegate_readers_near_gap` calls near: as long as an operator needs to look. Guessed.
+const NEAR_GAP_SECONDS: f64 = 10.0;
 /// How long what is left may take after listeners and sessions have ended.
 const LAST_TASKS: Duration = Duration::from_secs(2);
 
@@ -196,7 +198,7 @@ impl App {
         tasks.spawn("rejudge", until_stop(Box::pin(sessions.clone().rejudge(flips))));
         tasks.spawn("heal", until_stop(Box::pin(heal(storage.clone(), host.clone()))));
         tasks.spawn("swaps", until_stop(Box::pin(swaps::record(host, storage.clone(), metrics.clone()))));
-        tasks.spawn("log bytes", until_stop(Box::pin(gauge_log_bytes(budget, metrics))));
+        tasks.spawn("log bytes", until_stop(Box::pin(gauge_logs(budget, sessions.clone(), metrics))));
 
         let app =
             Self { addresses, data, drain: config.drain, sessions, storage, nodes, tasks, serving, listeners, ready };
@@ -336,11 +338,26 @@ async fn heal(storage: Storage, host: PolicyHost) {
     }
 }
 
-async fn gauge_log_bytes(budget: Arc<LogBudget>, metrics: Metrics) {
+/// Memory of the logs and how their readers stand, once a second: numbers that nothing counts by itself.
+async fn gauge_logs(budget: Arc<LogBudget>, sessions: Sessions, metrics: Metrics) {
+    let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     loop {
         tick.tick().await;
-        metrics.log.bytes.set(i64::try_from(budget.used()).unwrap_or(i64::MAX));
+        let (mut lag_max, mut high_water, mut near_gap) = (0, 0, 0);
+        for session in sessions.all() {
+            for reader in session.log.readers().iter().filter(|reader| reader.is_external()) {
+                let pace = session.log.pace(reader);
+                lag_max = pace.lag.max(lag_max);
+                high_water = pace.lag_high_water.max(high_water);
+                near_gap += u64::from(pace.seconds_until_gap.is_some_and(|seconds| seconds < NEAR_GAP_SECONDS));
+            }
+        }
+        let log = &metrics.log;
+        log.bytes.set(gauge(budget.used()));
+        log.lag_max.set(gauge(lag_max));
+        log.lag_high_water.set(gauge(high_water));
+        log.near_gap.set(gauge(near_gap));
     }
 }
 

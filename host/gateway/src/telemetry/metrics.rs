@@ -73,6 +73,9 @@ metrics! {
     "tidegate_swap_gate_seconds" histogram "seconds" [""] "From seeing a change to the verdict of the gate";
     "tidegate_swap_enforced_seconds" histogram "seconds" [""] "From the flip until every open stream was judged again";
     "tidegate_log_bytes" gauge "bytes" [""] "Memory that the event logs hold, indexes included";
+    "tidegate_readers_lag_max" gauge "" [""] "Events by which the reader furthest behind lags now";
+    "tidegate_readers_lag_high_water" gauge "" [""] "The largest lag that any of the present readers ever had";
+    "tidegate_readers_near_gap" gauge "" [""] "Readers that lose events within ten seconds if nothing changes";
     "tidegate_keys_live" gauge "" [""] "API keys that are not revoked";
     "tidegate_auth_failures" counter "" [""] "Requests without a usable key";
     "tidegate_storage_commits" counter "" [""] "Transactions committed";
@@ -206,6 +209,10 @@ pub struct SwapMetrics {
 #[derive(Clone, Debug)]
 pub struct LogMetrics {
     pub bytes: Gauge,
+    /// Over all readers; each of them has its own numbers in its stream, `session list` and `top`.
+    pub lag_max: Gauge,
+    pub lag_high_water: Gauge,
+    pub near_gap: Gauge,
 }
 
 #[derive(Clone, Debug)]
@@ -273,7 +280,12 @@ impl Metrics {
                 gate_seconds: to.add_seconds("tidegate_swap_gate_seconds"),
                 enforced_seconds: to.add_seconds("tidegate_swap_enforced_seconds"),
             },
-            log: LogMetrics { bytes: to.add("tidegate_log_bytes") },
+            log: LogMetrics {
+                bytes: to.add("tidegate_log_bytes"),
+                lag_max: to.add("tidegate_readers_lag_max"),
+                lag_high_water: to.add("tidegate_readers_lag_high_water"),
+                near_gap: to.add("tidegate_readers_near_gap"),
+            },
             keys: KeyMetrics { live: to.add("tidegate_keys_live"), auth_failures: to.add("tidegate_auth_failures") },
             storage: StorageMetrics {
                 commits: to.add("tidegate_storage_commits"),
