@@ -6,6 +6,7 @@ mod commands;
 mod dashboard;
 mod demo;
 mod ends;
+mod evidence;
 mod harness;
 mod hostile;
 mod leases;

@@ -93,7 +93,7 @@ pub struct WorkerTimes {
     pub stuck_ceiling: Duration,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PolicyLimits {
     pub deadline: Duration,
     pub memory_bytes: u64,
@@ -102,6 +102,12 @@ pub struct PolicyLimits {
     pub queue: usize,
     /// Public keys of those whose policies are taken.
     pub keys: Option<PathBuf>,
+    /// Of one file of the decision log.
+    pub decision_file_bytes: u64,
+    /// Files of it; 0: none is kept.
+    pub decision_files: usize,
+    /// Part of the latest decisions that a candidate may answer otherwise, 0 to 1; `None`: it is only told.
+    pub difference_max: Option<f64>,
     /// Nothing unsigned is taken from the folder.
     pub signed_only: bool,
 }
@@ -163,6 +169,9 @@ impl ServeConfig {
             "policy_memory_mib": self.policies.memory_bytes >> 20,
             "policy_threads": self.policies.threads,
             "policy_queue": self.policies.queue,
+            "decision_log_file_bytes": self.policies.decision_file_bytes,
+            "decision_log_files": self.policies.decision_files,
+            "policy_diff_max_percent": self.policies.difference_max.map(|part| part * 100.0),
             "policy_keys": self.policies.keys,
             "policy_unsigned": if self.policies.signed_only { "refuse" } else { "allow" },
             "drain_seconds": seconds(self.drain),

@@ -125,6 +125,9 @@ codes! {
     PolicyNothingToRollBack = "policy.nothing_to_roll_back", FailedPrecondition,
         "There is no earlier generation.",
         "Put the wanted components into the plugins folder.";
+    DecisionsOff = "policy.decisions_off", FailedPrecondition,
+        "No decisions are kept: --decision-log-files is 0.",
+        "Start the gateway with another number; what was decided before cannot be told.";
     StreamLimit = "stream.limit", ResourceExhausted,
         "EventSubscriberLimitReached: the session has as many readers as allowed.",
         "End a stream, or raise `max_event_subscribers_per_session`.";

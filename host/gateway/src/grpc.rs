@@ -5,6 +5,7 @@
 mod admin;
 mod backup;
 mod body;
+mod decisions;
 mod edge;
 mod gateway;
 mod gather;

@@ -14,8 +14,9 @@ use crate::{
 use buckets::Buckets;
 use std::{path::PathBuf, sync::Arc};
 use tidegate_policy::{
-    Action, Admission, ClientNode, Decision, FailureCause, ItemVerdict, Outcome, Policy, PolicyConfig, PolicyHost,
-    Principal, RateAnswer, RateRequest, RollbackError, SessionFacts, StartError, SwapRecord, Trigger, Trust, Verdict,
+    Action, Admission, ClientNode, Decision, DecisionLog, FailureCause, ItemVerdict, Outcome, Policy, PolicyConfig,
+    PolicyHost, Principal, RateAnswer, RateRequest, RollbackError, SessionFacts, StartError, SwapRecord, Trigger,
+    Trust, Verdict,
 };
 
 /// Asks the policies and turns their answers into errors. Clones share the buckets.
@@ -58,7 +59,9 @@ impl Policies {
         let now_ms = self.clock.monotonic_ms();
         let tokens = self.buckets.tokens(key, kind, now_ms);
         let request = RateRequest { kind: kind.to_owned(), cost, tokens, now: self.clock.unix_ms() };
-        let wait_ms = match self.host.rate_limit(who, request).await.value {
+        let decision = self.host.rate_limit(who, request).await;
+        let id = decision.id;
+        let wait_ms = match decision.value {
             RateAnswer::Unlimited => return Ok(()),
             RateAnswer::Limit { retry_ms } => retry_ms,
             RateAnswer::Pass { burst, .. } if f64::from(cost) > burst => {
@@ -66,7 +69,8 @@ impl Policies {
                     Code::LimitBulk,
                     format!("the command counts {cost} and the rate-limit policy never lets more than {burst} through"),
                 )
-                .with("max", burst));
+                .with("max", burst)
+                .with("decision", id));
             }
             RateAnswer::Pass { per_second, burst } => {
                 let taken = self.buckets.take(key, kind, now_ms, f64::from(cost), (per_second, burst));
@@ -79,7 +83,8 @@ impl Policies {
         self.metrics.decisions.denied.of(telemetry::Policy::RateLimit).inc();
         Err(Error::new(Code::RateLimited, format!("too many {kind} requests; try again in {wait_ms} ms"))
             .with("kind", kind)
-            .with("retry_ms", wait_ms))
+            .with("retry_ms", wait_ms)
+            .with("decision", id))
     }
 
     /// What the health page says of the policies; none: all is well.
@@ -114,12 +119,13 @@ impl Policies {
         };
         self.metrics.decisions.denied.of(telemetry::Policy::Access).inc();
         if let Some(cause) = decision.cause {
-            return Err(failed(cause));
+            return Err(failed(cause).with("decision", decision.id));
         }
         let name = self.host.rule_name(decision.generation, Policy::Access, rule);
         Err(Error::new(Code::PolicyDenied, format!("the access policy refused: {reason}"))
             .with("rule", name.unwrap_or_else(|| rule.to_string().into()))
-            .with("generation", decision.generation.0))
+            .with("generation", decision.generation.0)
+            .with("decision", decision.id))
     }
 
     /// May nodes of this kind and version write? The node's own id is left out: the verdict is kept for all of
@@ -147,6 +153,8 @@ pub async fn start(config: &ServeConfig, store_dir: PathBuf) -> Result<PolicyHos
     policy.threads = limits.threads;
     policy.queue = limits.queue;
     policy.deadlines.decide = limits.deadline;
+    policy.decisions = DecisionLog { file_bytes_max: limits.decision_file_bytes, files_max: limits.decision_files };
+    policy.difference_max = limits.difference_max;
     policy.trust = Trust { keys: limits.keys.clone(), signed_only: limits.signed_only };
     policy.limits.memory_bytes_max = usize::try_from(limits.memory_bytes).unwrap_or(usize::MAX);
     let started = tokio::task::spawn_blocking(move || PolicyHost::start(policy)).await;

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::evidence::DecisionLog;
 use crate::sign::KeyError;
 
 /// How policies are found, proved and run.
@@ -22,6 +23,10 @@ pub struct PolicyConfig {
     pub breaker: Breaker,
     pub watch: Watch,
     pub trust: Trust,
+    pub decisions: DecisionLog,
+    /// A candidate that would have answered more than this part (0 to 1) of the latest decisions otherwise is refused
+    /// until an operator approves it; None: it is only told.
+    pub difference_max: Option<f64>,
 }
 
 /// Whose policies are taken.
@@ -122,6 +127,8 @@ impl PolicyConfig {
             breaker: Breaker::default(),
             watch: Watch::default(),
             trust: Trust::default(),
+            decisions: DecisionLog::default(),
+            difference_max: None,
         }
     }
 }

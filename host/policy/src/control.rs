@@ -14,12 +14,15 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::config::PolicyConfig;
+use crate::evidence::now_ms;
 use crate::failure::REMOVED_RULE;
+use crate::folder::MANIFEST;
 use crate::gate::{CONTRACT, Loaded, Refusal};
 use crate::generation::{Generation, NOBODY, Set, Unclaimed};
+use crate::instance::PolicySource;
 use crate::model::*;
 use crate::record::*;
-use crate::store::{ContentStore, POISONED_MAX, Remembered, RememberedPin, Trouble};
+use crate::store::{ContentStore, Member, POISONED_MAX, Remembered, RememberedPin, Trouble};
 
 pub(crate) use records::Attempt;
 use records::Records;
@@ -61,6 +64,8 @@ struct History {
     poisoned: Vec<Digest>,
     shunned: Vec<Digest>,
     pending: Vec<String>,
+    held: Vec<Held>,
+    approved: Vec<Approval>,
 }
 
 /// What the swapper works from.
@@ -70,6 +75,7 @@ pub(crate) struct Basis {
     pub(crate) poisoned: Vec<Digest>,
     /// Identities that a roll-back left; they come back only when an operator says so.
     pub(crate) shunned: Vec<Digest>,
+    pub(crate) approved: Vec<String>,
     pub(crate) chosen: Vec<Arc<Loaded>>,
 }
 
@@ -99,6 +105,8 @@ impl Control {
             poisoned: remembered.poisoned.iter().filter_map(|hex| Digest::from_hex(hex)).collect(),
             shunned: Vec::new(),
             pending: Vec::new(),
+            held: Vec::new(),
+            approved: remembered.approved.clone(),
         };
         Ok(Self {
             current: ArcSwap::from_pointee(generation),
@@ -142,6 +150,7 @@ impl Control {
             judged: history.judged.clone(),
             poisoned: history.poisoned.clone(),
             shunned: history.shunned.clone(),
+            approved: history.approved.iter().map(|approval| approval.identity.clone()).collect(),
             chosen: self.current.load().set.chosen().cloned().collect(),
         }
     }
@@ -149,8 +158,31 @@ impl Control {
     /// The swapper's: what was tried is not tried again by itself.
     pub(crate) fn judged(&self, judged: BTreeMap<String, Digest>, pending: Vec<String>) {
         let mut history = self.history.lock();
+        history.held.retain(|held| judged.values().any(|identity| *identity == held.identity));
         history.judged = judged;
         history.pending = pending;
+    }
+
+    /// The swapper's: so an operator can be asked.
+    pub(crate) fn held(&self, held: Held) {
+        let mut history = self.history.lock();
+        history.held.retain(|other| other.identity != held.identity);
+        history.held.push(held);
+    }
+
+    /// Remembers an operator's word, and forgets that this was tried.
+    pub(crate) fn approve(&self, identity: &Digest, reason: &str) {
+        let mut history = self.history.lock();
+        let approval =
+            Approval { identity: identity.to_hex(), at_ms: now_ms(), reason: crate::instance::clip(reason, 256) };
+        tracing::warn!(identity = %approval.identity, reason = %approval.reason, "an operator approved a policy");
+        history.approved.retain(|other| other.identity != approval.identity);
+        history.approved.push(approval);
+        let surplus = history.approved.len().saturating_sub(POISONED_MAX);
+        history.approved.drain(..surplus);
+        history.held.retain(|held| held.identity != *identity);
+        history.judged.retain(|stem, tried| stem != MANIFEST && tried != identity);
+        self.remember(&history);
     }
 
     /// Goes over to `chosen` (and embedded defaults for the rest; access is closed if it was answered by
@@ -217,7 +249,8 @@ impl Control {
         let mut history = self.history.lock();
         let set = history.earlier.pop().ok_or(RollbackError::Nothing)?;
         let left = self.current.load().set.clone();
-        let attempt = Attempt { trigger: Trigger::Rollback, files: files_of(&set), gate: Duration::ZERO };
+        let attempt =
+            Attempt { trigger: Trigger::Rollback, files: files_of(&set), gate: Duration::ZERO, difference: None };
         match self.flip(&mut history, set.clone(), attempt) {
             Ok(mut record) => {
                 history.shun(&left, &set);
@@ -276,8 +309,12 @@ impl Control {
                 Set::compose(&rest, &self.embedded, serving.unclaimed())
             }
         };
-        let attempt =
-            Attempt { trigger: Trigger::Breaker, files: vec![bad.source.file.to_string()], gate: Duration::ZERO };
+        let attempt = Attempt {
+            trigger: Trigger::Breaker,
+            files: vec![bad.source.file.to_string()],
+            gate: Duration::ZERO,
+            difference: None,
+        };
         let flipped = match set {
             Ok(set) => {
                 history.shun(&serving, &set);
@@ -359,9 +396,35 @@ impl Control {
             poisoned: history.poisoned.clone(),
             pending: history.pending.clone(),
             earlier: history.earlier.len(),
+            held: history.held.clone(),
+            approved: history.approved.clone(),
             live_generations: history.retiring.len() + 1,
             swaps: self.records.last(),
         }
+    }
+
+    /// What is in memory of these digests.
+    pub(crate) fn loaded(&self, digest: &Digest, settings: &Digest) -> Option<Arc<Loaded>> {
+        let is = |loaded: &&Arc<Loaded>| loaded.source.digest == *digest && loaded.source.settings_digest == *settings;
+        let current = self.current.load();
+        let serving = current.set.members.iter().find(is);
+        serving.or_else(|| self.embedded.iter().find(is)).cloned().or_else(|| {
+            let history = self.history.lock();
+            history.earlier.iter().flat_map(|set| &set.members).find(is).cloned()
+        })
+    }
+
+    /// What is kept of these digests.
+    pub(crate) fn content(&self, digest: &Digest, settings: &Digest) -> Option<PolicySource> {
+        let name = digest.to_hex();
+        let member = Member {
+            stem: name[..12].to_owned(),
+            file: name[..12].to_owned(),
+            component: name,
+            settings: settings.to_hex(),
+            seal: None,
+        };
+        self.store.source(&member).ok()
     }
 
     /// The name of a rule in a generation that is still known.
@@ -420,7 +483,8 @@ impl Control {
             });
             let poisoned = history.poisoned.iter().map(Digest::to_hex).collect();
             let access_chosen = current.set.unclaimed() == Unclaimed::Closed;
-            self.store.remember(&Remembered { last_good, access_chosen, pin, poisoned })
+            let approved = history.approved.clone();
+            self.store.remember(&Remembered { last_good, access_chosen, pin, poisoned, approved })
         });
         match &remembered {
             Ok(()) => {

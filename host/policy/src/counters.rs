@@ -42,6 +42,8 @@ pub struct Counters {
     pub queue_depth: u64,
     pub swaps: u64,
     pub refused_swaps: u64,
+    /// Decisions that the log did not take.
+    pub decisions_dropped: u64,
     /// Swaps back that nobody asked for.
     pub reverts: u64,
     pub live_generations: u64,

@@ -25,6 +25,9 @@ use crate::words::Words;
 const TICK: Duration = Duration::from_millis(5);
 /// How many deadlines a guest that gets no processor time may take, beyond the first.
 const WALL_FACTOR: u32 = 20;
+/// Of threads that compile or ask about the past. 10 gets a tenth of what a deciding thread gets when both want all.
+#[cfg(target_os = "linux")]
+const NICE: libc::c_int = 10;
 /// Component instances in the pool: 3 generations × threads × policies, and the gate's own. Beyond it,
 /// instances are made on demand.
 const POOL_INSTANCES: u32 = 96;
@@ -172,6 +175,16 @@ pub(crate) fn thread_cpu_time() -> Duration {
     if failed != 0 { Duration::ZERO } else { Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32) }
 }
 
+/// The calling thread, and those it starts, give way to all others from now on: compiling and asking again must
+/// not take time from deciding. Where the system knows no priority of a thread, nothing happens.
+pub(crate) fn give_way() {
+    #[cfg(target_os = "linux")]
+    // SAFETY: takes numbers only; 0 is the calling thread. A refusal leaves the priority as it is.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, NICE);
+    }
+}
+
 /// Where a component's instances are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Allocation {
@@ -209,6 +222,12 @@ pub(crate) fn is_inert_import(name: &str) -> bool {
     const INERT: [&str; 5] = ["wasi:io/", "wasi:clocks/", "wasi:random/", "wasi:cli/", "wasi:filesystem/"];
     // `types` of the contract holds no function.
     name.starts_with("tidegate:policy/types@") || INERT.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Imports that are inert here but mean something elsewhere: time, randomness, files. None of them grants anything in this
+/// gateway; a new version that begins to want them may still expect what it will not get.
+pub(crate) fn is_notable_import(name: &str) -> bool {
+    ["wasi:clocks/", "wasi:random/", "wasi:filesystem/"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn config(limits: &Limits) -> Config {

@@ -6,6 +6,7 @@ mod refusal;
 mod schema;
 mod vectors;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread::JoinHandle;
@@ -35,6 +36,8 @@ pub(crate) struct Loaded {
     pub(crate) version: String,
     pub(crate) rules: Vec<Arc<str>>,
     pub(crate) answers: Vec<Policy>,
+    /// Its notable imports, without versions.
+    pub(crate) imports: BTreeSet<String>,
     pub(crate) counters: PhaseCounters,
     pub(crate) breaker: BreakerState,
     pub(crate) quickness: Quickness,
@@ -138,6 +141,7 @@ impl Gate {
             version: description.version,
             rules: description.rules.into_iter().map(Arc::from).collect(),
             answers,
+            imports: notable_imports(&component),
             counters: PhaseCounters::default(),
             breaker: BreakerState::new(&self.config.breaker),
             quickness: Quickness::default(),
@@ -165,7 +169,10 @@ impl Gate {
         }
         let (engines, bytes) = (Arc::clone(&self.engines), Arc::clone(bytes));
         let (done, compiled) = std::sync::mpsc::sync_channel(1);
-        let compile = move || drop(done.send(engines.compile(&bytes)));
+        let compile = move || {
+            engine::give_way();
+            drop(done.send(engines.compile(&bytes)));
+        };
         let thread = std::thread::Builder::new().name("policy-compile".into()).stack_size(COMPILE_STACK_BYTES);
         let thread = thread.spawn(compile).map_err(|e| format!("starting a thread: {e}"))?;
         match compiled.recv_timeout(self.config.deadlines.compile) {
@@ -299,6 +306,12 @@ pub fn inspect(config: &PolicyConfig, file: &str, bytes: &[u8], settings: &str) 
         settings_schema: described.settings_schema,
         vectors: described.vectors,
     })
+}
+
+fn notable_imports(component: &Component) -> BTreeSet<String> {
+    let ty = component.component_type();
+    let names = ty.imports(component.engine()).map(|(name, _)| name).filter(|name| engine::is_notable_import(name));
+    names.map(|name| name.split_once('@').map_or(name, |(name, _)| name).to_owned()).collect()
 }
 
 fn is_version(text: &str) -> bool {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::counters::Phases;
+use crate::evidence::{DecisionId, SetFacts};
 use crate::failure::Silence;
 use crate::gate::{Loaded, Refusal, RefusalCode};
 use crate::instance::{CallFailure, PolicyInstance};
@@ -37,6 +38,8 @@ pub(crate) enum Unclaimed {
 pub(crate) struct Generation {
     pub(crate) id: GenerationId,
     pub(crate) set: Set,
+    /// For the decision log.
+    pub(crate) facts: Arc<SetFacts>,
     /// Thread, then member. A thread locks its own; a caller that asks by itself takes one that is free, for as long
     /// as a quick guest takes.
     slots: Vec<Vec<Mutex<Option<PolicyInstance>>>>,
@@ -55,6 +58,8 @@ pub(crate) struct Remade {
 pub(crate) struct Called<T> {
     pub(crate) decision: Decision<T>,
     pub(crate) tripped: bool,
+    /// Time in the guest.
+    pub(crate) took: Duration,
 }
 
 /// Stands for a component where there is none.
@@ -137,7 +142,8 @@ impl Generation {
             }
             slots.push(of_thread);
         }
-        Ok(Self { id, set, slots })
+        let facts = Arc::new(SetFacts::of(id, |policy| set.answerer(policy)));
+        Ok(Self { id, set, facts, slots })
     }
 
     /// Whose instance `thread` lacks for this question.
@@ -174,8 +180,9 @@ impl Generation {
                 drop(slot);
                 loaded.quickness.answered_here(guest);
                 loaded.counters.count(policy, phases, None);
-                let decision = Decision { generation: self.id, digest: loaded.source.digest, value, cause: None };
-                Some(Called { decision, tripped: false })
+                let digest = loaded.source.digest;
+                let decision = Decision { id: DecisionId(0), generation: self.id, digest, value, cause: None };
+                Some(Called { decision, tripped: false, took: guest })
             }
             Err(failure) => {
                 loaded.quickness.failed_here();
@@ -201,8 +208,8 @@ impl Generation {
     ) -> Called<T> {
         let Some(at) = self.set.answerer[policy.at()] else {
             let value = otherwise(Silence::Removed);
-            let decision = Decision { generation: self.id, digest: NOBODY, value, cause: None };
-            return Called { decision, tripped: false };
+            let decision = Decision { id: DecisionId(0), generation: self.id, digest: NOBODY, value, cause: None };
+            return Called { decision, tripped: false, took: Duration::ZERO };
         };
         let loaded = &self.set.members[at];
         let mut phases = Phases { queue: queued, ..Phases::default() };
@@ -219,8 +226,9 @@ impl Generation {
                 drop(slot);
                 loaded.quickness.answered(phases.guest);
                 loaded.counters.count(policy, phases, None);
-                let decision = Decision { generation: self.id, digest: loaded.source.digest, value, cause: None };
-                Called { decision, tripped: false }
+                let digest = loaded.source.digest;
+                let decision = Decision { id: DecisionId(0), generation: self.id, digest, value, cause: None };
+                Called { decision, tripped: false, took: phases.guest }
             }
             Err(failure) => {
                 // Whatever went wrong, memory and locks inside the guest may be half-way: never again.
@@ -247,14 +255,20 @@ impl Generation {
         loaded.counters.count(policy, phases, Some(cause));
         let tripped = cause.is_guests() && loaded.breaker.failed(Instant::now());
         let value = otherwise(Silence::Failed(cause));
-        let decision = Decision { generation: self.id, digest: loaded.source.digest, value, cause: Some(cause) };
-        Called { decision, tripped }
+        let decision = Decision {
+            id: DecisionId(0),
+            generation: self.id,
+            digest: loaded.source.digest,
+            value,
+            cause: Some(cause),
+        };
+        Called { decision, tripped, took: phases.guest }
     }
 
     /// The answer when no thread could ask.
     pub(crate) fn unasked<T>(&self, policy: Policy, cause: FailureCause, value: T) -> Decision<T> {
         let digest = self.set.answerer(policy).map_or(NOBODY, |loaded| loaded.source.digest);
-        Decision { generation: self.id, digest, value, cause: Some(cause) }
+        Decision { id: DecisionId(0), generation: self.id, digest, value, cause: Some(cause) }
     }
 }
 

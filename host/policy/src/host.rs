@@ -2,12 +2,14 @@
 //! reaches a thread, nothing of what a guest is. Invariant: every question is answered, and every answer
 //! says which generation gave it.
 
+mod past;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
-use crate::bindings::{access, backpressure, dashboard_tags, rate_limit, version_floor};
 use crate::cache::{CacheTrouble, CompileCache};
 use crate::config::{PolicyConfig, StartError};
 use crate::control::{Control, FlipHook};
@@ -15,6 +17,10 @@ use crate::counters::Counters;
 use crate::decider::Decider;
 use crate::embedded;
 use crate::engine::Engines;
+use crate::evidence::{
+    Asked, IntoAnswered, Recorder, contracts_action, contracts_node, contracts_person, contracts_pressure,
+    contracts_request,
+};
 use crate::failure::{self, Silence};
 use crate::folder::Folder;
 use crate::gate::{Gate, Loaded, Refusal, RefusalCode};
@@ -23,12 +29,14 @@ use crate::instance::{CallFailure, GUEST_CALLS, PolicyInstance, PolicySource};
 use crate::model::*;
 use crate::record::*;
 use crate::store::{ContentStore, Remembered};
-use crate::swapper::Swapper;
+use crate::swapper::{Command, Swapper};
 use crate::trust::Vouching;
 use crate::warden::Warden;
 
+pub use past::{Candidate, PastError};
+
 /// Tags in one call into the guest: large enough to hide the call's cost, small enough for its deadline.
-const TAGS_PER_CALL: usize = 256;
+pub(crate) const TAGS_PER_CALL: usize = 256;
 
 /// All policies of a gateway. Cheap to clone; the last one dropped ends the threads.
 #[derive(Clone, Debug)]
@@ -43,6 +51,10 @@ struct Inner {
     swapper: Swapper,
     warden: Warden,
     cache_trouble: CacheTrouble,
+    recorder: Arc<Recorder>,
+    gate: Arc<Gate>,
+    /// Held by whoever works on a question about the past.
+    past: parking_lot::Mutex<()>,
 }
 
 // === impl PolicyHost ===
@@ -58,7 +70,7 @@ impl PolicyHost {
         let cache = CompileCache::open(&config.store_dir).map_err(store_wrong)?;
         let cache_trouble = cache.trouble();
         let engines = Arc::new(Engines::new(&config.limits).map_err(|e| StartError::Engine(format!("{e:#}")))?);
-        let gate = Gate::new(engines, cache, config.clone());
+        let gate = Arc::new(Gate::new(engines, cache, config.clone()));
         let embedded = load_all(&gate, embedded::sources().collect())
             .into_iter()
             .collect::<Result<Vec<_>, _>>()
@@ -76,10 +88,32 @@ impl PolicyHost {
         let known = remembered.pin.iter().flat_map(|pin| &pin.known).filter_map(|hex| Digest::from_hex(hex)).collect();
         let control = Arc::new(Control::new(embedded, first, config.clone(), store, &remembered).map_err(refused)?);
         let spawned = |e: std::io::Error| StartError::Engine(format!("starting a thread: {e}"));
+        let recorder = Recorder::start(&config.store_dir.join("decisions"), &config.decisions).map_err(store_wrong)?;
+        let recorder = Arc::new(recorder);
         let decider = Decider::start(config.threads, config.queue.max(1)).map_err(spawned)?;
         let warden = Warden::start(Arc::clone(&control)).map_err(spawned)?;
-        let swapper = Swapper::start(&config, gate, folder, Arc::clone(&control), known, vouching).map_err(spawned)?;
-        Ok(Self { inner: Arc::new(Inner { control, decider, swapper, warden, cache_trouble }) })
+        let swapper = Swapper::start(
+            &config,
+            Arc::clone(&gate),
+            folder,
+            Arc::clone(&control),
+            known,
+            vouching,
+            Arc::clone(&recorder),
+        )
+        .map_err(spawned)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                control,
+                decider,
+                swapper,
+                warden,
+                recorder,
+                gate,
+                cache_trouble,
+                past: parking_lot::Mutex::default(),
+            }),
+        })
     }
 
     /// Why what should outlive a restart could not be written, if so: the set that serves, and compiled code.
@@ -117,14 +151,9 @@ impl PolicyHost {
     /// May `who` do `what`?
     pub async fn access(&self, who: &Principal, place: &SessionFacts, what: Action) -> Decision<Verdict> {
         let (who, place) = (who.clone(), place.clone());
-        let what = match what {
-            Action::Open => access::Action::Open,
-            Action::Read => access::Action::Read,
-            Action::Resume => access::Action::Resume,
-            Action::Close => access::Action::Close,
-            Action::Command { method, tag } => access::Action::Command(access::Command { method, tag }),
-        };
-        self.ask(Policy::Access, move |guest, _| guest.access(&who, &place, &what), failure::access).await
+        let asked = Asked::Access { who: who.clone(), place: place.clone(), what: what.clone() };
+        let what = contracts_action(what);
+        self.ask(asked, move |guest, _| guest.access(&who, &place, &what), failure::access).await
     }
 
     /// May `who` see the events of these items? One generation judges all of them.
@@ -134,7 +163,8 @@ impl PolicyHost {
         place: &SessionFacts,
         tags: &[Arc<str>],
     ) -> Decision<Vec<ItemVerdict>> {
-        let (who, place, tags) = (who.clone(), place.clone(), tags.to_vec());
+        let (who, place, tags) = (who.clone(), place.clone(), Arc::<[Arc<str>]>::from(tags));
+        let asked = Asked::Items { who: who.clone(), place: place.clone(), tags: Arc::clone(&tags) };
         let count = tags.len();
         let control = Arc::clone(&self.inner.control);
         let judge = move |guest: &mut PolicyInstance, generation: GenerationId| {
@@ -149,53 +179,42 @@ impl PolicyHost {
             Ok(verdicts)
         };
         // Long lists take longer than an asking thread has.
-        self.queue(Policy::Access, judge, move |_| failure::judge_items(count)).await
+        self.queue(asked, judge, move |_| failure::judge_items(count)).await
     }
 
     /// What happens to a reader under pressure?
     pub async fn backpressure(&self, p: Pressure) -> Decision<PressureAnswer> {
         let (lag, max) = (p.lag_events, p.lag_events_max);
-        let what = backpressure::Pressure {
-            now: p.now,
-            who: p.who.0.plain.clone(),
-            where_: p.session.0.plain.clone(),
-            reader: p.reader,
-            lag_events: p.lag_events,
-            lag_events_max: p.lag_events_max,
-            log_bytes: p.log_bytes,
-            log_bytes_max: p.log_bytes_max,
-            asked: p.asked,
-            since_ms: p.since_ms,
-            readers: p.readers,
-        };
+        let what = contracts_pressure(&p);
         let otherwise = move |_| failure::backpressure(lag, max);
-        self.ask(Policy::Backpressure, move |guest, _| guest.backpressure(&what), otherwise).await
+        self.ask(Asked::Backpressure(Box::new(p)), move |guest, _| guest.backpressure(&what), otherwise).await
     }
 
     /// How is this node let in, given the stored floor?
     pub async fn version_floor(&self, who: &ClientNode, floor: Option<&str>) -> Decision<Admission> {
-        let who = version_floor::Node { id: who.id.clone(), kind: who.kind.clone(), version: who.version.clone() };
         let floor = floor.map(str::to_owned);
+        let asked = Asked::VersionFloor { node: who.clone(), floor: floor.clone() };
+        let who = contracts_node(who);
         let admit = move |guest: &mut PolicyInstance, _| guest.version_floor(&who, floor.as_deref());
-        self.ask(Policy::VersionFloor, admit, failure::version_floor).await
+        self.ask(asked, admit, failure::version_floor).await
     }
 
     /// Which sessions does this person see? `grants` maps groups to tags.
     pub async fn dashboard_tags(&self, who: &Person, grants: &[(String, String)]) -> Decision<Sight> {
-        let who =
-            dashboard_tags::Person { name: who.name.clone(), roles: who.roles.clone(), groups: who.groups.clone() };
         let grants = grants.to_vec();
+        let asked = Asked::DashboardTags { who: who.clone(), grants: grants.clone() };
+        let who = contracts_person(who);
         let sees = move |guest: &mut PolicyInstance, _| guest.dashboard_tags(&who, &grants);
-        self.ask(Policy::DashboardTags, sees, |_| failure::dashboard_tags()).await
+        self.ask(asked, sees, |_| failure::dashboard_tags()).await
     }
 
     /// Does this request fit its bucket?
     pub async fn rate_limit(&self, who: &Principal, what: RateRequest) -> Decision<RateAnswer> {
         let who = who.clone();
-        let request =
-            rate_limit::Request { kind: what.kind.clone(), cost: what.cost, tokens: what.tokens, now: what.now };
+        let request = contracts_request(&what);
+        let asked = Asked::RateLimit { who: who.clone(), what: what.clone() };
         let otherwise = move |_| failure::rate_limit(&what);
-        self.ask(Policy::RateLimit, move |guest, _| guest.rate_limit(&who, &request), otherwise).await
+        self.ask(asked, move |guest, _| guest.rate_limit(&who, &request), otherwise).await
     }
 
     /// The name of a rule, for messages; None once the generation is forgotten.
@@ -214,7 +233,20 @@ impl PolicyHost {
 
     /// Reads the folder again, whatever was seen before, and unpins.
     pub async fn reload(&self) -> SwapRecord {
-        self.inner.swapper.reload().await
+        self.inner.swapper.command(Command::Reload).await
+    }
+
+    /// Lets in what is held, a component with its settings, now and later; remembered over restarts. `identity`: the
+    /// whole of it, or a beginning of eight digits and more of one that is held.
+    pub async fn approve(&self, identity: &str, reason: &str) -> Result<SwapRecord, UnknownDigest> {
+        let held = self.inner.control.listing().held;
+        let starts =
+            |held: &&Held| identity.len() >= 8 && held.identity.to_hex().starts_with(&identity.to_ascii_lowercase());
+        let mut found: Vec<_> = held.iter().filter(starts).map(|held| held.identity).collect();
+        found.dedup();
+        let whole = Digest::from_hex(identity);
+        let identity = whole.or((found.len() == 1).then(|| found[0])).ok_or(UnknownDigest)?;
+        Ok(self.inner.swapper.command(Command::Approve(identity, reason.to_owned())).await)
     }
 
     /// Back to the set before; pins. Makes instances, so milliseconds for large guests.
@@ -240,6 +272,7 @@ impl PolicyHost {
             guest_calls: GUEST_CALLS.load(Ordering::Relaxed),
             queue_full: self.inner.decider.refused(),
             queue_depth: self.inner.decider.depth(),
+            decisions_dropped: self.inner.recorder.dropped(),
             swaps,
             refused_swaps,
             reverts: control.reverts.load(Ordering::Relaxed),
@@ -253,35 +286,44 @@ impl PolicyHost {
     }
 
     /// On the spot if the component has proved to be quick and an instance is free; else through the queue.
-    async fn ask<T: Send + 'static>(
+    async fn ask<T: IntoAnswered + Send + 'static>(
         &self,
-        policy: Policy,
+        asked: Asked,
         call: impl Fn(&mut PolicyInstance, GenerationId) -> Result<T, CallFailure> + Send + 'static,
         otherwise: impl Fn(Silence) -> T + Clone + Send + 'static,
     ) -> Decision<T> {
+        let policy = asked.policy();
         let generation = self.inner.control.current();
-        if let Some(called) = generation.call_here(policy, &call, &otherwise) {
+        if let Some(mut called) = generation.call_here(policy, &call, &otherwise) {
             if let Some(failing) = generation.set.answerer(policy).filter(|_| called.tripped) {
                 self.inner.warden.handle().tripped(Arc::clone(failing));
             }
+            self.inner.recorder.decided(asked, &generation.facts, &mut called.decision, called.took);
             return called.decision;
         }
         drop(generation);
-        self.queue(policy, call, otherwise).await
+        self.queue(asked, call, otherwise).await
     }
 
-    async fn queue<T: Send + 'static>(
+    async fn queue<T: IntoAnswered + Send + 'static>(
         &self,
-        policy: Policy,
+        asked: Asked,
         call: impl FnOnce(&mut PolicyInstance, GenerationId) -> Result<T, CallFailure> + Send + 'static,
         otherwise: impl Fn(Silence) -> T + Clone + Send + 'static,
     ) -> Decision<T> {
         let (answer, answered) = oneshot::channel();
-        let unasked = |cause| self.inner.control.current().unasked(policy, cause, otherwise(Silence::Failed(cause)));
+        let policy = asked.policy();
+        let unasked = |asked, cause| {
+            let generation = self.inner.control.current();
+            let mut decision = generation.unasked(policy, cause, otherwise(Silence::Failed(cause)));
+            self.inner.recorder.decided(asked, &generation.facts, &mut decision, Duration::ZERO);
+            decision
+        };
         let job = {
+            let (recorder, asked) = (Arc::clone(&self.inner.recorder), asked.clone());
             let (control, warden) = (Arc::clone(&self.inner.control), self.inner.warden.handle());
             let (otherwise, queue_deadline) = (otherwise.clone(), self.inner.swapper.queue_deadline());
-            Box::new(move |thread: usize, queued: std::time::Duration| {
+            Box::new(move |thread: usize, queued: Duration| {
                 let mut generation = control.current();
                 let mut remade = None;
                 if let Some(failed) = generation.lacks(thread, policy) {
@@ -290,11 +332,12 @@ impl PolicyHost {
                     remade = Some(Remade::new(failed));
                     generation = control.current();
                 }
-                let called = if queued > queue_deadline {
+                let mut called = if queued > queue_deadline {
                     let cause = FailureCause::Timeout;
                     Called {
                         decision: generation.unasked(policy, cause, otherwise(Silence::Failed(cause))),
                         tripped: false,
+                        took: Duration::ZERO,
                     }
                 } else {
                     generation.call(thread, policy, queued, remade, call, otherwise)
@@ -302,6 +345,7 @@ impl PolicyHost {
                 if let Some(failing) = generation.set.answerer(policy).filter(|_| called.tripped) {
                     warden.tripped(Arc::clone(failing));
                 }
+                recorder.decided(asked, &generation.facts, &mut called.decision, called.took);
                 // Before the answer: when it arrives, this thread holds no generation any more.
                 drop(generation);
                 // Nobody waits any more: the asker was cancelled.
@@ -309,11 +353,11 @@ impl PolicyHost {
             })
         };
         if !self.inner.decider.submit(job) {
-            return unasked(FailureCause::QueueFull);
+            return unasked(asked, FailureCause::QueueFull);
         }
         match answered.await {
             Ok(decision) => decision,
-            Err(_) => unasked(FailureCause::Stopped),
+            Err(_) => unasked(asked, FailureCause::Stopped),
         }
     }
 }
@@ -323,6 +367,8 @@ impl Drop for Inner {
         self.swapper.stop();
         self.decider.stop();
         self.warden.stop();
+        // Last: what the others still decided is written.
+        self.recorder.stop();
     }
 }
 

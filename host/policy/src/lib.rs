@@ -12,6 +12,7 @@ mod counters;
 mod decider;
 mod embedded;
 mod engine;
+mod evidence;
 mod failure;
 mod folder;
 mod gate;
@@ -34,10 +35,16 @@ mod words;
 pub use config::{Breaker, Deadlines, Limits, PolicyConfig, StartError, Trust, Watch};
 pub use control::FlipHook;
 pub use counters::{Counters, PolicyCounters};
+pub use evidence::{
+    Change, Comparison, DecisionId, DecisionLog, Last, MemberFacts, Mismatch, Reading, Record, Replay, SetFacts, Window,
+};
 pub use gate::{Inspection, Refusal, RefusalCode, inspect};
-pub use host::PolicyHost;
+pub use host::{Candidate, PastError, PolicyHost};
 pub use model::*;
-pub use record::{Fence, Listing, Origin, Outcome, PinReason, PolicyRow, RollbackError, SwapRecord, Trigger};
+pub use record::{
+    Approval, Fence, Held, Listing, Origin, Outcome, PinReason, PolicyRow, RollbackError, SwapRecord, Trigger,
+    UnknownDigest,
+};
 pub use sign::{
     KeyError, SignatureFault, TrustedKeys, new_keys, settings_json, settings_statement, sign, sign_settings, statement,
 };

@@ -5,7 +5,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::bindings::types;
+use crate::evidence::DecisionId;
 use crate::packed::Packed;
 
 /// Number of a generation: rises from 1 with every swap of this process.
@@ -17,7 +20,8 @@ pub struct GenerationId(pub u64);
 pub struct Digest(pub [u8; 32]);
 
 /// The five questions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Policy {
     Access,
     Backpressure,
@@ -27,15 +31,18 @@ pub enum Policy {
 }
 
 /// Who asks: a key with its scopes and constraints, and the client's address.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "crate::evidence::Who", into = "crate::evidence::Who")]
 pub struct Principal(pub(crate) Arc<Packed<types::Principal>>);
 
 /// The session that is asked about.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "crate::evidence::Place", into = "crate::evidence::Place")]
 pub struct SessionFacts(pub(crate) Arc<Packed<types::Session>>);
 
 /// What someone wants to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Action {
     Open,
     /// Read events or a snapshot at all.
@@ -51,7 +58,8 @@ pub enum Action {
 }
 
 /// Yes or no, and by which rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     Allow { rule: u16 },
     Deny { rule: u16, reason: String },
@@ -65,7 +73,7 @@ pub struct ItemVerdict {
 }
 
 /// A reader under pressure; times in milliseconds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Pressure {
     pub now: u64,
     pub who: Principal,
@@ -81,7 +89,8 @@ pub struct Pressure {
 }
 
 /// What happens to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum PressureAnswer {
     Wait,
     Skip { keep_newest: u64 },
@@ -91,7 +100,7 @@ pub enum PressureAnswer {
 }
 
 /// A node that joins.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientNode {
     pub id: String,
     pub kind: String,
@@ -99,7 +108,8 @@ pub struct ClientNode {
 }
 
 /// How it is let in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Admission {
     ReadWrite,
     ReadOnly,
@@ -110,7 +120,7 @@ pub enum Admission {
 }
 
 /// A person at the dashboard.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Person {
     pub name: String,
     pub roles: Vec<String>,
@@ -118,29 +128,34 @@ pub struct Person {
 }
 
 /// Which sessions a person sees.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Sight {
     Everything,
     Tags(Vec<String>),
 }
 
 /// A request that a bucket may bound.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RateRequest {
     pub kind: String,
     pub cost: u32,
     /// None: the bucket is new.
+    #[serde(with = "crate::evidence::exact")]
     pub tokens: Option<f64>,
     /// Milliseconds.
     pub now: u64,
 }
 
 /// What becomes of it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum RateAnswer {
     /// Take the cost out of a bucket of this size.
     Pass {
+        #[serde(with = "crate::evidence::exact")]
         per_second: f64,
+        #[serde(with = "crate::evidence::exact")]
         burst: f64,
     },
     Limit {
@@ -152,6 +167,8 @@ pub enum RateAnswer {
 /// An answer and where it comes from.
 #[derive(Clone, Debug)]
 pub struct Decision<T> {
+    /// Under which it is in the decision log.
+    pub id: DecisionId,
     pub generation: GenerationId,
     /// Of the component that answers this question in that generation.
     pub digest: Digest,
@@ -161,7 +178,8 @@ pub struct Decision<T> {
 }
 
 /// Why a guest gave no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FailureCause {
     Trap,
     /// The guest ran, or the question waited, for too long.
@@ -221,6 +239,10 @@ impl Principal {
         Self::new("", Vec::new(), Vec::new(), Vec::new(), "")
     }
 
+    pub(crate) fn contracts(&self) -> &types::Principal {
+        &self.0.plain
+    }
+
     pub fn id(&self) -> &str {
         &self.0.id
     }
@@ -243,6 +265,10 @@ impl SessionFacts {
     ) -> Self {
         let (id, owner, tag, backend) = (id.into(), owner.into(), tag.into(), backend.into());
         Self(Arc::new(Packed::session(types::Session { id, owner, tag, backend })))
+    }
+
+    pub(crate) fn contracts(&self) -> &types::Session {
+        &self.0.plain
     }
 
     pub fn id(&self) -> &str {

@@ -1,6 +1,9 @@
 //! What operators are shown: swaps and refusals, the serving set. Plain values. Invariant: nothing here
 //! carries settings, tags or keys.
 
+use serde::{Deserialize, Serialize};
+
+use crate::evidence::Comparison;
 use crate::gate::{Refusal, RefusalCode};
 use crate::model::*;
 
@@ -31,6 +34,8 @@ pub struct SwapRecord {
     pub fences: Vec<Fence>,
     /// From the flip until the gateway reported the last stream judged again.
     pub enforced_us: Option<u64>,
+    /// What the candidates would have answered otherwise to the latest questions; None: nothing was compared.
+    pub difference: Option<Comparison>,
 }
 
 /// The last event of a stream that the old generation let through.
@@ -51,6 +56,8 @@ pub enum Trigger {
     Rollback,
     /// A component failed too often.
     Breaker,
+    /// An operator let in what was held.
+    Approval,
 }
 
 /// What came of it.
@@ -77,8 +84,32 @@ pub struct Listing {
     /// Earlier sets that a roll-back can reach.
     pub earlier: usize,
     pub live_generations: usize,
+    /// What waits for an operator's approval.
+    pub held: Vec<Held>,
+    /// Components that an operator approved, newest last.
+    pub approved: Vec<Approval>,
     /// Newest last; at most 64.
     pub swaps: Vec<SwapRecord>,
+}
+
+/// A component that could serve if an operator said so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub file: String,
+    /// Of component and settings together: what is approved.
+    pub identity: Digest,
+    pub code: RefusalCode,
+    pub message: String,
+}
+
+/// An operator's word about a component with its settings; kept over restarts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// Of component and settings together, hexadecimal.
+    pub identity: String,
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    pub reason: String,
 }
 
 /// Who pinned.
@@ -117,6 +148,11 @@ pub enum Origin {
     Closed,
 }
 
+/// Neither a digest, nor the beginning of one that is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("nothing that is held has this digest; give all 64 digits to approve ahead of time")]
+pub struct UnknownDigest;
+
 /// Why there was no roll-back.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RollbackError {
@@ -136,6 +172,7 @@ impl Trigger {
             Trigger::Reload => "reload",
             Trigger::Rollback => "rollback",
             Trigger::Breaker => "breaker",
+            Trigger::Approval => "approval",
         }
     }
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::generation::Unclaimed;
 use crate::instance::PolicySource;
 use crate::model::Digest;
+use crate::record::Approval;
 use crate::sign::Seal;
 
 /// The folder `PolicyConfig::store_dir`.
@@ -36,6 +37,8 @@ pub(crate) struct Remembered {
     pub(crate) pin: Option<RememberedPin>,
     /// Identities (component and settings) that were taken back.
     pub(crate) poisoned: Vec<String>,
+    /// Components that an operator approved.
+    pub(crate) approved: Vec<Approval>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +58,9 @@ pub(crate) struct RememberedPin {
     pub(crate) known: Vec<String>,
 }
 
+/// Components, and settings, of earlier sets that are kept for replays. Guessed: some dozens of changes.
+const EARLIER_FILES_MAX: usize = 64;
+const EARLIER_BYTES_MAX: u64 = 256 << 20;
 /// Poisoned identities kept; the oldest are forgotten. Guessed.
 pub(crate) const POISONED_MAX: usize = 256;
 
@@ -105,14 +111,29 @@ impl ContentStore {
         Ok(members)
     }
 
-    /// Removes contents that no remembered set names.
+    /// Removes contents that no remembered set names, but for the newest: decisions they made can be asked again.
     pub(crate) fn trim(&self, keep: &[Digest]) {
         for folder in ["components", "settings"] {
             let Ok(entries) = fs::read_dir(self.dir.join(folder)) else { continue };
+            let mut others = Vec::new();
             for entry in entries.filter_map(Result::ok) {
-                let named = entry.file_name().to_str().and_then(Digest::from_hex);
-                if !named.is_some_and(|digest| keep.contains(&digest)) {
-                    let _ = fs::remove_file(entry.path());
+                match entry.file_name().to_str().and_then(Digest::from_hex) {
+                    Some(digest) if keep.contains(&digest) => {}
+                    Some(_) => others.extend(
+                        entry
+                            .metadata()
+                            .ok()
+                            .and_then(|metadata| Some((metadata.modified().ok()?, metadata.len(), entry.path()))),
+                    ),
+                    None => drop(fs::remove_file(entry.path())),
+                }
+            }
+            others.sort_unstable();
+            let mut bytes = 0;
+            for (n, (_, len, path)) in others.into_iter().rev().enumerate() {
+                bytes += len;
+                if n >= EARLIER_FILES_MAX || bytes > EARLIER_BYTES_MAX {
+                    let _ = fs::remove_file(path);
                 }
             }
         }

@@ -17,8 +17,10 @@ use tokio::sync::oneshot;
 
 use crate::config::PolicyConfig;
 use crate::control::Control;
+use crate::evidence::Recorder;
 use crate::folder::{Folder, Heard};
 use crate::gate::Gate;
+use crate::model::Digest;
 use crate::record::{SwapRecord, Trigger};
 use crate::trust::Vouching;
 use scan::Scanner;
@@ -48,14 +50,22 @@ struct Inbox {
     heard: Heard,
     /// When the first of `heard` was.
     since: Option<Instant>,
-    commands: VecDeque<oneshot::Sender<SwapRecord>>,
+    commands: VecDeque<(Command, oneshot::Sender<SwapRecord>)>,
     look: bool,
     stopped: bool,
 }
 
+/// An operator's.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Reload,
+    /// This component with its settings may serve, for this reason.
+    Approve(Digest, String),
+}
+
 /// What woke the thread.
 enum Wake {
-    Reload(oneshot::Sender<SwapRecord>),
+    Command(Command, oneshot::Sender<SwapRecord>),
     Look(Heard),
     Stop,
 }
@@ -66,11 +76,12 @@ impl Swapper {
     /// Looks once, and returns when what it found serves; then goes on in a thread.
     pub(crate) fn start(
         config: &PolicyConfig,
-        gate: Gate,
+        gate: Arc<Gate>,
         folder: Option<Folder>,
         control: Arc<Control>,
-        known: Vec<crate::model::Digest>,
+        known: Vec<Digest>,
         vouching: Arc<Vouching>,
+        recorder: Arc<Recorder>,
     ) -> std::io::Result<Self> {
         let desk = Arc::new(Desk::default());
         let (ready, looked) = std::sync::mpsc::sync_channel(1);
@@ -79,7 +90,7 @@ impl Swapper {
             move || {
                 // Before the first look, so that nothing falls between.
                 let watcher = folder.as_ref().and_then(|folder| watch(folder.path(), &config, &desk));
-                let mut scanner = Scanner::new(config.clone(), gate, folder, control, known, vouching);
+                let mut scanner = Scanner::new(config.clone(), gate, folder, control, known, vouching, recorder);
                 scanner.scan(Trigger::Start, &Heard::default());
                 let _ = ready.send(());
                 desk.work(&mut scanner, &config);
@@ -91,18 +102,19 @@ impl Swapper {
         Ok(Self { desk, thread: Mutex::new(Some(thread)), control, queue_deadline })
     }
 
-    pub(crate) async fn reload(&self) -> SwapRecord {
+    pub(crate) async fn command(&self, command: Command) -> SwapRecord {
+        let trigger = command.trigger();
         let (reply, replied) = oneshot::channel();
         let taken = {
             let mut inbox = self.desk.inbox.lock();
             let room = inbox.commands.len() < COMMANDS_MAX && !inbox.stopped;
             if room {
-                inbox.commands.push_back(reply);
+                inbox.commands.push_back((command, reply));
             }
             room
         };
         self.desk.arrived.notify_all();
-        let unchanged = || self.control.unchanged(scan::attempt(Trigger::Reload));
+        let unchanged = || self.control.unchanged(scan::attempt(trigger));
         if taken { replied.await.unwrap_or_else(|_| unchanged()) } else { unchanged() }
     }
 
@@ -125,6 +137,17 @@ impl Swapper {
     }
 }
 
+// === impl Command ===
+
+impl Command {
+    fn trigger(&self) -> Trigger {
+        match self {
+            Command::Reload => Trigger::Reload,
+            Command::Approve(..) => Trigger::Approval,
+        }
+    }
+}
+
 // === impl Desk ===
 
 impl Desk {
@@ -133,9 +156,13 @@ impl Desk {
         loop {
             match self.wait(next_look, config.watch.settle) {
                 Wake::Stop => return,
-                Wake::Reload(reply) => {
-                    let record = scanner.scan(Trigger::Reload, &Heard::default());
-                    let record = record.unwrap_or_else(|| scanner.unchanged(Trigger::Reload));
+                Wake::Command(command, reply) => {
+                    let trigger = command.trigger();
+                    let record = match command {
+                        Command::Reload => scanner.scan(trigger, &Heard::default()),
+                        Command::Approve(identity, reason) => scanner.approve(&identity, &reason),
+                    };
+                    let record = record.unwrap_or_else(|| scanner.unchanged(trigger));
                     // Whoever asked has gone; it is in the records.
                     let _ = reply.send(record);
                 }
@@ -154,8 +181,8 @@ impl Desk {
             if inbox.stopped {
                 return Wake::Stop;
             }
-            if let Some(reply) = inbox.commands.pop_front() {
-                return Wake::Reload(reply);
+            if let Some((command, reply)) = inbox.commands.pop_front() {
+                return Wake::Command(command, reply);
             }
             let now = Instant::now();
             let settled = inbox.since.map(|since| since + settle);

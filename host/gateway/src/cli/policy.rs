@@ -1,10 +1,15 @@
 //! `tidegate policy`: which components decide, what the last swaps came to, and changing that by
 //! hand. It knows records, not components.
 
+mod decisions;
+
 use super::{Usage, output, remote::Local};
 use clap::{Args, Subcommand};
 use serde_json::{Value as Json, json};
-use tidegate_client::wire::{ListPoliciesResponse, SwapRecord};
+use tidegate_client::wire::{
+    ListPoliciesResponse, SwapRecord,
+    list_policies_response::{Approval, HeldPolicy},
+};
 
 /// See which policies decide, and change that.
 #[derive(Debug, Subcommand)]
@@ -18,6 +23,28 @@ pub enum PolicyCommand {
     /// Go back to the generation before, and stay there until a new file or a reload.
     #[command(after_help = "Example:\n  tidegate policy rollback --reason 'denies too much'")]
     Rollback(Rollback),
+    /// Show what the gate holds back until an operator says yes, and what was approved.
+    #[command(after_help = "Example:\n  tidegate policy held")]
+    Held(Local),
+    /// Let in what is held: a component with its settings.
+    #[command(
+        after_help = "Example:\n  tidegate policy approve 3f9a02b1c4d5 --reason 'reviewed, it needs the clock for its log'"
+    )]
+    Approve(Approve),
+    /// Say in words what was decided, by which rule of which component, and of whom.
+    #[command(after_help = "Example:\n  tidegate policy explain 0193a5b2c4d00017")]
+    Explain(decisions::Explain),
+    /// List decisions of the log.
+    #[command(
+        after_help = "Examples:\n  tidegate policy decisions --denied --last 1h\n  tidegate policy decisions --tag Area1.Pump7.Flow"
+    )]
+    Decisions(decisions::Decisions),
+    /// Ask the same components what they were asked before; any other answer fails the command.
+    #[command(after_help = "Example:\n  tidegate policy replay --last 1h")]
+    Replay(decisions::ReplayArgs),
+    /// Show what a candidate would have decided otherwise; it decides nothing.
+    #[command(after_help = "Example:\n  tidegate policy diff access.wasm --settings access.toml --last 1h")]
+    Diff(decisions::Diff),
     /// Stay on the present generation whatever the folder says; --off follows the folder again.
     #[command(after_help = "Examples:\n  tidegate policy pin\n  tidegate policy pin --off")]
     Pin(Pin),
@@ -43,12 +70,29 @@ pub struct Pin {
     local: Local,
 }
 
+/// Whose word.
+#[derive(Args, Debug)]
+pub struct Approve {
+    /// What `policy held` shows; eight digits of it and more are enough.
+    identity: String,
+    /// Why; it is kept.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    #[command(flatten)]
+    local: Local,
+}
+
 // === impl PolicyCommand ===
 
 impl PolicyCommand {
     pub(super) fn json(&self) -> bool {
         match self {
             Self::List(local) | Self::Reload(local) => local.json,
+            Self::Held(local) | Self::Approve(Approve { local, .. }) => local.json,
+            Self::Explain(decisions::Explain { local, .. })
+            | Self::Decisions(decisions::Decisions { local, .. })
+            | Self::Replay(decisions::ReplayArgs { local, .. })
+            | Self::Diff(decisions::Diff { local, .. }) => local.json,
             Self::Rollback(Rollback { local, .. }) | Self::Pin(Pin { local, .. }) => local.json,
         }
     }
@@ -68,6 +112,15 @@ pub(super) async fn run(command: PolicyCommand) -> anyhow::Result<()> {
             let swap = args.local.admin().await?.rollback_policies(&args.reason).await?;
             told(&swap, args.local.json)
         }
+        PolicyCommand::Held(local) => held(local).await,
+        PolicyCommand::Approve(args) => {
+            let swap = args.local.admin().await?.approve_policy(&args.identity, &args.reason).await?;
+            told(&swap, args.local.json)
+        }
+        PolicyCommand::Explain(args) => decisions::explain(args).await,
+        PolicyCommand::Decisions(args) => decisions::decisions(args).await,
+        PolicyCommand::Replay(args) => decisions::replay(args).await,
+        PolicyCommand::Diff(args) => decisions::diff(args).await,
         PolicyCommand::Pin(args) => {
             args.local.admin().await?.pin_policies(!args.off).await?;
             if args.local.json {
@@ -119,6 +172,37 @@ async fn list(local: Local) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn held(local: Local) -> anyhow::Result<()> {
+    let listing = local.admin().await?.policies().await?;
+    if local.json {
+        output::line(json!({ "held": held_json(&listing), "approved": approved_json(&listing) }))?;
+        return Ok(());
+    }
+    for held in &listing.held {
+        let short: String = held.identity.chars().take(12).collect();
+        output::line(format_args!("{short}  {}: {} [{}]", held.file, held.message, held.code))?;
+    }
+    if listing.held.is_empty() {
+        output::line("nothing waits for an approval")?;
+    }
+    for approval in &listing.approved {
+        let short: String = approval.identity.chars().take(12).collect();
+        let at = tidegate_client::values::show_unix_ms(approval.at_unix_ms);
+        output::line(format_args!("approved {at}: {short} ({})", approval.reason))?;
+    }
+    Ok(())
+}
+
+fn held_json(listing: &ListPoliciesResponse) -> Vec<Json> {
+    let json = |held: &HeldPolicy| json!({ "file": held.file, "identity": held.identity, "code": held.code, "message": held.message });
+    listing.held.iter().map(json).collect()
+}
+
+fn approved_json(listing: &ListPoliciesResponse) -> Vec<Json> {
+    let json = |of: &Approval| json!({ "identity": of.identity, "at_unix_ms": of.at_unix_ms, "reason": of.reason });
+    listing.approved.iter().map(json).collect()
+}
+
 /// A swap as one line for people.
 pub fn swap_line(swap: &SwapRecord) -> String {
     let SwapRecord { generation, outcome, trigger, code, message, gate_us, enforced_us, .. } = swap;
@@ -126,10 +210,20 @@ pub fn swap_line(swap: &SwapRecord) -> String {
         "refused" => format!("refused ({trigger}): {message} [{code}]; generation {generation} serves on"),
         "unchanged" => format!("unchanged ({trigger}): generation {generation} serves"),
         _ => format!(
-            "{outcome} to generation {generation} ({trigger}): gate {:.1} ms, enforced after {:.1} ms",
+            "{outcome} to generation {generation} ({trigger}): gate {:.1} ms, enforced after {:.1} ms{}",
             *gate_us as f64 / 1e3,
-            *enforced_us as f64 / 1e3
+            *enforced_us as f64 / 1e3,
+            differs(swap)
         ),
+    }
+}
+
+fn differs(swap: &SwapRecord) -> String {
+    match &swap.difference {
+        Some(of) if of.asked > 0 => {
+            format!("; {} of the latest {} answers would have been others", of.changed, of.asked)
+        }
+        _ => String::new(),
     }
 }
 
@@ -143,6 +237,7 @@ fn swap_json(swap: &SwapRecord) -> Json {
         "at_unix_ms": swap.at_unix_ms, "generation": swap.generation, "outcome": swap.outcome,
         "trigger": swap.trigger, "code": swap.code, "message": swap.message, "gate_us": swap.gate_us,
         "enforced_us": swap.enforced_us, "fences": fences,
+        "difference": swap.difference.as_ref().map(decisions::difference_json),
     })
 }
 
@@ -160,6 +255,7 @@ fn listing_json(listing: &ListPoliciesResponse) -> Json {
         .collect();
     json!({
         "generation": listing.generation, "pinned": listing.pinned, "plugins_dir": listing.plugins_dir,
+        "held": held_json(listing), "approved": approved_json(listing), "decisions_dropped": listing.decisions_dropped,
         "policies": policies, "swaps": listing.swaps.iter().map(swap_json).collect::<Vec<_>>(),
     })
 }

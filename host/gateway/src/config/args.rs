@@ -124,6 +124,19 @@ pub struct ServeArgs {
     #[arg(long, env = "TIDEGATE_POLICY_QUEUE", value_name = "COUNT", help_heading = "Policies")]
     pub policy_queue: Option<String>,
 
+    /// Size of a file of the decision log, bytes or with KiB, MiB, GiB, at least 1MiB [default: 8MiB]
+    #[arg(long, env = "TIDEGATE_DECISION_LOG_FILE_BYTES", value_name = "BYTES", help_heading = "Policies")]
+    pub decision_log_file_bytes: Option<String>,
+
+    /// Files of the decision log, 0 to 10000; the oldest is removed; 0: no decision is kept [default: 8]
+    #[arg(long, env = "TIDEGATE_DECISION_LOG_FILES", value_name = "COUNT", help_heading = "Policies")]
+    pub decision_log_files: Option<String>,
+
+    /// A candidate that would have answered more of the latest 1000 decisions otherwise is refused until it is approved,
+    /// percent, 0% to 100% [default: it is told only]
+    #[arg(long, env = "TIDEGATE_POLICY_DIFF_MAX", value_name = "PERCENT", help_heading = "Policies")]
+    pub policy_diff_max: Option<String>,
+
     /// Public keys (minisign) of those who may sign policies: a file, or a folder of *.pub; read again at a reload
     /// [default: none]
     #[arg(long, env = "TIDEGATE_POLICY_KEYS", value_name = "PATH", help_heading = "Policies")]

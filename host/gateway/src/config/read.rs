@@ -75,6 +75,14 @@ impl Reader {
                 "nobody could sign anything: name their public keys with --policy-keys".into(),
             );
         }
+        let difference_max = args.policy_diff_max.and_then(|text| {
+            let percent =
+                text.trim_end_matches('%').parse::<f64>().ok().filter(|percent| (0.0..=100.0).contains(percent));
+            if percent.is_none() {
+                self.wrong("policy-diff-max", format!("{} is no part; write e.g. 0.5% or 10%", quoted(&text)));
+            }
+            percent.map(|percent| percent / 100.0)
+        });
         ServeConfig {
             data: self.path("data", args.data).unwrap_or_else(|| "data".into()),
             listen,
@@ -131,6 +139,9 @@ impl Reader {
                 memory_bytes: self.number("policy-memory-mib", args.policy_memory_mib, 64, 1..=4096) << 20,
                 threads: self.size("policy-threads", args.policy_threads, 2, 1..=64),
                 queue: self.size("policy-queue", args.policy_queue, 1024, 1..=1_000_000),
+                decision_file_bytes: self.bytes("decision-log-file-bytes", args.decision_log_file_bytes, 8 << 20),
+                decision_files: self.size("decision-log-files", args.decision_log_files, 8, 0..=10_000),
+                difference_max,
                 keys: policy_keys,
                 signed_only,
             },

@@ -15,13 +15,16 @@ use crate::{
     telemetry::CloseReason,
 };
 use std::path::PathBuf;
+use tidegate_policy::UnknownDigest;
 use tidegate_proto::v1::{
-    BackupPart, BackupRequest, CreateKeyRequest, CreateKeyResponse, EndSessionRequest, EndSessionResponse,
-    GetStatusRequest, GetStatusResponse, KeySummary, ListKeysRequest, ListKeysResponse, ListPoliciesRequest,
+    BackupPart, BackupRequest,
+    ApprovePolicyRequest, ApprovePolicyResponse, CreateKeyRequest, CreateKeyResponse, DiffPolicyRequest,
+    DiffPolicyResponse, EndSessionRequest, EndSessionResponse, GetStatusRequest, GetStatusResponse, KeySummary,
+    ListDecisionsRequest, ListDecisionsResponse, ListKeysRequest, ListKeysResponse, ListPoliciesRequest,
     ListPoliciesResponse, ListSessionsRequest, ListSessionsResponse, PinPoliciesRequest, PinPoliciesResponse,
-    ReaderSummary, ReloadPoliciesRequest, ReloadPoliciesResponse, RevokeKeyRequest, RevokeKeyResponse,
-    RollbackPoliciesRequest, RollbackPoliciesResponse, RotateTokensRequest, RotateTokensResponse, SessionSummary,
-    admin_server::Admin,
+    ReaderSummary, ReloadPoliciesRequest, ReloadPoliciesResponse, ReplayDecisionsRequest, ReplayDecisionsResponse,
+    RevokeKeyRequest, RevokeKeyResponse, RollbackPoliciesRequest, RollbackPoliciesResponse, RotateTokensRequest,
+    RotateTokensResponse, SessionSummary, admin_server::Admin,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -149,6 +152,42 @@ impl Admin for AdminService {
     ) -> Result<Response<RollbackPoliciesResponse>, Status> {
         let swap = self.policies.rollback(&request.get_ref().reason).await.map_err(|error| status(&error))?;
         Ok(Response::new(RollbackPoliciesResponse { swap: Some(super::policies::swap_record(&swap)) }))
+    }
+
+    async fn approve_policy(
+        &self,
+        request: Request<ApprovePolicyRequest>,
+    ) -> Result<Response<ApprovePolicyResponse>, Status> {
+        let ApprovePolicyRequest { identity, reason } = request.into_inner();
+        if reason.trim().is_empty() {
+            let error = Error::new(Code::RequestInvalid, "an approval needs a reason").with("field", "reason");
+            return Err(status(&error));
+        }
+        let approved = self.policies.host().approve(&identity, &reason).await;
+        let unknown =
+            |error: UnknownDigest| Error::new(Code::RequestInvalid, error.to_string()).with("field", "identity");
+        let swap = approved.map_err(|error| status(&unknown(error)))?;
+        Ok(Response::new(ApprovePolicyResponse { swap: Some(super::policies::swap_record(&swap)) }))
+    }
+
+    async fn list_decisions(
+        &self,
+        request: Request<ListDecisionsRequest>,
+    ) -> Result<Response<ListDecisionsResponse>, Status> {
+        let window = request.into_inner().window;
+        Ok(Response::new(super::decisions::list(self.policies.host(), window).await?))
+    }
+
+    async fn replay_decisions(
+        &self,
+        request: Request<ReplayDecisionsRequest>,
+    ) -> Result<Response<ReplayDecisionsResponse>, Status> {
+        let ReplayDecisionsRequest { window, budget_ms } = request.into_inner();
+        Ok(Response::new(super::decisions::replay(self.policies.host(), window, budget_ms).await?))
+    }
+
+    async fn diff_policy(&self, request: Request<DiffPolicyRequest>) -> Result<Response<DiffPolicyResponse>, Status> {
+        Ok(Response::new(super::decisions::diff(self.policies.host(), request.into_inner()).await?))
     }
 
     async fn pin_policies(

@@ -45,6 +45,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tower::ServiceExt as _;
 
+/// A message of an operator: a candidate is a component of up to 64 MiB, and its settings.
+const CANDIDATE_BYTES_MAX: usize = 66 << 20;
 /// Open connections per listener; more wait in the backlog. Guessed: 64 sessions with 8 readers each, twice.
 const CONNECTIONS_MAX: usize = 1024;
 /// HTTP/2 streams per connection.
@@ -164,7 +166,8 @@ impl Edge {
             .add_service(reflection_alpha)
             .prepare();
         let people = PeopleService(admin.people.clone());
-        let operator = Routes::new(AdminServer::new(AdminService::new(sessions.clone(), admin)))
+        let operators = AdminServer::new(AdminService::new(sessions.clone(), admin));
+        let operator = Routes::new(operators.max_decoding_message_size(CANDIDATE_BYTES_MAX))
             .add_service(NodeAdminServer::new(nodes))
             .add_service(PeopleAdminServer::new(people))
             .prepare();

@@ -1,8 +1,12 @@
 //! The policy host's state in the form of the admin API. Decides nothing.
 
 use crate::policies::{fence_parts, outcome};
-use tidegate_policy::{PolicyHost, SwapRecord};
-use tidegate_proto::v1::{self, ListPoliciesResponse, PolicySummary, swap_record::Fence};
+use tidegate_policy::{Held, PolicyHost, SwapRecord};
+use tidegate_proto::v1::{
+    self, ListPoliciesResponse, PolicySummary,
+    list_policies_response::{Approval, HeldPolicy},
+    swap_record::Fence,
+};
 
 /// The whole state, newest swap first.
 pub(super) fn listing(host: &PolicyHost) -> ListPoliciesResponse {
@@ -35,7 +39,23 @@ pub(super) fn listing(host: &PolicyHost) -> ListPoliciesResponse {
         policies,
         swaps: listing.swaps.iter().rev().map(swap_record).collect(),
         live_generations: counters.live_generations as u32,
+        held: listing.held.iter().map(held).collect(),
+        approved: listing.approved.iter().map(approval).collect(),
+        decisions_dropped: counters.decisions_dropped,
     }
+}
+
+fn held(held: &Held) -> HeldPolicy {
+    HeldPolicy {
+        file: held.file.clone(),
+        identity: held.identity.to_hex(),
+        code: held.code.as_str().to_owned(),
+        message: held.message.clone(),
+    }
+}
+
+fn approval(of: &tidegate_policy::Approval) -> Approval {
+    Approval { identity: of.identity.clone(), at_unix_ms: of.at_ms as i64, reason: of.reason.clone() }
 }
 
 /// One attempt, as the admin API shows it.
@@ -49,6 +69,7 @@ pub(super) fn swap_record(swap: &SwapRecord) -> v1::SwapRecord {
         message: swap.message.clone(),
         gate_us: swap.gate_us,
         enforced_us: swap.enforced_us.unwrap_or_default(),
+        difference: swap.difference.clone().map(super::decisions::difference),
         fences: swap
             .fences
             .iter()

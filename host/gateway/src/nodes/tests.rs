@@ -19,7 +19,7 @@ use std::{
     pin::Pin,
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
 };
-use tidegate_policy::{Admission, Decision, Digest, FailureCause, GenerationId};
+use tidegate_policy::{Admission, Decision, DecisionId, Digest, FailureCause, GenerationId};
 
 /// A policy that counts how often it is asked.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ impl TestPolicy {
                 (Admission::ReadWrite, None)
             }
         };
-        Decision { generation, digest: Digest([0; 32]), value, cause }
+        Decision { id: DecisionId::default(), generation, digest: Digest([0; 32]), value, cause }
     }
 }
 

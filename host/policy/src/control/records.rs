@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::evidence::Comparison;
 use crate::gate::Refusal;
 use crate::model::GenerationId;
 use crate::record::{Fence, Outcome, SwapRecord, Trigger};
@@ -34,6 +35,7 @@ pub(crate) struct Attempt {
     pub(crate) trigger: Trigger,
     pub(crate) files: Vec<String>,
     pub(crate) gate: Duration,
+    pub(crate) difference: Option<Box<Comparison>>,
 }
 
 // === impl Records ===
@@ -135,5 +137,6 @@ fn blank(attempt: Attempt, outcome: Outcome, from: GenerationId, to: GenerationI
         flip_us: 0,
         fences: Vec::new(),
         enforced_us: None,
+        difference: attempt.difference.map(|boxed| *boxed),
     }
 }

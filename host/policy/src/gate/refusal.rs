@@ -61,6 +61,8 @@ refusal_codes! {
     Unsigned = "plugin.unsigned", "There is no signature beside it, and only signed policies are taken here.";
     SignerUnknown = "plugin.signer_unknown", "It is signed, but by no key that is trusted here.";
     SignatureInvalid = "plugin.signature_invalid", "The signature is not of this component with these settings.";
+    Held = "plugin.held", "It wants more imports than what it replaces; an operator has to approve it.";
+    Differs = "plugin.differs", "It would have answered more of the latest questions otherwise than is allowed.";
     Poisoned = "plugin.poisoned", "This very component was taken back because it kept failing.";
     StartFailed = "plugin.start_failed", "The component passed, but its instances cannot be made now.";
 }

@@ -7,15 +7,21 @@ use std::time::{Duration, Instant};
 
 use crate::config::PolicyConfig;
 use crate::control::{Attempt, Basis, Control};
+use crate::embedded;
+use crate::evidence::{Budget, Comparison, Recorder};
 use crate::folder::{Folder, Heard, Look, MANIFEST, Version};
 use crate::gate::{Gate, Loaded, Refusal, RefusalCode};
 use crate::model::{Digest, Policy};
-use crate::record::{Outcome, PinReason, SwapRecord, Trigger};
+use crate::record::{Held, Outcome, PinReason, SwapRecord, Trigger};
 use crate::trust::Vouching;
+
+/// What a candidate is compared over before it serves: so many of the latest decisions, and no longer than this.
+const COMPARED_MAX: usize = 1000;
+const COMPARE: Duration = Duration::from_millis(50);
 
 pub(super) struct Scanner {
     config: PolicyConfig,
-    gate: Gate,
+    gate: Arc<Gate>,
     folder: Option<Folder>,
     control: Arc<Control>,
     /// Identities that were refused by themselves; not tried again unless an operator says so.
@@ -27,6 +33,7 @@ pub(super) struct Scanner {
     /// The folder's own trouble, told once.
     trouble: Option<Refusal>,
     vouching: Arc<Vouching>,
+    recorder: Arc<Recorder>,
 }
 
 /// What one look comes to.
@@ -40,14 +47,15 @@ enum Plan {
 impl Scanner {
     pub(super) fn new(
         config: PolicyConfig,
-        gate: Gate,
+        gate: Arc<Gate>,
         folder: Option<Folder>,
         control: Arc<Control>,
         known: Vec<Digest>,
         vouching: Arc<Vouching>,
+        recorder: Arc<Recorder>,
     ) -> Self {
         let (refused, missing) = (BTreeSet::new(), BTreeMap::new());
-        Self { config, gate, folder, control, refused, known, missing, trouble: None, vouching }
+        Self { config, gate, folder, control, refused, known, missing, trouble: None, vouching, recorder }
     }
 
     pub(super) fn unchanged(&self, trigger: Trigger) -> SwapRecord {
@@ -57,6 +65,13 @@ impl Scanner {
     /// When the next look is due because a removal has to be quiet for a while.
     pub(super) fn wants_look_at(&self) -> Option<Instant> {
         self.missing.values().min().map(|since| *since + self.config.watch.removal_quiet)
+    }
+
+    /// What an operator approved is tried again.
+    pub(super) fn approve(&mut self, approved: &Digest, reason: &str) -> Option<SwapRecord> {
+        self.control.approve(approved, reason);
+        self.refused.remove(approved);
+        self.scan(Trigger::Approval, &Heard::default())
     }
 
     /// None: nothing to change.
@@ -119,8 +134,11 @@ impl Scanner {
         };
         self.control.judged(judged, pending);
         let Plan::Change { stems, keep, files } = plan else { return None };
-        let attempt = |gate: Duration| Attempt { trigger, files, gate };
-        match self.load(&basis, stems, keep) {
+        let compare = trigger != Trigger::Start;
+        let mut difference: Option<Comparison> = None;
+        let loaded = self.load(&basis, stems, keep, compare.then_some(&mut difference));
+        let attempt = |gate: Duration| Attempt { trigger, files, gate, difference: difference.map(Box::new) };
+        match loaded {
             Ok(chosen) => Some(self.control.swap(&chosen, attempt(start.elapsed()))),
             Err(refusal) => Some(self.control.refused(refusal, attempt(start.elapsed()))),
         }
@@ -226,6 +244,7 @@ impl Scanner {
         basis: &Basis,
         stems: Vec<(String, Version)>,
         keep: Vec<Arc<Loaded>>,
+        mut difference: Option<&mut Option<Comparison>>,
     ) -> Result<Vec<Arc<Loaded>>, Refusal> {
         let mut chosen = keep;
         for (_, version) in stems {
@@ -238,10 +257,18 @@ impl Scanner {
                     let message = "this component with these settings kept failing and was taken back; change either";
                     return Err(Refusal::new(RefusalCode::Poisoned, &source.file, message));
                 }
-                self.gate.load(source)
+                let loaded = Arc::new(self.gate.load(source)?);
+                if let Some(difference) = &mut difference {
+                    let judged = self.hold(basis, &loaded).and_then(|()| self.compare(basis, &loaded, difference));
+                    judged.inspect_err(|refusal| {
+                        let Refusal { code, file, message } = refusal.clone();
+                        self.control.held(Held { file, identity: version.identity, code, message });
+                    })?;
+                }
+                Ok(loaded)
             });
             match loaded {
-                Ok(loaded) => chosen.push(Arc::new(loaded)),
+                Ok(loaded) => chosen.push(loaded),
                 Err(refusal) => {
                     self.refused.insert(version.identity);
                     return Err(refusal);
@@ -251,6 +278,56 @@ impl Scanner {
         chosen.sort_by(|a, b| a.source.stem.cmp(&b.source.stem));
         Ok(chosen)
     }
+}
+
+// === what an operator can approve ===
+
+impl Scanner {
+    /// A new version that wants what its predecessor did not. A first component in the place of an embedded default has
+    /// no predecessor.
+    fn hold(&self, basis: &Basis, new: &Loaded) -> Result<(), Refusal> {
+        let replaces = |old: &&Arc<Loaded>| {
+            let same = old.source.stem == new.source.stem || old.answers.iter().any(|of| new.answers.contains(of));
+            same && !embedded::is(&old.source.digest)
+        };
+        let before: Vec<_> = basis.chosen.iter().filter(replaces).collect();
+        let wants = |name: &&String| !before.iter().any(|old| old.imports.contains(*name));
+        let wanted: Vec<&str> = new.imports.iter().filter(wants).map(String::as_str).collect();
+        if before.is_empty() || wanted.is_empty() || is_approved(basis, new) {
+            return Ok(());
+        }
+        let digest = &new.source.identity().to_hex()[..12];
+        let message = format!(
+            "it wants {}, and what it replaces did not; `tidegate policy approve {digest}` lets it in",
+            wanted.join(", ")
+        );
+        Err(Refusal::new(RefusalCode::Held, &new.source.file, message))
+    }
+
+    /// Asks the candidate what was asked last.
+    fn compare(&self, basis: &Basis, new: &Arc<Loaded>, difference: &mut Option<Comparison>) -> Result<(), Refusal> {
+        let compared = Comparison::of(new, &self.recorder.recent(COMPARED_MAX), Budget::of(COMPARE));
+        let rate = compared.rate();
+        let told = difference.get_or_insert_default();
+        told.add(compared);
+        match self.config.difference_max.filter(|max| rate > *max) {
+            Some(max) if !is_approved(basis, new) => {
+                let digest = &new.source.identity().to_hex()[..12];
+                let message = format!(
+                    "it would have answered {:.2} % of the latest questions otherwise, more than the {:.2} % that are \
+                     allowed; `tidegate policy diff` shows which, `tidegate policy approve {digest}` lets it in",
+                    rate * 100.0,
+                    max * 100.0
+                );
+                Err(Refusal::new(RefusalCode::Differs, &new.source.file, message))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_approved(basis: &Basis, new: &Loaded) -> bool {
+    basis.approved.contains(&new.source.identity().to_hex())
 }
 
 /// Access settings that are in force and go missing: without them the component may allow what they
@@ -271,5 +348,5 @@ fn insist_on_settings(basis: &Basis, look: &mut Look) {
 }
 
 pub(super) fn attempt(trigger: Trigger) -> Attempt {
-    Attempt { trigger, files: Vec::new(), gate: Duration::ZERO }
+    Attempt { trigger, files: Vec::new(), gate: Duration::ZERO, difference: None }
 }

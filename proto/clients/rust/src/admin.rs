@@ -3,10 +3,12 @@
 
 use crate::{ClientError, gateway::authorized};
 use tidegate_proto::v1::{
-    BackupPart, BackupRequest, CreateKeyRequest, CreateKeyResponse, EndSessionRequest, GetStatusRequest,
-    GetStatusResponse, KeySummary, ListKeysRequest, ListPoliciesRequest, ListPoliciesResponse, ListSessionsRequest,
-    PinPoliciesRequest, ReloadPoliciesRequest, RevokeKeyRequest, RollbackPoliciesRequest, RotateTokensRequest,
-    SessionSummary, SwapRecord, admin_client::AdminClient,
+    BackupPart, BackupRequest,
+    ApprovePolicyRequest, CreateKeyRequest, CreateKeyResponse, DecisionWindow, DiffPolicyRequest, DiffPolicyResponse,
+    EndSessionRequest, GetStatusRequest, GetStatusResponse, KeySummary, ListDecisionsRequest, ListDecisionsResponse,
+    ListKeysRequest, ListPoliciesRequest, ListPoliciesResponse, ListSessionsRequest, PinPoliciesRequest,
+    ReloadPoliciesRequest, ReplayDecisionsRequest, ReplayDecisionsResponse, RevokeKeyRequest, RollbackPoliciesRequest,
+    RotateTokensRequest, SessionSummary, SwapRecord, admin_client::AdminClient,
 };
 use tonic::{
     Request, Streaming,
@@ -100,6 +102,31 @@ impl Admin {
         let request = RollbackPoliciesRequest { reason: reason.into() };
         let response = self.client().rollback_policies(self.request(request)).await?.into_inner();
         response.swap.ok_or(ClientError::Incomplete("the swap's record"))
+    }
+
+    /// Lets in what the gate holds back.
+    pub async fn approve_policy(&self, identity: &str, reason: &str) -> Result<SwapRecord, ClientError> {
+        let request = ApprovePolicyRequest { identity: identity.into(), reason: reason.into() };
+        let response = self.client().approve_policy(self.request(request)).await?.into_inner();
+        response.swap.ok_or(ClientError::Incomplete("the swap's record"))
+    }
+
+    pub async fn decisions(&self, window: DecisionWindow) -> Result<ListDecisionsResponse, ClientError> {
+        let request = ListDecisionsRequest { window: Some(window) };
+        Ok(self.client().list_decisions(self.request(request)).await?.into_inner())
+    }
+
+    pub async fn replay_decisions(
+        &self,
+        window: DecisionWindow,
+        budget_ms: u64,
+    ) -> Result<ReplayDecisionsResponse, ClientError> {
+        let request = ReplayDecisionsRequest { window: Some(window), budget_ms };
+        Ok(self.client().replay_decisions(self.request(request)).await?.into_inner())
+    }
+
+    pub async fn diff_policy(&self, request: DiffPolicyRequest) -> Result<DiffPolicyResponse, ClientError> {
+        Ok(self.client().diff_policy(self.request(request)).await?.into_inner())
     }
 
     pub async fn pin_policies(&self, pinned: bool) -> Result<(), ClientError> {

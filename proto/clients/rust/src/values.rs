@@ -46,6 +46,11 @@ pub fn show_time(time: Option<&SourceTime>) -> String {
     }
 }
 
+/// A time of the gateway's as text, ISO 8601.
+pub fn show_unix_ms(ms: i64) -> String {
+    iso(ms as f64 / 86_400_000.0 + 25_569.0)
+}
+
 /// What kind of value it is.
 pub fn type_of(value: &Value) -> Option<Type> {
     Some(match value.kind.as_ref()? {

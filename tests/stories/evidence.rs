@@ -1,0 +1,103 @@
+//! Decisions that can be explained, asked again and compared with rules that are not in force yet.
+
+use crate::harness::{Gateway, Launch, eventually, place, refused};
+use serde_json::Value as Json;
+
+fn json(output: &std::process::Output) -> Json {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+// shows: X-11
+#[tokio::test]
+async fn a_client_quotes_its_denial_and_the_operator_reads_why_and_what_another_rule_would_do() {
+    let gw = Gateway::start().await;
+    let s = gw.open("line-1").await;
+    let mut reader = s.reader("one").await;
+    let items = s.advise(&["Area1.Setpoint.Speed", "Area2.Setpoint.Speed"]).await;
+    reader.count(1).await;
+    s.write(&items[0], 7.25).await.expect("allowed by the default");
+    gw.swap("access", "deny = [\"Area2.*\"]\n").await;
+    let denied = refused(s.write(&items[1], 314.159).await);
+    assert_eq!(denied.reason, "policy.denied");
+    let id = denied.details["decision"].as_str();
+
+    let words = gw.run(&["policy", "explain", id]).await;
+    let words = String::from_utf8_lossy(&words.stdout).into_owned();
+    for part in
+        ["wanted write on Area2.Setpoint.Speed", "denied, by the rule", "from access.wasm", &denied.details["rule"]]
+    {
+        assert!(words.contains(part), "{part} in {words}");
+    }
+    let explained = json(&gw.run(&["policy", "explain", id, "--json"]).await);
+    assert_eq!(explained["generation"].to_string(), denied.details["generation"]);
+    let listed =
+        json(&gw.run(&["policy", "decisions", "--denied", "--last", "1h", "--policy", "access", "--json"]).await);
+    assert!(listed["decisions"].as_array().expect("a list").iter().any(|of| of["decision"] == id), "{listed}");
+
+    // Values are in no file of the log.
+    let log: String = std::fs::read_dir(find(&gw.data(), "decisions"))
+        .expect("the log")
+        .map(|file| std::fs::read_to_string(file.expect("a file").path()).expect("text"))
+        .collect();
+    assert!(log.contains("Area2.Setpoint.Speed") && !log.contains("314.159") && !log.contains("7.25"), "{log}");
+    assert!(!log.contains(gw.first_key()), "a secret is in the log");
+
+    let replayed = json(&gw.run(&["policy", "replay", "--last", "1h", "--json"]).await);
+    assert_eq!((&replayed["mismatches"], &replayed["gone"], &replayed["skipped"]), (&0.into(), &0.into(), &0.into()));
+    assert!(replayed["replayed"].as_u64() > Some(5), "{replayed}");
+
+    // A candidate outside of the folder: what it would change, by key and rule, while the other serves on.
+    let candidates = gw.data().join("candidates");
+    std::fs::create_dir(&candidates).expect("a folder");
+    place(&candidates, "access.toml", b"deny = [\"Area1.*\"]\n");
+    let file = candidates.join("access.toml").display().to_string();
+    let differs = json(&gw.run(&["policy", "diff", &file, "--last", "1h", "--json"]).await);
+    let changes = differs["changes"].as_array().expect("rows");
+    let has = |was: &str, now: &str| changes.iter().any(|of| of["was"] == was && of["now"] == now);
+    assert!(has("allow", "deny") && has("deny", "allow"), "{differs}");
+    assert!(differs["changed"].as_u64() < differs["asked"].as_u64(), "{differs}");
+    let before = reader.position().after;
+    reader.until("the stream to go on", |event| event.sequence > before).await;
+    let head = s.silence().await;
+    reader.to(head).await;
+}
+
+// shows
+#[tokio::test]
+async fn a_rule_that_would_change_too_much_waits_for_a_word() {
+    let gw = Launch::new().flag("--policy-diff-max", "10%").start().await;
+    let s = gw.open("line-1").await;
+    let items = s.advise(&["Area1.Setpoint.Speed"]).await;
+    for n in 0..30 {
+        s.write(&items[0], f64::from(n)).await.expect("allowed");
+    }
+    // What was decided is known to the gate once it is in the log.
+    gw.run(&["policy", "decisions", "--last", "1"]).await;
+    place(&gw.plugins(), "access.toml", b"deny = [\"Area1.*\"]\n");
+    let held = eventually("the rule to be held", async || {
+        let held = json(&gw.run(&["policy", "held", "--json"]).await);
+        held["held"].as_array().is_some_and(|held| !held.is_empty()).then(|| held["held"][0].clone())
+    })
+    .await;
+    assert_eq!((held["code"].as_str(), held["file"].as_str()), (Some("plugin.differs"), Some("access.toml")));
+    s.write(&items[0], 1.0).await.expect("the old rule serves on");
+    let identity = &held["identity"].as_str().expect("text")[..12];
+    let done = json(&gw.run(&["policy", "approve", identity, "--reason", "meant so", "--json"]).await);
+    assert_eq!((done["outcome"].as_str(), done["trigger"].as_str()), (Some("swapped"), Some("approval")), "{done}");
+    assert_eq!(refused(s.write(&items[0], 2.0).await).reason, "policy.denied");
+}
+
+fn find(folder: &std::path::Path, name: &str) -> std::path::PathBuf {
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).expect("a folder").filter_map(Result::ok) {
+            if entry.file_type().is_ok_and(|of| of.is_dir()) {
+                if entry.file_name() == name {
+                    return entry.path();
+                }
+                folders.push(entry.path());
+            }
+        }
+    }
+    panic!("there is no {name}")
+}
