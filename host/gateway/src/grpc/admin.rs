@@ -17,10 +17,9 @@ use crate::{
 use std::path::PathBuf;
 use tidegate_policy::UnknownDigest;
 use tidegate_proto::v1::{
-    BackupPart, BackupRequest,
-    ApprovePolicyRequest, ApprovePolicyResponse, CreateKeyRequest, CreateKeyResponse, DiffPolicyRequest,
-    DiffPolicyResponse, EndSessionRequest, EndSessionResponse, GetStatusRequest, GetStatusResponse, KeySummary,
-    ListDecisionsRequest, ListDecisionsResponse, ListKeysRequest, ListKeysResponse, ListPoliciesRequest,
+    ApprovePolicyRequest, ApprovePolicyResponse, BackupPart, BackupRequest, CreateKeyRequest, CreateKeyResponse,
+    DiffPolicyRequest, DiffPolicyResponse, EndSessionRequest, EndSessionResponse, GetStatusRequest, GetStatusResponse,
+    KeySummary, ListDecisionsRequest, ListDecisionsResponse, ListKeysRequest, ListKeysResponse, ListPoliciesRequest,
     ListPoliciesResponse, ListSessionsRequest, ListSessionsResponse, PinPoliciesRequest, PinPoliciesResponse,
     ReaderSummary, ReloadPoliciesRequest, ReloadPoliciesResponse, ReplayDecisionsRequest, ReplayDecisionsResponse,
     RevokeKeyRequest, RevokeKeyResponse, RollbackPoliciesRequest, RollbackPoliciesResponse, RotateTokensRequest,

@@ -3,12 +3,12 @@
 
 use crate::{ClientError, gateway::authorized};
 use tidegate_proto::v1::{
-    BackupPart, BackupRequest,
-    ApprovePolicyRequest, CreateKeyRequest, CreateKeyResponse, DecisionWindow, DiffPolicyRequest, DiffPolicyResponse,
-    EndSessionRequest, GetStatusRequest, GetStatusResponse, KeySummary, ListDecisionsRequest, ListDecisionsResponse,
-    ListKeysRequest, ListPoliciesRequest, ListPoliciesResponse, ListSessionsRequest, PinPoliciesRequest,
-    ReloadPoliciesRequest, ReplayDecisionsRequest, ReplayDecisionsResponse, RevokeKeyRequest, RollbackPoliciesRequest,
-    RotateTokensRequest, SessionSummary, SwapRecord, admin_client::AdminClient,
+    ApprovePolicyRequest, BackupPart, BackupRequest, CreateKeyRequest, CreateKeyResponse, DecisionWindow,
+    DiffPolicyRequest, DiffPolicyResponse, EndSessionRequest, GetStatusRequest, GetStatusResponse, KeySummary,
+    ListDecisionsRequest, ListDecisionsResponse, ListKeysRequest, ListPoliciesRequest, ListPoliciesResponse,
+    ListSessionsRequest, PinPoliciesRequest, ReloadPoliciesRequest, ReplayDecisionsRequest, ReplayDecisionsResponse,
+    RevokeKeyRequest, RollbackPoliciesRequest, RotateTokensRequest, SessionSummary, SwapRecord,
+    admin_client::AdminClient,
 };
 use tonic::{
     Request, Streaming,
