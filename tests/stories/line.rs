@@ -62,6 +62,10 @@ async fn operators_see_and_end_things() {
     let listed = json(&gw.run(&["policy", "list", "--json"]).await);
     assert_eq!(listed["policies"].as_array().map(Vec::len), Some(5), "{listed}");
     assert_eq!(listed["policies"][0]["policy"], "access");
+    let shown = json(&gw.run(&["policy", "show", "access", "--json"]).await);
+    assert_eq!((&shown["digest"], &shown["policy"]), (&listed["policies"][0]["digest"], &"access".into()));
+    assert!(shown["rules"].as_array().is_some_and(|rules| rules.contains(&"owner".into())), "{shown}");
+    assert!(out(&gw.run(&["policy", "show", "rate-limit"]).await).contains("answered by"));
     out(&gw.run(&["policy", "pin"]).await);
     assert!(out(&gw.run(&["policy", "list"]).await).contains("pinned"));
     out(&gw.run(&["policy", "pin", "--off"]).await);
@@ -91,6 +95,7 @@ async fn failures_say_what_to_do_and_exit_with_what_the_help_says() {
         (vec!["client", "stream"], 2, &["SESSION"]),
         (vec!["key", "revoke", "k0000000000000000"], 1, &["key.unknown"]),
         (vec!["policy", "rollback", "--reason", " "], 2, &["reason"]),
+        (vec!["policy", "show", "nobody"], 2, &["rate-limit"]),
         (vec!["policy", "rollback", "--reason", "x"], 1, &["policy.nothing_to_roll_back"]),
     ] {
         let output = gw.run(&line).await;

@@ -423,3 +423,31 @@ fn tick(engines: &[EngineWeak], stop: &AtomicBool) {
         next = now + TICK;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // shows: X-08
+    #[test]
+    fn time_is_over_by_the_processor_or_in_the_end_by_the_clock() {
+        let deadline = Duration::from_secs(60);
+        let (hour, spent) = (Duration::from_secs(3600), thread_cpu_time());
+        let long_ago = Instant::now().checked_sub(deadline * (WALL_FACTOR + 1));
+        let over = |since| {
+            let mut overdue = Overdue { deadline, since };
+            matches!(overdue.next(), UpdateDeadline::Interrupt)
+        };
+        assert!(!over(None), "the deadline has just passed, and may have passed beside the guest");
+        assert!(!over(Some((spent, Instant::now()))));
+        // A machine that has not been up for so long has no such time to tell of.
+        if let Some(long_ago) = long_ago {
+            assert!(over(Some((spent + hour, long_ago))), "it got no processor time at all");
+        }
+        let mut spinning = Overdue { deadline: Duration::from_millis(1), since: None };
+        let end = Instant::now() + Duration::from_secs(30);
+        while !matches!(spinning.next(), UpdateDeadline::Interrupt) {
+            assert!(Instant::now() < end, "a guest that spins for 30 s goes on");
+        }
+    }
+}

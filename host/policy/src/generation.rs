@@ -213,7 +213,9 @@ impl Generation {
         };
         let loaded = &self.set.members[at];
         let mut phases = Phases { queue: queued, ..Phases::default() };
+        let begun = Instant::now();
         let mut slot = self.slots[thread][at].lock();
+        let was_there = slot.is_some() || remade.is_some();
         let asked = instance(&mut slot, loaded, remade, &mut phases).and_then(|instance| {
             let start = Instant::now();
             let answer = call(instance, self.id);
@@ -221,6 +223,9 @@ impl Generation {
             loaded.tell(&instance.words());
             answer
         });
+        // An instance that was made beforehand took its time before this began.
+        let rest = begun.elapsed().saturating_sub(phases.guest);
+        phases.host = if was_there { rest } else { rest.saturating_sub(phases.instantiate) };
         match asked {
             Ok(value) => {
                 drop(slot);

@@ -34,6 +34,8 @@ const FAILING: &[(&str, FailureCause)] = &[
     ("huge_answer", FailureCause::BadAnswer),
     ("invalid_utf8", FailureCause::BadAnswer),
     ("long_reason", FailureCause::BadAnswer),
+    // It would wait for an hour, and is stopped there.
+    ("looks_around", FailureCause::Trap),
     ("loop_in_decide", FailureCause::Timeout),
     ("memory_bomb", FailureCause::Memory),
     ("recursion", FailureCause::Trap),
@@ -41,6 +43,17 @@ const FAILING: &[(&str, FailureCause)] = &[
     ("trap", FailureCause::Trap),
     ("unknown_case", FailureCause::BadAnswer),
     ("unknown_rule", FailureCause::BadAnswer),
+];
+
+/// What happens in five.txt, and what the host makes of it.
+const FAULTS: &[(&str, FailureCause)] = &[
+    ("(unreachable)", FailureCause::Trap),
+    ("(loop $again (br $again)) (unreachable)", FailureCause::Timeout),
+    (
+        "(loop $more (br_if $more (i32.ne (memory.grow (i32.const 64)) (i32.const -1)))) (unreachable)",
+        FailureCause::Memory,
+    ),
+    ("(i32.const 0x7ffffff0)", FailureCause::BadAnswer),
 ];
 
 const SOUND: &[&str] = &["deny", "slow_judge", "well"];
@@ -73,7 +86,7 @@ async fn what_the_gate_refuses_leaves_the_old_generation_serving() {
     assert_eq!(host.generation(), GenerationId(1));
 }
 
-// shows: X-07, X-08, X-17
+// shows: X-07, X-08, X-09, X-17
 #[tokio::test]
 async fn what_fails_in_a_decision_is_denied_and_spoils_no_other() {
     let mut bench = Bench::new();
@@ -100,6 +113,69 @@ async fn what_fails_in_a_decision_is_denied_and_spoils_no_other() {
             let next = host.access(&who, &place("fine!"), Action::Read).await;
             assert!(next.value.is_allow() && next.cause.is_none(), "{name}: {next:?}");
         }
+    }
+}
+
+/// The failure matrix: five questions, four ways to fail. One component answers all, so that each failure has to leave
+/// the other answers alone.
+// shows: X-01, X-07, X-16, X-17
+#[tokio::test]
+async fn each_policy_and_cause_has_its_answer() {
+    let mut bench = Bench::new();
+    bench.config.breaker.failures = 100;
+    let host = bench.start();
+    for (n, (fault, cause)) in FAULTS.iter().enumerate() {
+        bench.put("all.wasm", &five(fault));
+        until_generation(&host, n as u64 + 2).await;
+        for id in ["k", "boom"] {
+            let failed = (id == "boom").then_some(*cause);
+            let who = key(id, "sessions:own");
+            let access = host.access(&who, &place("s"), Action::Read).await;
+            assert_eq!((access.cause, access.value.is_allow()), (failed, failed.is_none()), "{fault}");
+            let pressure = Pressure {
+                now: 0,
+                who: who.clone(),
+                session: place("s"),
+                reader: "r".into(),
+                lag_events: 9_500,
+                lag_events_max: 10_000,
+                log_bytes: 0,
+                log_bytes_max: 1,
+                asked: 1,
+                since_ms: 0,
+                readers: 1,
+            };
+            let pressed = host.backpressure(pressure).await;
+            let waits = pressed.value == PressureAnswer::Wait;
+            assert_eq!((pressed.cause, waits), (failed, failed.is_none()), "{fault}: {:?}", pressed.value);
+            let node = ClientNode { id: id.into(), kind: "web".into(), version: "1.0".into() };
+            let admitted = host.version_floor(&node, Some("9.9")).await;
+            let enters = admitted.value == Admission::ReadWrite;
+            assert_eq!((admitted.cause, enters), (failed, failed.is_none()), "{fault}: {:?}", admitted.value);
+            let person = Person { name: id.into(), roles: vec![], groups: vec!["g".into()] };
+            let seen = host.dashboard_tags(&person, &[("g".into(), "t".into())]).await;
+            let sight = if failed.is_some() { Sight::Tags(vec![]) } else { Sight::Everything };
+            assert_eq!((seen.cause, seen.value), (failed, sight), "{fault}");
+            let request = RateRequest { kind: "chat".into(), cost: 1, tokens: Some(0.0), now: 0 };
+            let limited = host.rate_limit(&who, request).await;
+            let answer = match failed {
+                Some(_) => RateAnswer::Limit { retry_ms: 200 },
+                None => RateAnswer::Pass { per_second: 0.0, burst: 0.0 },
+            };
+            assert_eq!((limited.cause, limited.value), (failed, answer), "{fault}");
+        }
+        // Each question was asked twice, failed once for this cause, and its phases have moved.
+        let fresh = host.access(&key("k", ""), &place("s"), Action::Read).await;
+        assert_eq!(fresh.cause, None, "an instance is made anew");
+        for counted in host.counters().policies {
+            let failures: Vec<_> = counted.failures.iter().filter(|(_, count)| *count > 0).collect();
+            assert_eq!(failures, [&(*cause, 1)], "{fault}: {}", counted.policy);
+            assert!(counted.calls >= 2 && counted.queue_us > 0, "{counted:?}");
+            assert!(*cause != FailureCause::Timeout || counted.guest_us >= 50_000, "{counted:?}");
+            assert!(counted.host_us > 0 && counted.guest_us > 0, "{counted:?}");
+        }
+        let instantiate = |counted: &PolicyCounters| counted.instantiate_us;
+        assert!(host.counters().policies.iter().map(instantiate).sum::<u64>() > 0, "{fault}");
     }
 }
 

@@ -7,7 +7,7 @@ use super::{Usage, output, remote::Local};
 use clap::{Args, Subcommand};
 use serde_json::{Value as Json, json};
 use tidegate_client::wire::{
-    ListPoliciesResponse, SwapRecord,
+    ListPoliciesResponse, PolicySummary, SwapRecord,
     list_policies_response::{Approval, HeldPolicy},
 };
 
@@ -17,6 +17,9 @@ pub enum PolicyCommand {
     /// Show the generation that decides, its components, and the last swaps and refusals.
     #[command(after_help = "Example:\n  tidegate policy list --json")]
     List(Local),
+    /// Show who answers one policy: component, settings, rules, and what its decisions took.
+    #[command(after_help = "Examples:\n  tidegate policy show access\n  tidegate policy show rate-limit --json")]
+    Show(Show),
     /// Look at the plugins folder now; also unpins.
     #[command(after_help = "Example:\n  tidegate policy reload")]
     Reload(Local),
@@ -48,6 +51,15 @@ pub enum PolicyCommand {
     /// Stay on the present generation whatever the folder says; --off follows the folder again.
     #[command(after_help = "Examples:\n  tidegate policy pin\n  tidegate policy pin --off")]
     Pin(Pin),
+}
+
+/// Whose answerer.
+#[derive(Args, Debug)]
+pub struct Show {
+    /// A policy (access, backpressure, version-floor, dashboard-tags, rate-limit) or a component's name.
+    name: String,
+    #[command(flatten)]
+    local: Local,
 }
 
 /// Why to go back.
@@ -93,7 +105,9 @@ impl PolicyCommand {
             | Self::Decisions(decisions::Decisions { local, .. })
             | Self::Replay(decisions::ReplayArgs { local, .. })
             | Self::Diff(decisions::Diff { local, .. }) => local.json,
-            Self::Rollback(Rollback { local, .. }) | Self::Pin(Pin { local, .. }) => local.json,
+            Self::Show(Show { local, .. }) | Self::Rollback(Rollback { local, .. }) | Self::Pin(Pin { local, .. }) => {
+                local.json
+            }
         }
     }
 }
@@ -101,6 +115,7 @@ impl PolicyCommand {
 pub(super) async fn run(command: PolicyCommand) -> anyhow::Result<()> {
     match command {
         PolicyCommand::List(local) => list(local).await,
+        PolicyCommand::Show(args) => show(args).await,
         PolicyCommand::Reload(local) => {
             let swap = local.admin().await?.reload_policies().await?;
             told(&swap, local.json)
@@ -193,6 +208,50 @@ async fn held(local: Local) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A component that answers several policies is shown once for each.
+async fn show(args: Show) -> anyhow::Result<()> {
+    let listing = args.local.admin().await?.policies().await?;
+    let named = |p: &&PolicySummary| p.policy == args.name;
+    let mut found: Vec<_> = listing.policies.iter().filter(named).collect();
+    if found.is_empty() {
+        found = listing.policies.iter().filter(|p| p.name == args.name).collect();
+    }
+    if found.is_empty() {
+        let known: Vec<_> = listing.policies.iter().map(|p| p.policy.as_str()).collect();
+        return Err(
+            Usage(format!("no policy and no component is called {}; try {}", args.name, known.join(", "))).into()
+        );
+    }
+    for p in found {
+        let mean_us = p.time_us as f64 / p.calls.max(1) as f64;
+        if args.local.json {
+            let mut shown = policy_json(p);
+            shown["generation"] = listing.generation.into();
+            shown["rules"] = json!(p.rules);
+            shown["mean_us"] = json!((mean_us * 1e3).round() / 1e3);
+            output::line(shown)?;
+            continue;
+        }
+        let signer = if p.signer.is_empty() { "nobody" } else { &p.signer };
+        for (what, text) in [
+            ("policy", p.policy.clone()),
+            ("answered by", format!("{} {}", p.name, p.version)),
+            ("from", p.source.clone()),
+            ("generation", listing.generation.to_string()),
+            ("contract", p.contract.clone()),
+            ("digest", p.digest.clone()),
+            ("settings", p.settings_digest.clone()),
+            ("signed by", signer.to_owned()),
+            ("rules", p.rules.join(", ")),
+            ("calls", format!("{}, {mean_us:.1} us each", p.calls)),
+            ("failures", p.failures.to_string()),
+        ] {
+            output::line(format_args!("{what:<12} {text}"))?;
+        }
+    }
+    Ok(())
+}
+
 fn held_json(listing: &ListPoliciesResponse) -> Vec<Json> {
     let json = |held: &HeldPolicy| json!({ "file": held.file, "identity": held.identity, "code": held.code, "message": held.message });
     listing.held.iter().map(json).collect()
@@ -241,18 +300,16 @@ fn swap_json(swap: &SwapRecord) -> Json {
     })
 }
 
+fn policy_json(p: &PolicySummary) -> Json {
+    json!({
+        "policy": p.policy, "name": p.name, "version": p.version, "digest": p.digest,
+        "settings_digest": p.settings_digest, "contract": p.contract, "source": p.source,
+        "calls": p.calls, "failures": p.failures, "signer": p.signer,
+    })
+}
+
 fn listing_json(listing: &ListPoliciesResponse) -> Json {
-    let policies: Vec<_> = listing
-        .policies
-        .iter()
-        .map(|p| {
-            json!({
-                "policy": p.policy, "name": p.name, "version": p.version, "digest": p.digest,
-                "settings_digest": p.settings_digest, "contract": p.contract, "source": p.source,
-                "calls": p.calls, "failures": p.failures, "signer": p.signer,
-            })
-        })
-        .collect();
+    let policies: Vec<_> = listing.policies.iter().map(policy_json).collect();
     json!({
         "generation": listing.generation, "pinned": listing.pinned, "plugins_dir": listing.plugins_dir,
         "held": held_json(listing), "approved": approved_json(listing), "decisions_dropped": listing.decisions_dropped,

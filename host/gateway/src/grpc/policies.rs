@@ -29,6 +29,7 @@ pub(super) fn listing(host: &PolicyHost) -> ListPoliciesResponse {
                 failures: counted.map_or(0, |counted| counted.failures.iter().map(|(_, count)| count).sum()),
                 time_us: counted.map_or(0, |c| c.queue_us + c.instantiate_us + c.guest_us + c.host_us),
                 signer: row.signer.clone().unwrap_or_default(),
+                rules: row.rules.clone(),
             }
         })
         .collect();

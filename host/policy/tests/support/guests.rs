@@ -19,6 +19,38 @@ args = ['{id: "k", scopes: [], read: [], write: [], peer: ""}', '{id: "s", owner
 expect = 'allow(0)'
 "#;
 
+const FIVE_VECTORS: &str = r#"
+[[vector]]
+name = "access"
+call = "access.decide"
+args = ['{id: "k", scopes: [], read: [], write: [], peer: ""}', '{id: "s", owner: "k", tag: "", backend: "sim"}', 'read']
+expect = 'allow(0)'
+
+[[vector]]
+name = "pressure"
+call = "backpressure.decide"
+args = ['{now: 0, who: {id: "k", scopes: [], read: [], write: [], peer: ""}, where: {id: "s", owner: "k", tag: "", backend: "sim"}, reader: "r", lag-events: 0, lag-events-max: 1, log-bytes: 0, log-bytes-max: 1, asked: 1, since-ms: 0, readers: 1}']
+expect = 'wait'
+
+[[vector]]
+name = "floor"
+call = "version-floor.admit"
+args = ['{id: "n", kind: "web", version: "1.0"}', 'none']
+expect = 'ok(read-write)'
+
+[[vector]]
+name = "tags"
+call = "dashboard-tags.sees"
+args = ['{name: "p", roles: [], groups: []}', '[]']
+expect = 'everything'
+
+[[vector]]
+name = "rate"
+call = "rate-limit.decide"
+args = ['{id: "k", scopes: [], read: [], write: [], peer: ""}', '{kind: "x", cost: 1, tokens: none, now: 0}']
+expect = 'pass({per-second: 0, burst: 0})'
+"#;
+
 const CONFIGURE_EXPORT: &str = r#"
 (func (export "configure") (param "settings" string) (result (result (error string)))
   (canon lift (core func $i "configure") (memory $memory) (realloc $realloc)))"#;
@@ -67,6 +99,19 @@ pub(crate) fn marked(name: &str, mark: u32) -> Vec<u8> {
     wat::parse_str(&marked).expect("marked guest")
 }
 
+/// One component for all five questions, with a fault for `boom`.
+pub(crate) fn five(fault: &str) -> Vec<u8> {
+    let text = std::fs::read_to_string(folder().join("five.txt")).expect("five");
+    let text = text.replace("@FAULT@", fault);
+    let text =
+        text.replace("@VECTORS_LEN@", &FIVE_VECTORS.len().to_string()).replace("@VECTORS@", &quoted(FIVE_VECTORS));
+    wat::parse_str(&text).unwrap_or_else(|e| panic!("five: {e}"))
+}
+
+fn quoted(text: &str) -> String {
+    text.replace('\\', "\\5c").replace('"', "\\22").replace('\n', "\\0a")
+}
+
 fn framed(text: &str, when: &str) -> String {
     let mut parts: Vec<(&str, String)> = vec![
         ("BOOM", WELL.into()),
@@ -77,6 +122,13 @@ fn framed(text: &str, when: &str) -> String {
         ("JUDGE", String::new()),
         ("START", String::new()),
         ("MEMORY_MAX", String::new()),
+        ("OUTSIDE", String::new()),
+        ("INSIDE", String::new()),
+        ("CORE_IMPORTS", String::new()),
+        ("CORE_WITH", String::new()),
+        ("WITH", String::new()),
+        // Behind OUTSIDE, which may hold it twice.
+        ("IMPORTS", String::new()),
         ("SCHEMA", String::new()),
         ("VECTORS", VECTORS.into()),
         ("VERSION", "0.1.0".into()),
@@ -89,8 +141,8 @@ fn framed(text: &str, when: &str) -> String {
     let mut frame = std::fs::read_to_string(folder().join("frame.txt")).expect("frame");
     for (name, body) in parts {
         frame = frame.replace(&format!("@{name}_LEN@"), &body.len().to_string());
-        let quoted = matches!(name, "SCHEMA" | "VECTORS");
-        let body = if quoted { body.replace('\\', "\\5c").replace('"', "\\22").replace('\n', "\\0a") } else { body };
+        let is_quoted = matches!(name, "SCHEMA" | "VECTORS");
+        let body = if is_quoted { quoted(&body) } else { body };
         frame = frame.replace(&format!("@{name}@"), &body);
     }
     frame
