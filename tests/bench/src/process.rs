@@ -157,3 +157,9 @@ mod tests {
         assert!(rss_kib(std::process::id()).expect("memory") > 500);
     }
 }
+
+/// What this process has had of the processors, all threads together: a busy machine changes it little.
+pub(crate) fn cpu_time() -> Duration {
+    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(spent.tv_sec.unsigned_abs(), spent.tv_nsec as u32)
+}
