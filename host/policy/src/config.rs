@@ -49,8 +49,10 @@ pub struct Deadlines {
     pub queue: Duration,
     /// All vectors of one component.
     pub vectors: Duration,
-    /// Compiling one component.
+    /// Compiling one component, whatever its size.
     pub compile: Duration,
+    /// So much more for each MiB of it: 18 MiB of Python took more than a minute on a busy machine.
+    pub compile_per_mib: Duration,
 }
 
 /// What a guest can take.
@@ -143,6 +145,7 @@ impl Default for Deadlines {
             queue: Duration::from_secs(1),
             vectors: Duration::from_secs(5),
             compile: Duration::from_secs(60),
+            compile_per_mib: Duration::from_secs(15),
         }
     }
 }

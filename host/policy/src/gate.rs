@@ -167,6 +167,8 @@ impl Gate {
         if self.overdue.lock().as_ref().is_some_and(|thread| !thread.is_finished()) {
             return Err("another component is still being compiled, long after its time; try again later".to_owned());
         }
+        let deadline =
+            self.config.deadlines.compile + self.config.deadlines.compile_per_mib * (bytes.len() >> 20) as u32;
         let (engines, bytes) = (Arc::clone(&self.engines), Arc::clone(bytes));
         let (done, compiled) = std::sync::mpsc::sync_channel(1);
         let compile = move || {
@@ -175,12 +177,12 @@ impl Gate {
         };
         let thread = std::thread::Builder::new().name("policy-compile".into()).stack_size(COMPILE_STACK_BYTES);
         let thread = thread.spawn(compile).map_err(|e| format!("starting a thread: {e}"))?;
-        match compiled.recv_timeout(self.config.deadlines.compile) {
+        match compiled.recv_timeout(deadline) {
             Ok(compiled) => compiled.map_err(|error| format!("{error:#}")),
             Err(RecvTimeoutError::Disconnected) => Err("the compiler gave up".to_owned()),
             Err(RecvTimeoutError::Timeout) => {
                 *self.overdue.lock() = Some(thread);
-                Err(format!("compiling it takes longer than {} s", self.config.deadlines.compile.as_secs()))
+                Err(format!("compiling it takes longer than {} s", deadline.as_secs()))
             }
         }
     }

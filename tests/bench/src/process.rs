@@ -143,6 +143,12 @@ pub(crate) fn load() -> String {
     text.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
 }
 
+/// What this process has had of the processors, all threads together: a busy machine changes it little.
+pub(crate) fn own_cpu_time() -> Duration {
+    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(spent.tv_sec.unsigned_abs(), spent.tv_nsec as u32)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,10 +162,4 @@ mod tests {
         }
         assert!(rss_kib(std::process::id()).expect("memory") > 500);
     }
-}
-
-/// What this process has had of the processors, all threads together: a busy machine changes it little.
-pub(crate) fn cpu_time() -> Duration {
-    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(spent.tv_sec.unsigned_abs(), spent.tv_nsec as u32)
 }
