@@ -1,4 +1,4 @@
-//! The three messages of google.rpc that carry an error's details, written by hand because nothing
+//! The messages of google.rpc that carry an error's details, written by hand because nothing
 //! else of that package is needed. Field numbers: google/rpc/status.proto, error_details.proto.
 //! The gateway encodes and clients decode with these; neither side knows the other's code.
 
@@ -34,6 +34,52 @@ pub struct ErrorInfo {
     pub domain: String,
     #[prost(btree_map = "string, string", tag = "3")]
     pub metadata: BTreeMap<String, String>,
+}
+
+/// When to try again.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    pub retry_delay: Option<Duration>,
+}
+
+/// `google.protobuf.Duration`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Duration {
+    #[prost(int64, tag = "1")]
+    pub seconds: i64,
+    #[prost(int32, tag = "2")]
+    pub nanos: i32,
+}
+
+/// Which fields of the request are wrong.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct BadRequest {
+    #[prost(message, repeated, tag = "1")]
+    pub field_violations: Vec<FieldViolation>,
+}
+
+/// One of them.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct FieldViolation {
+    #[prost(string, tag = "1")]
+    pub field: String,
+    #[prost(string, tag = "2")]
+    pub description: String,
+}
+
+// === impl RetryInfo ===
+
+impl RetryInfo {
+    /// How `Any` names this message.
+    pub const TYPE_URL: &str = "type.googleapis.com/google.rpc.RetryInfo";
+}
+
+// === impl BadRequest ===
+
+impl BadRequest {
+    /// How `Any` names this message.
+    pub const TYPE_URL: &str = "type.googleapis.com/google.rpc.BadRequest";
 }
 
 // === impl ErrorInfo ===

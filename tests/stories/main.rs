@@ -17,5 +17,6 @@ mod policies;
 mod pressure;
 mod resume;
 mod secrets;
+mod settings;
 mod start;
 mod streams;

@@ -7,7 +7,7 @@ mod swaps;
 use crate::{
     backup::Backups,
     clock::{Clock, SystemClock},
-    config::ServeConfig,
+    config::{Changes, ServeConfig},
     data_dir::{DataDir, write_private},
     descriptors,
     error::{Code, Error, Result},
@@ -56,8 +56,8 @@ const HEAL_EVERY: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct App {
     pub addresses: Addresses,
+    config: ServeConfig,
     data: DataDir,
-    drain: Duration,
     sessions: Sessions,
     storage: Storage,
     nodes: Nodes,
@@ -200,8 +200,7 @@ impl App {
         tasks.spawn("swaps", until_stop(Box::pin(swaps::record(host, storage.clone(), metrics.clone()))));
         tasks.spawn("log bytes", until_stop(Box::pin(gauge_logs(budget, sessions.clone(), metrics))));
 
-        let app =
-            Self { addresses, data, drain: config.drain, sessions, storage, nodes, tasks, serving, listeners, ready };
+        let app = Self { addresses, config, data, sessions, storage, nodes, tasks, serving, listeners, ready };
         app.announce()?;
         Ok(app)
     }
@@ -223,6 +222,13 @@ impl App {
         move || sessions.progress()
     }
 
+    /// Takes over what a running gateway can change.
+    pub fn reconfigure(&mut self, new: ServeConfig) -> Changes {
+        let changes = self.config.adopt(new);
+        self.sessions.apply(settings(&self.config));
+        changes
+    }
+
     /// Looks at the plugins folder now; the attempt is recorded and logged by the host.
     pub async fn reload_policies(&self) {
         let _recorded = self.sessions.policies().host().reload().await;
@@ -236,7 +242,7 @@ impl App {
         self.sessions.refuse_new();
         self.serving.cancel();
         self.sessions.drain(reason).await;
-        self.listeners.shutdown(Instant::now() + self.drain + LAST_TASKS).await;
+        self.listeners.shutdown(Instant::now() + self.config.drain + LAST_TASKS).await;
         self.tasks.shutdown(Instant::now() + LAST_TASKS).await;
         if let Err(error) = self.nodes.save_presence().await {
             tracing::warn!(%error, "the last signs of life of the nodes were not saved");

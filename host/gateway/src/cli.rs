@@ -4,6 +4,7 @@
 
 pub mod backup;
 pub mod client;
+pub mod config;
 pub mod demo;
 pub mod generate;
 pub mod key;
@@ -87,6 +88,9 @@ enum Command {
     /// Say who may sign in on the dashboard, and which sessions their groups see.
     #[command(subcommand)]
     User(user::UserCommand),
+    /// See and check the configuration.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// A worker process; the gateway starts these itself.
     #[command(subcommand, hide = true)]
     Worker(worker::WorkerCommand),
@@ -128,6 +132,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Completions(args) => generate::completions(&args, Cli::command()).map(|()| ExitCode::SUCCESS),
         Command::Man(args) => generate::man(&args, Cli::command()).map(|()| ExitCode::SUCCESS),
         Command::User(command) => block_on(user::run(command)).map(|()| ExitCode::SUCCESS),
+        Command::Config(command) => config::run(command).map(|()| ExitCode::SUCCESS),
         Command::Worker(command) => block_on(worker::run(command)).map(|()| ExitCode::SUCCESS),
     }
 }
@@ -150,6 +155,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Top(args) => args.local.json,
         Command::Backup(args) => args.local.json,
         Command::Restore(args) => args.local.json,
+        Command::Config(command) => command.json(),
         Command::Completions(args) => args.json,
         Command::Man(args) => args.json,
         Command::User(command) => command.json(),

@@ -1,13 +1,17 @@
-//! What `tidegate serve` is told: flags and `TIDEGATE_*` variables over defaults, checked as a whole. It
+//! What `tidegate serve` is told: flags over variables over a file over defaults, checked as a whole. It
 //! knows values and their bounds, not what they do. Invariant: a `ServeConfig` that exists is valid,
 //! and whoever was refused one was told everything that is wrong at once.
 
+pub mod pages;
+pub mod table;
+
 mod args;
+mod file;
 mod read;
 #[cfg(test)]
 mod tests;
 
-pub use args::ServeArgs;
+pub use args::{Origin, ServeArgs};
 
 use crate::{
     error::{Code, Error, Result},
@@ -15,7 +19,8 @@ use crate::{
 };
 use read::Reader;
 use serde_json::{Value, json};
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use table::{SETTINGS, Setting, Takes};
 
 /// The whole configuration of a gateway. Fields are public for whoever starts the parts; who sets them
 /// and in which unit stands at the flag of the same name (`tidegate serve --help`).
@@ -39,6 +44,24 @@ pub struct ServeConfig {
     pub drain: Duration,
     pub log_format: LogFormat,
     pub log_level: String,
+    /// Every setting as operators see it, by key, without secrets.
+    shown: BTreeMap<&'static str, Shown>,
+}
+
+/// The value of one setting and where it came from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shown {
+    pub value: Value,
+    pub origin: Origin,
+}
+
+/// What a configuration read again changes: keys in the order of the table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// In force from now on, some for new sessions only.
+    pub applied: Vec<&'static str>,
+    /// Left as they were until the next start.
+    pub waiting: Vec<&'static str>,
 }
 
 /// A named way to start workers.
@@ -102,25 +125,62 @@ pub struct PolicyLimits {
     pub queue: usize,
     /// Public keys of those whose policies are taken.
     pub keys: Option<PathBuf>,
+    /// Nothing unsigned is taken from the folder.
+    pub signed_only: bool,
     /// Of one file of the decision log.
     pub decision_file_bytes: u64,
     /// Files of it; 0: none is kept.
     pub decision_files: usize,
     /// Part of the latest decisions that a candidate may answer otherwise, 0 to 1; `None`: it is only told.
     pub difference_max: Option<f64>,
-    /// Nothing unsigned is taken from the folder.
-    pub signed_only: bool,
 }
 
 // === impl ServeConfig ===
 
 impl ServeConfig {
-    /// Checks everything. `config.invalid` has one detail per wrong key: what is wrong and what to write.
-    pub fn from_args(args: ServeArgs) -> Result<Self> {
-        let mut read = Reader::default();
-        let config = read.serve(args);
+    /// Reads and checks everything. `config.invalid` has one detail per wrong value: where it stands, what is wrong
+    /// and what to write.
+    pub fn load(args: &ServeArgs) -> Result<Self> {
+        let mut read = Reader::new(args);
+        let config = read.serve();
         read.finish()?;
         Ok(config)
+    }
+
+    /// Takes over from `new` what a running gateway can change, and says what that was.
+    pub fn adopt(&mut self, new: Self) -> Changes {
+        let mut changes = Changes::default();
+        for setting in SETTINGS.iter().filter(|setting| self.differs(&new, setting.key)) {
+            let list = if setting.takes == Takes::Restart { &mut changes.waiting } else { &mut changes.applied };
+            list.push(setting.key);
+        }
+        let kept = std::mem::replace(self, new);
+        for key in &changes.waiting {
+            if let Some(shown) = kept.shown.get(key) {
+                self.shown.insert(key, shown.clone());
+            }
+        }
+        self.data = kept.data;
+        self.listen = kept.listen;
+        self.http = kept.http;
+        self.insecure_listen = kept.insecure_listen;
+        self.plugins = kept.plugins;
+        self.drain = kept.drain;
+        self.log_format = kept.log_format;
+        self.policies = kept.policies;
+        self.log.log_bytes_total_max = kept.log.log_bytes_total_max;
+        changes
+    }
+
+    fn differs(&self, other: &Self, key: &str) -> bool {
+        // The shown form of backends hides secrets, which may be what changed.
+        let hidden = key == "backend" && self.backends != other.backends;
+        hidden || self.shown.get(key).map(|shown| &shown.value) != other.shown.get(key).map(|shown| &shown.value)
+    }
+
+    /// Every setting with its value and origin, in the order of the table.
+    pub fn settings(&self) -> impl Iterator<Item = (&'static Setting, &Shown)> {
+        SETTINGS.iter().filter_map(|setting| Some((setting, self.shown.get(setting.key)?)))
     }
 
     /// The backend of this name; empty: the default one.
@@ -132,65 +192,30 @@ impl ServeConfig {
         })
     }
 
-    /// What is in force, as JSON, without secrets; keys are the flags' names with underscores.
+    /// What is in force, as JSON, without secrets, by key.
     pub fn effective(&self) -> Value {
-        let seconds = |duration: Duration| duration.as_secs();
-        json!({
-            "data": self.data,
-            "listen": self.listen.to_string(),
-            "http": self.http.to_string(),
-            "insecure_listen": self.insecure_listen,
-            "plugins": self.plugins,
-            "backends": self.backends.iter().map(|backend| json!({
-                "name": backend.name,
-                "kind": backend.kind.as_str(),
-                "settings": backend.settings_shown(),
-            })).collect::<Vec<_>>(),
-            "default_backend": self.default_backend,
-            "max_sessions": self.sessions.max_sessions,
-            "max_pending_commands_per_session": self.sessions.max_pending_commands_per_session,
-            "max_event_subscribers_per_session": self.sessions.max_event_subscribers_per_session,
-            "allow_multiple_event_subscribers": self.sessions.allow_multiple_event_subscribers,
-            "max_items_per_session": self.sessions.max_items_per_session,
-            "max_bulk_items": self.sessions.max_bulk_items,
-            "command_timeout_ms": u64::try_from(self.sessions.command_timeout.as_millis()).unwrap_or(u64::MAX),
-            "default_lease_seconds": seconds(self.sessions.default_lease),
-            "detach_grace_seconds": seconds(self.sessions.detach_grace),
-            "replay_buffer_capacity": self.log.replay_buffer_capacity,
-            "replay_retention_seconds": self.log.replay_retention.map_or(0, seconds),
-            "lag_events_max": self.log.lag_events_max,
-            "log_bytes_max": self.log.log_bytes_max,
-            "log_bytes_total_max": self.log.log_bytes_total_max,
-            "worker_start_timeout_seconds": seconds(self.workers.start_timeout),
-            "heartbeat_seconds": seconds(self.workers.heartbeat),
-            "heartbeat_grace_seconds": seconds(self.workers.heartbeat_grace),
-            "stuck_ceiling_seconds": seconds(self.workers.stuck_ceiling),
-            "policy_deadline_ms": u64::try_from(self.policies.deadline.as_millis()).unwrap_or(u64::MAX),
-            "policy_memory_mib": self.policies.memory_bytes >> 20,
-            "policy_threads": self.policies.threads,
-            "policy_queue": self.policies.queue,
-            "decision_log_file_bytes": self.policies.decision_file_bytes,
-            "decision_log_files": self.policies.decision_files,
-            "policy_diff_max_percent": self.policies.difference_max.map(|part| part * 100.0),
-            "policy_keys": self.policies.keys,
-            "policy_unsigned": if self.policies.signed_only { "refuse" } else { "allow" },
-            "drain_seconds": seconds(self.drain),
-            "log_format": match self.log_format { LogFormat::Human => "human", LogFormat::Json => "json" },
-            "log_level": self.log_level,
-        })
+        Value::Object(self.settings().map(|(setting, shown)| (setting.key.to_owned(), shown.value.clone())).collect())
     }
 }
 
 /// The defaults, as if nothing had been said.
 impl Default for ServeConfig {
     fn default() -> Self {
-        Self::from_args(ServeArgs::default()).expect("the defaults are valid: a test reads them")
+        let mut read = Reader::default();
+        let config = read.serve();
+        read.finish().expect("the defaults are valid: a test reads them");
+        config
     }
 }
 
 // === impl Backend ===
 
 impl Backend {
+    /// As operators see it.
+    fn shown(&self) -> Value {
+        json!({ "name": self.name, "kind": self.kind.as_str(), "settings": self.settings_shown() })
+    }
+
     /// The settings with the values of keys that sound secret taken out.
     fn settings_shown(&self) -> String {
         let lower = self.settings.to_ascii_lowercase();

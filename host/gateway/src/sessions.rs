@@ -31,6 +31,7 @@ use crate::{
     telemetry::{CloseReason, Metrics},
     workers::{Backend, Launch, WorkerHub},
 };
+use arc_swap::ArcSwap;
 use closed::Closed;
 use parking_lot::RwLock;
 use session::{Bounds, Identity, Parts};
@@ -98,7 +99,7 @@ pub struct Sessions {
 
 #[derive(Debug)]
 struct Shared {
-    settings: Settings,
+    settings: ArcSwap<Settings>,
     hub: WorkerHub,
     policies: Policies,
     keys: Keys,
@@ -137,7 +138,7 @@ impl Sessions {
         let Context { hub, policies, keys, resume_tokens, storage, metrics, clock, budget, tasks } = context;
         let slots = Arc::new(Semaphore::new(settings.sessions_max));
         let shared = Shared {
-            settings,
+            settings: ArcSwap::from_pointee(settings),
             hub,
             policies,
             keys,
@@ -154,6 +155,24 @@ impl Sessions {
             write_gate: OnceLock::new(),
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Takes other settings over: at once for what the registry does, for new sessions what a session is made with.
+    /// Fewer places than sessions are open: none ends, and none opens until enough have.
+    pub fn apply(&self, settings: Settings) {
+        let new = settings.sessions_max;
+        let old = self.shared.settings.swap(Arc::new(settings)).sessions_max;
+        self.shared.slots.add_permits(new.saturating_sub(old));
+        let fewer = old.saturating_sub(new);
+        let left = fewer - self.shared.slots.forget_permits(fewer);
+        let Some(left) = u32::try_from(left).ok().filter(|left| *left > 0) else { return };
+        let (slots, stopping) = (self.shared.slots.clone(), self.shared.tasks.stopping());
+        self.shared.tasks.spawn("fewer places", async move {
+            tokio::select! {
+                () = stopping.cancelled() => {}
+                given_back = slots.acquire_many(left) => if let Ok(given_back) = given_back { given_back.forget() },
+            }
+        });
     }
 
     /// Nodes know sessions, so they come after them; a second gate changes nothing.
@@ -189,7 +208,7 @@ impl Sessions {
         if shared.draining.load(Ordering::SeqCst) {
             return Err(Error::new(Code::Draining, "the gateway is shutting down"));
         }
-        let settings = &shared.settings;
+        let settings = shared.settings.load_full();
         check_names(&request)?;
         let backend = self.backend(&request.backend)?;
         let facts = SessionFacts::new("", "", request.tag.as_str(), backend.name.as_str());
@@ -282,10 +301,10 @@ impl Sessions {
         });
     }
 
-    fn backend(&self, requested: &str) -> Result<&Backend> {
-        let settings = &self.shared.settings;
+    fn backend(&self, requested: &str) -> Result<Backend> {
+        let settings = self.shared.settings.load_full();
         let name = if requested.is_empty() { &settings.default_backend } else { requested };
-        settings.backends.iter().find(|backend| backend.name == name).ok_or_else(|| {
+        settings.backends.iter().find(|backend| backend.name == name).cloned().ok_or_else(|| {
             let names: Vec<&str> = settings.backends.iter().map(|backend| backend.name.as_str()).collect();
             Error::new(Code::BackendUnknown, format!("no backend is named {name:?}; there are: {}", names.join(", ")))
                 .with("backends", names.join(","))
@@ -319,7 +338,7 @@ impl Sessions {
     /// Whether every pump takes what its worker sends. A worker that is silent is ended by its supervisor within the
     /// grace; one that is still there after twice that shows that this gateway does not get on. Names it.
     pub fn progress(&self) -> Result<(), String> {
-        let silence = self.shared.settings.patience.silence.as_millis() as u64;
+        let silence = self.shared.settings.load().patience.silence.as_millis() as u64;
         let now = self.shared.clock.monotonic_ms();
         for session in self.all() {
             // What an append needs; a lock that nobody gives back holds this up as well.
@@ -334,7 +353,7 @@ impl Sessions {
 
     /// How many may be open at a time.
     pub fn sessions_max(&self) -> usize {
-        self.shared.settings.sessions_max
+        self.shared.settings.load().sessions_max
     }
 
     /// Bytes that the logs of all sessions hold, and may hold.
@@ -360,7 +379,7 @@ impl Sessions {
             {
                 tracing::warn!(%error, "resume tokens go on with their old signing key");
             }
-            let settings = &self.shared.settings;
+            let settings = self.shared.settings.load_full();
             for session in self.all() {
                 if let Some(stop) = session.expired(settings.lease, settings.detach_grace) {
                     // Full: it is ending already.

@@ -14,7 +14,7 @@ mod tests;
 
 pub use file::LogFile;
 pub use labels::{CloseReason, GapReason, Of, Outcome, Policy, StreamEnd, SwapOutcome};
-pub use log::{LogFormat, check_level, heal_log, init, log_trouble, reopen_log, subscriber};
+pub use log::{LogFormat, LogLevel, check_level, heal_log, init, log_trouble, reopen_log, subscriber};
 pub use metrics::{
     CommandMetrics, Counter, DecisionMetrics, EventMetrics, Gauge, HealthMetrics, Histogram, KeyMetrics, LogMetrics,
     METRICS, MetricRow, Metrics, NodeMetrics, SessionMetrics, StorageMetrics, StreamMetrics, SwapMetrics,

@@ -103,12 +103,13 @@ async fn no_secret_reaches_a_log_a_metric_an_error_or_debug() {
 
     let password = "hunter2-hunter2";
     secrets.push(password.into());
-    let backend = vec![format!("plc=sim:password={password}"), format!("bad=none:password={password}")];
-    let args = ServeArgs { backend: backend[..1].to_vec(), ..ServeArgs::default() };
-    let config = ServeConfig::from_args(args).expect("valid");
+    let (good, bad) = (format!("plc=sim:password={password}"), format!("bad=none:password={password}"));
+    let args = ServeArgs::of(&[("backend", &good)]);
+    seen.debug(&args);
+    let config = ServeConfig::load(&args).expect("valid");
     seen.debug(&config);
     seen.0.push(config.effective().to_string());
-    seen.error(&ServeConfig::from_args(ServeArgs { backend, ..ServeArgs::default() }).expect_err("wrong")).await;
+    seen.error(&ServeConfig::load(&ServeArgs::of(&[("backend", &bad)])).expect_err("wrong")).await;
 
     let tasks = Tasks::new();
     tasks.spawn("faulty", async { panic!("on purpose, for a test") });

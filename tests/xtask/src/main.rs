@@ -71,6 +71,8 @@ enum Page {
     Errors,
     /// docs/top.svg, from what `tidegate top` draws
     Screens,
+    /// docs/configuration.md and docs/tidegate.example.toml, from the table in host/gateway/src/config/table.rs
+    Configuration,
 }
 
 fn main() -> ExitCode {
@@ -106,6 +108,17 @@ fn run(job: Job) -> anyhow::Result<ExitCode> {
             Ok(if status.context("cannot start cargo")?.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Job::Deb(job) => deb::run(&root, &job).map(|()| ExitCode::SUCCESS),
+        Job::Docs(Page::Configuration) => {
+            for (page, path) in [("reference", "docs/configuration.md"), ("example", "docs/tidegate.example.toml")] {
+                let words = ["run", "--quiet", "--workspace", "--bin", "tidegate", "--", "config", page];
+                let made =
+                    Command::new("cargo").args(words).current_dir(&root).output().context("cannot start cargo")?;
+                anyhow::ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+                std::fs::write(root.join(path), made.stdout).with_context(|| format!("cannot write {path}"))?;
+                println!("wrote {path}");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
         Job::Plugins(job) => plugins::run(job).map(|()| ExitCode::SUCCESS),
         Job::Bench { args } => measure(&root, args),
         Job::Soak { args } => measure(&root, [vec!["soak".to_owned()], args].concat()),

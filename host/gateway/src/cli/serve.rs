@@ -1,12 +1,13 @@
 //! `tidegate serve`: from flags to a running gateway and back, with the exit code. Knows signals: SIGTERM and
-//! SIGINT end in order, SIGHUP reads the plugins folder again, SIGUSR1 opens the log anew. The parts are `app`'s.
+//! SIGINT end in order, SIGHUP reads configuration and plugins folder again, SIGUSR1 opens the log anew. The parts are
+//! `app`'s.
 
 mod notify;
 
 use crate::{
     app::App,
     config::{ServeArgs, ServeConfig},
-    telemetry::{self, LogFile},
+    telemetry::{self, LogFile, LogLevel},
 };
 use clap::Args;
 use notify::ServiceManager;
@@ -37,17 +38,17 @@ pub struct ServiceArgs {
 /// Runs the gateway until SIGTERM or SIGINT.
 pub fn run(args: ServiceArgs) -> anyhow::Result<()> {
     let file = args.log_file.as_deref();
-    let config = ServeConfig::from_args(args.gateway)?;
+    let config = ServeConfig::load(&args.gateway)?;
     let file =
         file.map(|path| LogFile::open(path, args.log_file_mib << 20, args.log_files_kept as usize)).transpose()?;
-    telemetry::init(config.log_format, &config.log_level, file)?;
+    let log = telemetry::init(config.log_format, &config.log_level, file)?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let mut reopen = signal(SignalKind::user_defined1())?;
         let manager = ServiceManager::from_environment();
-        let app = App::start(config).await?;
+        let mut app = App::start(config).await?;
         tracing::info!(grpc = %app.addresses.grpc, http = %app.addresses.http, "serving");
         manager.ready(&format!("serving gRPC on {}, HTTP on {}", app.addresses.grpc, app.addresses.http));
         let dog = manager.watchdog(app.progress());
@@ -58,6 +59,7 @@ pub fn run(args: ServiceArgs) -> anyhow::Result<()> {
                 // A folder that is refused keeps what serves; the host logs either.
                 Some(()) = hangup.recv() => {
                     manager.reloading();
+                    reload(&args.gateway, &mut app, &log);
                     app.reload_policies().await;
                     manager.ready("reloaded");
                 }
@@ -72,4 +74,23 @@ pub fn run(args: ServiceArgs) -> anyhow::Result<()> {
         app.stop(reason).await;
         Ok(())
     })
+}
+
+/// Reads everything again; what is wrong with it is logged and changes nothing.
+fn reload(args: &ServeArgs, app: &mut App, log: &LogLevel) {
+    let config = match ServeConfig::load(args) {
+        Ok(config) => config,
+        Err(error) => {
+            tracing::error!(%error, "the configuration was not read again; what was in force serves on");
+            return;
+        }
+    };
+    if let Err(error) = log.set(&config.log_level) {
+        tracing::error!(%error, "the log level stays as it was");
+    }
+    let changes = app.reconfigure(config);
+    tracing::info!(applied = changes.applied.join(" "), "the configuration was read again");
+    if !changes.waiting.is_empty() {
+        tracing::warn!(settings = changes.waiting.join(" "), "these settings take effect at the next start");
+    }
 }

@@ -12,7 +12,7 @@ fn args(line: &[&str]) -> ServeArgs {
 }
 
 fn read(line: &[&str]) -> Result<ServeConfig> {
-    ServeConfig::from_args(args(line))
+    ServeConfig::load(&args(line))
 }
 
 // shows: S-01, S-04, S-10, S-11, S-12
@@ -72,11 +72,11 @@ fn every_error_is_named_at_once_with_what_to_do() {
   --backend: "line" is of no known kind; write NAME=sim:SETTINGS, e.g. line-1=sim:rate=100
   --backend: a backend has no `=`; write NAME=sim:SETTINGS, e.g. line-1=sim:rate=100
   --default-backend: there is no backend "other"; use one of: line
-  --log-format: "xml" is not a format; write human or json
+  --log-format: "xml" is none of them; write human or json
   --log-level: "=?=" is not a level; write e.g. info or debug
   --max-sessions: "none" is not a whole number from 1 to 4096
-  --log-bytes-total-max: it is less than --log-bytes-max; raise it or lower the other
-  --heartbeat-grace-seconds: it must be more than --heartbeat-seconds; three times is usual"#;
+  --log-bytes-total-max: it is less than log_bytes_max; raise it or lower the other
+  --heartbeat-grace-seconds: it must be more than heartbeat_seconds; three times is usual"#;
     assert_eq!(error.message(), wanted);
     assert_eq!((error.code(), error.details().len()), (Code::ConfigInvalid, 10));
 }
@@ -141,7 +141,152 @@ fn every_flag_has_its_variable_and_its_default_in_the_help() {
         let variable = format!("TIDEGATE_{}", flag.replace('-', "_").to_uppercase());
         assert_eq!(arg.get_env().and_then(|name| name.to_str()), Some(variable.as_str()), "{flag}");
         let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-        let told = ["insecure-listen", "plugins"].contains(&flag) || help.contains("[default: ");
+        let told = ["insecure-listen", "plugins", "default-backend", "policy-keys"].contains(&flag)
+            || help.contains("[default: ");
         assert!(told, "--{flag}: {help}");
     }
+}
+
+fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("here.toml");
+    std::fs::write(&path, text).expect("written");
+    (folder, path)
+}
+
+// shows: H-06
+#[test]
+fn flags_win_over_a_file_and_a_file_over_defaults_and_each_value_says_where_it_is_from() {
+    let text = "max_sessions = 5\nlog_bytes_max = \"2MiB\"\nallow_multiple_event_subscribers = false\n\
+                [[backend]]\nname = \"a\"\nkind = \"sim\"\nsettings = \"rate=5\"\n";
+    let (_folder, path) = file(text);
+    let config = read(&["--config", path.to_str().expect("text"), "--max-sessions=7"]).expect("valid");
+    assert_eq!((config.sessions.max_sessions, config.log.log_bytes_max), (7, 2 << 20));
+    assert!(!config.sessions.allow_multiple_event_subscribers);
+    assert_eq!(config.backend("a").expect("named").settings, "rate=5");
+    let from = |key: &str| {
+        let (_, shown) = config.settings().find(|(setting, _)| setting.key == key).expect("a setting");
+        shown.origin.clone()
+    };
+    assert_eq!(from("max_sessions"), Origin::Flag("max-sessions"));
+    assert_eq!(from("log_bytes_max"), Origin::File(path.clone(), 2));
+    assert_eq!(from("backend"), Origin::File(path, 4));
+    assert_eq!(from("http"), Origin::Default);
+}
+
+#[test]
+fn a_file_in_the_data_folder_is_found_and_may_not_name_another_folder() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().to_str().expect("text");
+    std::fs::write(folder.path().join("tidegate.toml"), "max_sessions = 5\n").expect("written");
+    assert_eq!(read(&["--data", data]).expect("valid").sessions.max_sessions, 5);
+    std::fs::write(folder.path().join("tidegate.toml"), "data = \"elsewhere\"\n").expect("written");
+    let error = read(&["--data", data]).expect_err("another folder");
+    assert!(error.message().contains("--config"), "{error}");
+}
+
+// shows: H-06
+#[test]
+fn every_error_of_a_file_has_its_line_and_unknown_keys_a_suggestion() {
+    let text = "max_session = 5\nbulk_items = 3\nhttp = \"here\"\nlisten = 5\n\
+                heartbeat_seconds = 0\nzzz = 1\n[sessions]\nx = 1\n";
+    let (_folder, path) = file(text);
+    let error = read(&["--config", path.to_str().expect("text"), "--max-sessions=0"]).expect_err("wrong");
+    let mut lines: Vec<&str> = error.message().lines().skip(1).map(str::trim).collect();
+    lines.sort_unstable();
+    let here = path.display();
+    let wanted = [
+        "--max-sessions: \"0\" is not a whole number from 1 to 4096".to_owned(),
+        format!("{here}:1: max_session: there is no such setting; did you mean max_sessions?"),
+        format!("{here}:2: bulk_items: there is no such setting; did you mean max_bulk_items?"),
+        format!("{here}:3: http: \"here\" is not an address; write e.g. 127.0.0.1:7411 or [::1]:7411"),
+        format!("{here}:4: listen: it is of the wrong form; write a text in quotes"),
+        format!("{here}:5: heartbeat_seconds: \"0\" is not a whole number from 1 to 300"),
+        format!("{here}:6: zzz: there is no such setting; `tidegate config example` shows all"),
+        format!("{here}:7: sessions: there are no sections; every setting stands at the top level"),
+    ];
+    assert_eq!(lines, wanted);
+    let (_folder, path) = file("max_sessions = \nlog_level = \"info\"\n");
+    let error = read(&["--config", path.to_str().expect("text")]).expect_err("no TOML");
+    assert!(error.message().contains("here.toml:1: not TOML"), "{error}");
+    let error = read(&["--config", "/nonexistent/tidegate.toml"]).expect_err("no file");
+    assert!(error.message().contains("cannot be opened"), "{error}");
+}
+
+// shows: S-20
+#[test]
+fn a_file_that_everybody_may_change_is_refused_and_its_secrets_are_not_told() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (_folder, path) = file("backend = [\"a=opc:Password=hunter2\", \"hunter2\"]\nlog_level = hunter2\n");
+    let error = read(&["--config", path.to_str().expect("text")]).expect_err("wrong");
+    assert!(!format!("{error:?}").contains("hunter2"), "{error}");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).expect("mode set");
+    let error = read(&["--config", path.to_str().expect("text")]).expect_err("writable by everybody");
+    assert!(error.message().contains("chmod o-w"), "{error}");
+}
+
+#[test]
+fn a_running_gateway_takes_over_what_it_can_and_keeps_the_rest() {
+    let keys = |takes: fn(Takes) -> bool| -> Vec<&str> {
+        SETTINGS.iter().filter(|setting| takes(setting.takes)).map(|setting| setting.key).collect()
+    };
+    let (restart, others) = (keys(|takes| takes == Takes::Restart), keys(|takes| takes != Takes::Restart));
+    // Another valid value for any setting.
+    let other = |key: &'static str| match key {
+        "listen" | "http" => (key, "127.0.0.1:0"),
+        "insecure_listen" => (key, "true"),
+        "allow_multiple_event_subscribers" => (key, "false"),
+        "log_format" => (key, "json"),
+        "log_level" => (key, "debug"),
+        "policy_unsigned" => (key, "refuse"),
+        "log_bytes_max" | "log_bytes_total_max" | "decision_log_file_bytes" => (key, "17MiB"),
+        "heartbeat_grace_seconds" => (key, "44"),
+        "stuck_ceiling_seconds" => (key, "333"),
+        "lag_events_max" => (key, "300"),
+        "backend" => (key, "other=sim"),
+        "default_backend" => (key, "other"),
+        _ => (key, "3"),
+    };
+    let load = |keys: &[&'static str]| {
+        let flags: Vec<_> = keys.iter().map(|key| other(key)).collect();
+        ServeConfig::load(&ServeArgs::of(&flags)).expect("valid")
+    };
+    let mut running = ServeConfig::default();
+    let changes = running.adopt(load(&restart));
+    assert_eq!((changes.applied, changes.waiting), (Vec::new(), restart));
+    assert_eq!(running, ServeConfig::default(), "nothing that needs a start was taken over");
+    let new = load(&others);
+    let changes = running.adopt(new.clone());
+    assert_eq!((changes.applied, changes.waiting), (others, Vec::new()));
+    assert_eq!(running, new);
+    // A backend's secret is not shown, and its change is seen all the same.
+    let with = |secret: &str| ServeConfig::load(&ServeArgs::of(&[("backend", secret)])).expect("valid");
+    let changes = with("a=sim:password=1").adopt(with("a=sim:password=2"));
+    assert_eq!(changes.applied, ["backend"]);
+}
+
+#[test]
+fn the_pages_in_docs_are_what_the_table_says() {
+    assert_eq!(
+        include_str!("../../../../docs/tidegate.example.toml"),
+        pages::example(),
+        "cargo xtask docs configuration"
+    );
+    assert_eq!(include_str!("../../../../docs/configuration.md"), pages::reference(), "cargo xtask docs configuration");
+}
+
+#[test]
+fn the_example_with_its_marks_taken_off_is_valid_and_says_the_defaults() {
+    let text: Vec<&str> = include_str!("../../../../docs/tidegate.example.toml")
+        .lines()
+        .map(|line| if line.starts_with("# ") { line } else { line.trim_start_matches('#') })
+        .filter(|line| !line.contains('…'))
+        .collect();
+    // A table takes every key after it, so it goes last.
+    let at = text.iter().position(|line| *line == "[[backend]]").expect("a backend");
+    let (head, rest) = text.split_at(at);
+    let text = [head, &rest[4..], &rest[..4]].concat().join("\n");
+    let (_folder, path) = file(&text);
+    let config = ServeConfig::load(&ServeArgs::file(path)).expect("valid");
+    assert_eq!(config.effective(), ServeConfig::default().effective());
 }

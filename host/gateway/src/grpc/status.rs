@@ -2,13 +2,14 @@
 
 use crate::error::{Class, Error};
 use prost::Message as _;
-use tidegate_proto::rpc::{Any, ErrorInfo, Status as RpcStatus};
+use tidegate_proto::rpc::{Any, BadRequest, Duration, ErrorInfo, FieldViolation, RetryInfo, Status as RpcStatus};
 use tonic::{Code, Status};
 
 /// The longest message that goes into a header; longer ones are cut.
 const MESSAGE_BYTES_MAX: usize = 2048;
 
-/// Code, message and an `ErrorInfo` with the dotted code as its reason.
+/// Code, message and an `ErrorInfo` with the dotted code as its reason; a `RetryInfo` when the error says after how many
+/// milliseconds to try again, a `BadRequest` when it names the field.
 pub(super) fn status(error: &Error) -> Status {
     let code = match error.code().class() {
         Class::InvalidArgument => Code::InvalidArgument,
@@ -32,11 +33,19 @@ pub(super) fn status(error: &Error) -> Status {
         domain: ErrorInfo::DOMAIN.to_owned(),
         metadata: error.details().iter().map(|(key, value)| ((*key).to_owned(), cut(value).to_owned())).collect(),
     };
-    let details = RpcStatus {
-        code: code as i32,
-        message: message.to_owned(),
-        details: vec![Any { type_url: ErrorInfo::TYPE_URL.to_owned(), value: info.encode_to_vec() }],
-    };
+    let any = |url: &str, value: Vec<u8>| Any { type_url: url.to_owned(), value };
+    let mut details = vec![any(ErrorInfo::TYPE_URL, info.encode_to_vec())];
+    let detail = |name: &str| error.details().iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_str());
+    if let Some(ms) = detail("retry_ms").and_then(|ms| ms.parse::<u32>().ok()) {
+        // Below a thousand times a million: both fit.
+        let delay = Duration { seconds: i64::from(ms / 1000), nanos: (ms % 1000) as i32 * 1_000_000 };
+        details.push(any(RetryInfo::TYPE_URL, RetryInfo { retry_delay: Some(delay) }.encode_to_vec()));
+    }
+    if let Some(field) = detail("field").filter(|_| code == Code::InvalidArgument) {
+        let violation = FieldViolation { field: cut(field).to_owned(), description: message.to_owned() };
+        details.push(any(BadRequest::TYPE_URL, BadRequest { field_violations: vec![violation] }.encode_to_vec()));
+    }
+    let details = RpcStatus { code: code as i32, message: message.to_owned(), details };
     Status::with_details(code, message, details.encode_to_vec().into())
 }
 
@@ -57,6 +66,19 @@ mod tests {
         let details = RpcStatus::decode(status.details()).unwrap();
         let info = ErrorInfo::decode(&*details.details[0].value).unwrap();
         assert_eq!((info.reason.as_str(), info.metadata["resume_after"].as_str()), ("stream.pressure", "7"));
+    }
+
+    #[test]
+    fn when_to_try_again_and_which_field_have_details_of_their_own() {
+        let details = |error: &Error| RpcStatus::decode(status(error).details()).unwrap().details;
+        let limited = details(&Error::new(OurCode::RateLimited, "later").with("retry_ms", 1500));
+        assert_eq!((limited.len(), limited[1].type_url.as_str()), (2, RetryInfo::TYPE_URL));
+        let delay = RetryInfo::decode(&*limited[1].value).unwrap().retry_delay.unwrap();
+        assert_eq!((delay.seconds, delay.nanos), (1, 500_000_000));
+        let invalid = details(&Error::new(OurCode::RequestInvalid, "no").with("field", "reason"));
+        assert_eq!((invalid.len(), invalid[1].type_url.as_str()), (2, BadRequest::TYPE_URL));
+        let bad = BadRequest::decode(&*invalid[1].value).unwrap();
+        assert_eq!(bad.field_violations[0].field, "reason");
     }
 
     #[test]

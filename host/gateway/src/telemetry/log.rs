@@ -8,7 +8,8 @@ use tracing::{Dispatch, Subscriber};
 use tracing_subscriber::{
     EnvFilter, Layer as _, Registry,
     fmt::{self, MakeWriter},
-    layer::SubscriberExt as _,
+    layer::{Filter, SubscriberExt as _},
+    reload,
 };
 
 /// How a line looks.
@@ -19,6 +20,10 @@ pub enum LogFormat {
     /// One object per line, fields flat.
     Json,
 }
+
+/// Changes the level of the log that is on.
+#[derive(Clone, Debug)]
+pub struct LogLevel(reload::Handle<EnvFilter, Registry>);
 
 /// Longest text of a panic that is logged.
 const PANIC_TEXT_MAX: usize = 256;
@@ -44,15 +49,18 @@ pub fn log_trouble() -> Option<String> {
 }
 
 /// Switches logging on for the whole process; once. Panics are logged too. Without a file: to standard error.
-pub fn init(format: LogFormat, level: &str, file: Option<LogFile>) -> Result<()> {
-    let dispatch: Dispatch = match (file, format) {
-        (Some(file), _) => {
-            let dispatch = subscriber(format, level, file.clone(), false)?;
+pub fn init(format: LogFormat, level: &str, file: Option<LogFile>) -> Result<LogLevel> {
+    let (filter, handle) = reload::Layer::new(filter(level)?);
+    let dispatch: Dispatch = match file {
+        Some(file) => {
+            let dispatch = with_filter(format, filter, file.clone(), false);
             let _first_stays = FILE.set(file);
             dispatch
         }
-        (None, LogFormat::Human) => subscriber(format, level, std::io::stderr, std::io::stderr().is_terminal())?,
-        (None, LogFormat::Json) => subscriber(format, level, std::io::stderr, false)?,
+        None => {
+            let colours = format == LogFormat::Human && std::io::stderr().is_terminal();
+            with_filter(format, filter, std::io::stderr, colours)
+        }
     };
     tracing::dispatcher::set_global_default(dispatch)
         .map_err(|_| Error::new(Code::Internal, "logging is switched on already"))?;
@@ -63,7 +71,7 @@ pub fn init(format: LogFormat, level: &str, file: Option<LogFile>) -> Result<()>
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, thread = std::thread::current().name(), "panic: {text}");
     }));
-    Ok(())
+    Ok(LogLevel(handle))
 }
 
 /// What `init` installs, over any writer: tests look into one of their own.
@@ -71,14 +79,31 @@ pub fn subscriber<W>(format: LogFormat, level: &str, writer: W, colours: bool) -
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = filter(level)?;
+    Ok(with_filter(format, filter(level)?, writer, colours))
+}
+
+fn with_filter<F, W>(format: LogFormat, filter: F, writer: W, colours: bool) -> Dispatch
+where
+    F: Filter<Registry> + Send + Sync + 'static,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let writer = RedactedWriter(writer);
-    Ok(match format {
+    match format {
         LogFormat::Human => dispatch(fmt::layer().with_ansi(colours).with_writer(writer).with_filter(filter)),
         LogFormat::Json => dispatch(
             fmt::layer().json().flatten_event(true).with_current_span(true).with_writer(writer).with_filter(filter),
         ),
-    })
+    }
+}
+
+// === impl LogLevel ===
+
+impl LogLevel {
+    /// From the next line on.
+    pub fn set(&self, level: &str) -> Result<()> {
+        let gone = |_| Error::new(Code::Internal, "logging is switched off");
+        self.0.reload(filter(level)?).map_err(gone)
+    }
 }
 
 /// Checks a level or a list of directives, e.g. `info` or `info,tidegate::events=debug`.
