@@ -15,6 +15,7 @@ mod nodes;
 mod operate;
 mod policies;
 mod pressure;
+mod restart;
 mod resume;
 mod secrets;
 mod settings;

@@ -97,6 +97,7 @@ impl App {
         let storage = Storage::open(&data.database(), &instance, metrics.storage.clone())?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         storage.end_lost_sessions(clock.unix_ms() as i64).await?;
+        let inherited = storage.workers().await?;
         let keys = Keys::load(storage.clone(), metrics.keys.clone()).await?;
         // Listeners first: what cannot be had is said before a key is made or a guest compiled.
         let grpc = listen("listen", config.listen).await?;
@@ -138,6 +139,8 @@ impl App {
         })
         .await?;
         sessions.guard_writes(Arc::new(nodes.clone()));
+        // Before the workers' socket is answered: who comes back must be expected.
+        sessions.inherit(inherited).await;
         let flips = Flips::default();
         host.on_flip(sessions.flip_hook(&flips));
 
@@ -320,6 +323,8 @@ fn settings(config: &ServeConfig) -> sessions::Settings {
         command_timeout: limits.command_timeout,
         start_timeout: config.workers.start_timeout,
         heartbeat: config.workers.heartbeat,
+        orphan_lifetime: config.workers.orphan_lifetime,
+        leave_workers: config.workers.leave,
         patience: Patience {
             silence: config.workers.heartbeat_grace,
             stuck: config.workers.stuck_ceiling,

@@ -114,6 +114,10 @@ pub struct WorkerTimes {
     pub heartbeat_grace: Duration,
     /// A worker that beats but has been in one call this long is hung.
     pub stuck_ceiling: Duration,
+    /// How long a worker may live without a gateway; zero: it ends with its gateway.
+    pub orphan_lifetime: Duration,
+    /// A stop in order leaves workers to the next gateway.
+    pub leave: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -168,6 +172,8 @@ impl ServeConfig {
         self.drain = kept.drain;
         self.log_format = kept.log_format;
         self.policies = kept.policies;
+        self.workers.orphan_lifetime = kept.workers.orphan_lifetime;
+        self.workers.leave = kept.workers.leave;
         self.log.log_bytes_total_max = kept.log.log_bytes_total_max;
         changes
     }

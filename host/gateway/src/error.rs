@@ -92,6 +92,9 @@ codes! {
     SessionUnknown = "session.unknown", NotFound,
         "There is no session of this id (said only to keys that may see all sessions).",
         "List the sessions with `tidegate session list`.";
+    SessionAdopting = "session.adopting", Unavailable,
+        "The gateway has just started and takes the session's worker over from the one before it.",
+        "Try again in a moment; the session goes on or is gone.";
     SessionLimit = "session.limit", ResourceExhausted,
         "As many sessions as `max_sessions` are open.",
         "Close one, or raise `max_sessions`.";

@@ -2,6 +2,7 @@
 //! Invariant: a session is in the registry from the moment its worker proved itself until its process is
 //! reaped, and a failed open leaves nothing: no slot, no process, no entry (S-01).
 
+mod adopt;
 mod caller;
 mod closed;
 pub mod commands;
@@ -23,13 +24,13 @@ use crate::{
     clock::Clock,
     error::{Code, Error, Result},
     events::{Log, LogBounds, LogBudget},
-    ids::SessionId,
+    ids::{KeyId, SessionId},
     keys::{Keys, Scope, resume::ResumeTokens},
     policies::{Policies, Rate},
-    storage::{SessionEnd, SessionRow, Storage},
+    storage::{SessionEnd, SessionRow, Storage, WorkerRow},
     tasks::Tasks,
     telemetry::{CloseReason, Metrics},
-    workers::{Backend, Launch, WorkerHub},
+    workers::{Backend, Launch, Worker, WorkerHub},
 };
 use arc_swap::ArcSwap;
 use closed::Closed;
@@ -68,6 +69,10 @@ pub struct Settings {
     pub start_timeout: Duration,
     pub heartbeat: Duration,
     pub patience: Patience,
+    /// How long a worker may live without a gateway; zero: re-adoption is off.
+    pub orphan_lifetime: Duration,
+    /// A stop leaves the workers to the next gateway.
+    pub leave_workers: bool,
 }
 
 /// What a client asks for.
@@ -111,6 +116,8 @@ struct Shared {
     tasks: Tasks,
     slots: Arc<Semaphore>,
     open: RwLock<HashMap<SessionId, Arc<Session>>>,
+    /// Sessions whose worker is awaited back, with their owners.
+    adopting: RwLock<HashMap<SessionId, Option<KeyId>>>,
     closed: Closed,
     draining: AtomicBool,
     /// Set once at the start; without it nobody writes on behalf of a node.
@@ -150,6 +157,7 @@ impl Sessions {
             tasks,
             slots,
             open: RwLock::default(),
+            adopting: RwLock::default(),
             closed: Closed::default(),
             draining: AtomicBool::new(false),
             write_gate: OnceLock::new(),
@@ -226,6 +234,7 @@ impl Sessions {
             backend: backend.clone(),
             heartbeat: settings.heartbeat,
             timeout: settings.start_timeout,
+            orphan_lifetime: settings.orphan_lifetime,
         };
         let worker = shared.hub.launch(launch).await?;
         shared.metrics.workers.started.inc();
@@ -243,6 +252,15 @@ impl Sessions {
             opened_unix_ms: shared.clock.unix_ms() as i64,
             command_timeout: request.command_timeout.unwrap_or(settings.command_timeout),
         };
+        let row = manifest(&identity, &worker);
+        let row = if settings.orphan_lifetime.is_zero() {
+            // For the terminator only, should this gateway die and the worker not notice; it is written beside.
+            Some(row)
+        } else {
+            // Who could not be adopted is not handed out. Dropping the worker ends it.
+            shared.storage.worker_started(row).await?;
+            None
+        };
         let log = Log::new(identity.epoch, settings.log.clone(), shared.budget.clone(), shared.clock.clone());
         let (stop, stops) = mpsc::channel(4);
         // Room for every pending command and the request to end: sending never waits for the worker.
@@ -257,18 +275,26 @@ impl Sessions {
             keys: shared.keys.clone(),
             stop,
             to_worker: to_worker.clone(),
+            command: 0,
         });
         shared.open.write().insert(id.clone(), session.clone());
         shared.metrics.sessions.opened.inc();
         shared.metrics.sessions.open.inc();
         tracing::info!(session = %id, pid = worker.pid, backend = backend.name, key = %caller.key.id, "session opened");
         let life = supervise::run(session.clone(), worker, frames, to_worker, stops, settings.patience);
-        self.run(session.clone(), slot, life);
+        self.run(session.clone(), slot, Some(row), life);
         Ok(session)
     }
 
     /// Spawns the tasks of a session and what has to happen at its end.
-    fn run(&self, session: Arc<Session>, slot: OwnedSemaphorePermit, life: impl Future<Output = ()> + Send + 'static) {
+    /// `fresh`: it was opened now, and perhaps its worker is not in the manifest yet.
+    fn run(
+        &self,
+        session: Arc<Session>,
+        slot: OwnedSemaphorePermit,
+        fresh: Option<Option<WorkerRow>>,
+        life: impl Future<Output = ()> + Send + 'static,
+    ) {
         let shared = self.shared.clone();
         let tasks = shared.tasks.clone();
         let mut helpers = tokio::task::JoinSet::new();
@@ -287,7 +313,12 @@ impl Sessions {
                 drop(gone);
             };
             // Side by side: a slow disk delays no worker, and nobody who waits for the slot.
-            tokio::join!(shared.record_opened(&session), until_gone);
+            let opened = async {
+                if let Some(manifest) = fresh {
+                    shared.record_opened(&session, manifest).await;
+                }
+            };
+            tokio::join!(opened, until_gone);
             let (why, reason) = match session.state() {
                 State::Closed(why, reason) => (why, reason),
                 // `supervise` ends in no other state.
@@ -295,9 +326,15 @@ impl Sessions {
             };
             shared.metrics.sessions.open.dec();
             shared.metrics.sessions.closed.of(why).inc();
-            shared.metrics.workers.exited.inc();
-            tracing::info!(session = %session.identity.id, reason, head = session.log.head(), "session closed");
-            shared.record_closed(&session, why).await;
+            let head = session.log.head();
+            if why == CloseReason::Left {
+                // Its record stays open and its worker in the manifest: the next gateway goes on with both.
+                tracing::info!(session = %session.identity.id, reason, head, "session left to the next gateway");
+            } else {
+                tracing::info!(session = %session.identity.id, reason, head, "session closed");
+                shared.metrics.workers.exited.inc();
+                shared.record_closed(&session, why).await;
+            }
         });
     }
 
@@ -315,11 +352,23 @@ impl Sessions {
     pub fn get(&self, caller: &Caller, id: &str) -> Result<Arc<Session>> {
         let found = SessionId::parse(id).and_then(|id| self.shared.open.read().get(&id).cloned());
         let sees_all = caller.key.has(Scope::SessionsAll);
+        if found.is_none() && self.is_coming_back(caller, id, sees_all) {
+            return Err(Error::new(Code::SessionAdopting, "the session's worker is being taken over"));
+        }
         match found {
             Some(session) if sees_all || session.identity.owner.as_ref() == Some(&caller.key.id) => Ok(session),
             None if sees_all => Err(Error::new(Code::SessionUnknown, "there is no such session")),
             _ => Err(Error::new(Code::SessionNotPermitted, "this key has no such session")),
         }
+    }
+
+    fn is_coming_back(&self, caller: &Caller, id: &str, sees_all: bool) -> bool {
+        let adopting = self.shared.adopting.read();
+        if adopting.is_empty() {
+            return false;
+        }
+        let owner = SessionId::parse(id).and_then(|id| adopting.get(&id));
+        owner.is_some_and(|owner| sees_all || owner.as_ref() == Some(&caller.key.id))
     }
 
     /// The newest sequence of a session that has ended and that `caller` could have closed.
@@ -394,14 +443,16 @@ impl Sessions {
         self.shared.draining.store(true, Ordering::SeqCst);
     }
 
-    /// Tells every stream its position, ends every worker. Bounded by the workers' patience.
+    /// Tells every stream its position; ends every worker, or leaves it to the next gateway. Bounded by the workers'
+    /// patience.
     pub async fn drain(&self, reason: &str) {
         self.refuse_new();
+        let why = if self.shared.settings.load().leave_workers { CloseReason::Left } else { CloseReason::Shutdown };
         let ends: Vec<_> = self
             .all()
             .into_iter()
             .map(|session| {
-                let stop = Stop { kill: false, why: CloseReason::Shutdown, reason: reason.to_owned() };
+                let stop = Stop { kill: false, why, reason: reason.to_owned() };
                 tokio::spawn(async move { session.close(stop).await })
             })
             .collect();
@@ -416,7 +467,7 @@ impl Sessions {
 
 impl Shared {
     /// The record is for audit; a session works without it, so a failure is logged and counted by storage.
-    async fn record_opened(&self, session: &Session) {
+    async fn record_opened(&self, session: &Session, manifest: Option<WorkerRow>) {
         let identity = &session.identity;
         let opened = SessionRow {
             id: identity.id.clone(),
@@ -430,6 +481,11 @@ impl Shared {
         if let Err(error) = self.storage.session_opened(opened).await {
             tracing::warn!(session = %identity.id, %error, "the opening was not recorded");
         }
+        if let Some(row) = manifest
+            && let Err(error) = self.storage.worker_started(row).await
+        {
+            tracing::warn!(session = %identity.id, %error, "the worker is not in the manifest");
+        }
     }
 
     async fn record_closed(&self, session: &Session, why: CloseReason) {
@@ -437,6 +493,28 @@ impl Shared {
         if let Err(error) = self.storage.session_closed(session.identity.id.clone(), end).await {
             tracing::warn!(session = %session.identity.id, %error, "the end was not recorded");
         }
+        if let Err(error) = self.storage.worker_gone(session.identity.id.clone()).await {
+            tracing::warn!(session = %session.identity.id, %error, "the worker is still in the manifest");
+        }
+    }
+}
+
+/// What another gateway would need to take this worker.
+fn manifest(identity: &Identity, worker: &Worker) -> WorkerRow {
+    WorkerRow {
+        session: identity.id.clone(),
+        pid: worker.pid,
+        started: worker.started.clone(),
+        secret: worker.secret.clone(),
+        epoch: identity.epoch,
+        owner: identity.owner.clone(),
+        name: identity.name.clone(),
+        tag: identity.tag.clone(),
+        backend: identity.backend.clone(),
+        client_kind: identity.client_kind.clone(),
+        client_version: identity.client_version.clone(),
+        opened_unix_ms: identity.opened_unix_ms,
+        command_timeout: identity.command_timeout,
     }
 }
 

@@ -14,6 +14,7 @@ mod probe;
 mod records;
 #[cfg(test)]
 mod tests;
+mod workers;
 mod writer;
 
 pub use keys::KeyRow;
@@ -21,6 +22,7 @@ pub use nodes::{FloorRow, NodeEdited, NodeQuery, NodeRow, NodeState, PresenceRow
 pub use open::check_copy;
 pub use people::{AuditRow, PersonRow};
 pub use records::{FenceRow, SessionEnd, SessionRow, SwapRow};
+pub use workers::WorkerRow;
 
 use crate::{
     data_dir::InstanceId,

@@ -2,14 +2,23 @@
 //! not sessions or events. Invariant: a worker is handed out only after it proved that it knows its
 //! session's secret, and whoever drops a `Worker` or a launch ends the process and reaps it.
 
+mod adopt;
 mod launch;
+mod process;
 
-pub use launch::{Backend, LastWords, Launch, Worker};
+pub use adopt::{Adopted, Adoption};
+pub use launch::{Backend, Launch, Worker};
+pub use process::{LastWords, Orphan, Process};
 
 use crate::ids::SessionId;
 use parking_lot::Mutex;
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
-use tidegate_pipe::{Incoming, PipeError, Proven, Secret, WorkerListener};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tidegate_pipe::{Incoming, PendingHello, PipeError, Proven, Secret, WorkerListener};
 use tokio::sync::{Semaphore, oneshot};
 
 /// Connections that may be in the handshake at once; further ones wait in the socket's backlog. Guessed.
@@ -36,6 +45,8 @@ struct Shared {
 struct Awaited {
     secret: Secret,
     arrived: oneshot::Sender<Proven>,
+    /// Of a worker that is to come back; `None` for one that was just started.
+    orphan: Option<u32>,
 }
 
 /// Takes the session off the list of awaited ones when the launch ends, however it ends.
@@ -78,10 +89,15 @@ impl WorkerHub {
         }
     }
 
-    /// Registers a session whose worker will come.
-    fn expect(&self, session: SessionId, secret: Secret) -> (Awaiting, oneshot::Receiver<Proven>) {
+    /// Where workers connect to.
+    pub fn socket(&self) -> &Path {
+        &self.shared.socket
+    }
+
+    /// Registers a session whose worker will come, or come back.
+    fn expect(&self, session: SessionId, secret: Secret, orphan: Option<u32>) -> (Awaiting, oneshot::Receiver<Proven>) {
         let (arrived, arrival) = oneshot::channel();
-        self.shared.awaited.lock().insert(session.clone(), Awaited { secret, arrived });
+        self.shared.awaited.lock().insert(session.clone(), Awaited { secret, arrived, orphan });
         (Awaiting { shared: self.shared.clone(), session }, arrival)
     }
 }
@@ -91,9 +107,13 @@ impl WorkerHub {
 impl Shared {
     async fn admit(&self, incoming: Incoming) -> Result<(), PipeError> {
         let pending = incoming.hello(STEP_TIMEOUT).await?;
+        let session = SessionId::parse(&pending.hello.session_id);
+        if pending.hello.adopt.is_some() {
+            return self.take_back(pending, session).await;
+        }
         // Taken out at once: a secret proves one worker, and a wrong proof ends the launch.
-        let awaited = SessionId::parse(&pending.hello.session_id).and_then(|id| self.awaited.lock().remove(&id));
-        let Some(Awaited { secret, arrived }) = awaited else {
+        let awaited = session.and_then(|id| self.take(&id, false));
+        let Some(Awaited { secret, arrived, .. }) = awaited else {
             pending.reject("worker.unknown_session", "no worker is awaited for this session").await;
             return Ok(());
         };
@@ -102,10 +122,43 @@ impl Shared {
         let _given_up = arrived.send(proven);
         Ok(())
     }
+
+    /// A worker that comes back. An impostor must not keep the real one out, so the place stays until a proof was right.
+    async fn take_back(&self, pending: PendingHello, session: Option<SessionId>) -> Result<(), PipeError> {
+        let known = session.and_then(|id| {
+            let awaited = self.awaited.lock();
+            let found = awaited.get(&id)?;
+            Some((id, found.secret.clone(), found.orphan?))
+        });
+        let Some((session, secret, pid)) = known else {
+            pending.reject("worker.unknown_session", "no worker is to come back for this session").await;
+            return Ok(());
+        };
+        if pending.peer_pid.is_some_and(|peer| peer != pid) {
+            pending.reject("worker.other_process", "this is not the process that serves the session").await;
+            return Ok(());
+        }
+        let proven = pending.challenge(&secret, STEP_TIMEOUT).await?;
+        match self.take(&session, true) {
+            Some(awaited) => drop(awaited.arrived.send(proven)),
+            None => proven.reject("worker.unknown_session", "the session's worker has come back already").await,
+        }
+        Ok(())
+    }
+
+    fn take(&self, session: &SessionId, orphan: bool) -> Option<Awaited> {
+        let mut awaited = self.awaited.lock();
+        (awaited.get(session)?.orphan.is_some() == orphan).then(|| awaited.remove(session))?
+    }
 }
 
 impl Drop for Awaiting {
     fn drop(&mut self) {
         self.shared.awaited.lock().remove(&self.session);
     }
+}
+
+/// As the frames carry times; longer ones are cut to 49 days.
+fn millis(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }

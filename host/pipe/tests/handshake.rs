@@ -82,12 +82,12 @@ async fn both_ends_prove_themselves_and_large_frames_pass_after_accept_only() {
     let secret = Secret::mint().unwrap();
     let (near, far) = tokio::io::duplex(1 << 20);
     let ((near_read, near_write), (far_read, far_write)) = (tokio::io::split(near), tokio::io::split(far));
-    let fields = HelloFields { adopt: Some(Adopt { head: 9, tail: 3 }), ..fields() };
+    let fields = HelloFields { adopt: Some(Adopt { head: 9, tail: 3, command: 4 }), ..fields() };
     let worker = handshake::start_worker(near_read, near_write, SESSION, &secret, fields, LIMIT);
     let gateway = async {
         let pending = Incoming::new(far_read, far_write, Some(7)).hello(LIMIT).await.unwrap();
         assert_eq!((pending.hello.epoch, pending.peer_pid), (42, Some(7)));
-        assert_eq!(pending.hello.adopt, Some(Adopt { head: 9, tail: 3 }));
+        assert_eq!(pending.hello.adopt, Some(Adopt { head: 9, tail: 3, command: 4 }));
         let proven = pending.challenge(&secret, LIMIT).await.unwrap();
         let accept = Accept { heartbeat_ms: 5_000, settings: "rate=1".to_owned(), ..Accept::default() };
         proven.accept(accept, LIMIT).await.unwrap().split()

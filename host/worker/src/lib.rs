@@ -1,9 +1,10 @@
 //! What every worker shares (secret, start, heartbeat, event batches and their tail, remembered answers, the end) and
-//! the simulator. Knows the pipe, not the gateway behind it. Invariant: a worker ends when its pipe does, and whatever a
-//! backend hangs in, heartbeats and the order to stop do not wait for it.
+//! the simulator. Knows the pipe, not the gateway behind it. Invariant: a worker does not outlive its pipe, or the time it
+//! was given to find another; and whatever a backend hangs in, heartbeats and the order to stop do not wait for it.
 
 pub mod alarm;
 pub mod answers;
+mod line;
 pub mod link;
 pub mod outbox;
 mod secret;

@@ -1,23 +1,24 @@
-//! A worker's life at its pipe: start, the tasks that read, write and beat, and the end. Knows no MXAccess: a backend
-//! gets a `Link` and owns everything else. Invariants: the writing task alone writes; heartbeats and the order to stop
-//! never wait for a command in hand; when `serve` returns, no task of it is left.
+//! A worker's life: start, the tasks that carry frames, beat and do the work, and the end. Knows no MXAccess: a backend
+//! gets a `Link` and owns everything else; the pipe is the line's. Invariants: heartbeats and the order to stop never
+//! wait for a command in hand; when `serve` returns, no task of it is left.
 
 use crate::{
-    START_TIMEOUT, WorkerArgs,
+    WorkerArgs,
+    line::{Home, Line},
     outbox::{FRAMES_AHEAD, Outbox, Outgoing},
 };
 use std::{
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
-use tidegate_pipe::{HelloFields, PipeError, Secret, WorkerReader, WorkerWriter, connect, handshake};
+use tidegate_pipe::{PipeError, Secret};
 use tidegate_proto::{
-    v1::{Command, CommandResult},
-    worker::v1::{Accept, Events, FromWorker, Goodbye, Heartbeat, Reply, Resend, Shutdown, from_gateway, from_worker},
+    v1::Command,
+    worker::v1::{Accept, Shutdown},
 };
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -26,17 +27,9 @@ use tokio::{
 };
 
 /// Commands that may wait for the backend. A gateway lets 128 be pending per session; more than this is refused at once.
-const COMMANDS_AHEAD: usize = 256;
-/// RPC_E_SERVERCALL_RETRYLATER.
-const BUSY: i32 = 0x8001_010A_u32 as i32;
-/// E_OUTOFMEMORY.
-const TOO_LARGE: i32 = 0x8007_000E_u32 as i32;
+pub(crate) const COMMANDS_AHEAD: usize = 256;
 /// Between heartbeats when Accept does not say (semantics.md, Workers).
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// The longest that events wait for others, whatever the gateway says: as long as a reader may linger.
-const GATHER_US_MAX: u32 = 1_000_000;
-/// Bytes gathered before a write; a bound, not an aim. (Guessed.)
-const WRITE_BYTES: usize = 512 << 10;
 /// How long the last frames may take to leave when there is no deadline of the gateway's.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -45,7 +38,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub enum Outcome {
     /// The gateway asked for it.
     Shutdown,
-    /// The gateway is gone.
+    /// The gateway is gone, and none came in its place.
     PipeEnded,
 }
 
@@ -151,13 +144,14 @@ pub async fn serve<F: Future<Output = BackendEnd> + Send + 'static>(
     backend: impl FnOnce(Link) -> F,
 ) -> Result<Outcome, Ended> {
     let epoch = mint_epoch()?;
-    let fields = HelloFields {
+    let home = Home {
+        socket: args.connect.clone(),
+        session: args.session.clone(),
+        secret: secret.clone(),
         backend: backend_name.to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
         epoch,
-        adopt: None,
     };
-    let end = connect(&args.connect, &args.session, secret, fields, START_TIMEOUT).await?;
+    let end = home.connect(None).await?;
 
     let (frames, to_write) = mpsc::channel(FRAMES_AHEAD);
     let (ask, commands) = mpsc::channel(COMMANDS_AHEAD);
@@ -166,7 +160,7 @@ pub async fn serve<F: Future<Output = BackendEnd> + Send + 'static>(
     let vitals = Arc::new(Vitals::new());
     let period = Duration::from_millis(end.accept.heartbeat_ms.into());
     let link = Link {
-        accept: end.accept,
+        accept: end.accept.clone(),
         epoch,
         commands,
         outbox: Outbox::new(frames.clone()),
@@ -178,8 +172,8 @@ pub async fn serve<F: Future<Output = BackendEnd> + Send + 'static>(
     let gather_us = link.outbox.gathering();
     let backend = backend(link);
     tasks.spawn(async move { Done::Backend(backend.await) });
-    tasks.spawn(write(end.writer, to_write, epoch));
-    tasks.spawn(read(end.reader, ask, frames.clone(), asked, gather_us));
+    let line = Line::new(home, to_write, frames.clone(), ask, asked, gather_us);
+    tasks.spawn(async move { Done::Carried(line.run(end).await) });
     tasks.spawn(beat(frames.clone(), vitals, if period.is_zero() { HEARTBEAT } else { period }));
     let ended = watch_over(&mut tasks, &frames, &mut shutdown, &stop).await;
     tasks.shutdown().await;
@@ -203,7 +197,7 @@ async fn watch_over(
                 let goodbye = Outgoing::Goodbye { reason: "stopped at the deadline".to_owned() };
                 let _told = tokio::time::timeout(FAREWELL, async {
                     frames.send(goodbye).await.ok()?;
-                    while !matches!(tasks.join_next().await?, Ok(Done::Written(_) | Done::Read(_))) {}
+                    while !matches!(tasks.join_next().await?, Ok(Done::Carried(_))) {}
                     Some(())
                 })
                 .await;
@@ -225,18 +219,13 @@ async fn watch_over(
                     }
                     BackendEnd::Stopped => "shutdown".to_owned(),
                 };
-                // The writing task ends behind Goodbye; the clause below returns then.
+                // The line ends behind Goodbye; the clause below returns then.
                 let _told = tokio::time::timeout(FAREWELL, frames.send(Outgoing::Goodbye { reason })).await;
                 deadline = deadline.or(Some(Instant::now() + FAREWELL));
             }
-            Some(Ok(Done::Written(Ok(())))) => return failure.map_or(Ok(Outcome::Shutdown), Err),
-            Some(Ok(Done::Read(Ok(())))) => return failure.map_or(Ok(Outcome::PipeEnded), Err),
-            // Without a reader at the other end the pipe has ended as well, only seen from another task first.
-            Some(Ok(Done::Written(Err(PipeError::Io { .. })))) => {
-                return failure.map_or(Ok(Outcome::PipeEnded), Err);
-            }
-            Some(Ok(Done::Written(Err(error)))) => return Err(error.into()),
-            Some(Ok(Done::Read(Err(error)))) => return Err(error),
+            // An end in order does not outweigh the backend's own.
+            Some(Ok(Done::Carried(Ok(outcome)))) => return failure.map_or(Ok(outcome), Err),
+            Some(Ok(Done::Carried(Err(error)))) => return Err(error),
             Some(Ok(Done::Beaten)) => {}
             Some(Err(_)) | None => return Err(Ended::Panicked),
         }
@@ -246,97 +235,8 @@ async fn watch_over(
 /// What a task of `serve` ended with.
 enum Done {
     Backend(BackendEnd),
-    Written(Result<(), PipeError>),
-    Read(Result<(), Ended>),
+    Carried(Result<Outcome, Ended>),
     Beaten,
-}
-
-/// Writes frames in their order until Goodbye has left.
-async fn write(mut pipe: WorkerWriter, mut frames: mpsc::Receiver<Outgoing>, epoch: u64) -> Done {
-    let mut head = 0;
-    while let Some(frame) = frames.recv().await {
-        let mut next = Some(frame);
-        let mut last = false;
-        while let Some(frame) = next {
-            last = matches!(frame, Outgoing::Goodbye { .. });
-            if let Err(error) = put(&mut pipe, frame, epoch, &mut head) {
-                return Done::Written(Err(error));
-            }
-            next = if last || pipe.pending() >= WRITE_BYTES { None } else { frames.try_recv().ok() };
-        }
-        match pipe.flush().await {
-            Ok(()) if last => break,
-            Ok(()) => {}
-            Err(error) => return Done::Written(Err(error)),
-        }
-    }
-    Done::Written(Ok(()))
-}
-
-fn put(pipe: &mut WorkerWriter, frame: Outgoing, epoch: u64, head: &mut u64) -> Result<(), PipeError> {
-    let frame = match frame {
-        Outgoing::Events { first, count, bytes } => {
-            *head = first + u64::from(count) - 1;
-            from_worker::Frame::Events(Events { epoch, first, count, events: bytes })
-        }
-        Outgoing::Reply { id, result } => from_worker::Frame::Reply(Reply { id, result: Some(result) }),
-        // What it tells of the head is what the pipe has carried before it.
-        Outgoing::Heartbeat { busy_ms } => from_worker::Frame::Heartbeat(Heartbeat { head: *head, busy_ms }),
-        Outgoing::Resend { from } => from_worker::Frame::Resend(Resend { from }),
-        Outgoing::Goodbye { reason } => from_worker::Frame::Goodbye(Goodbye { reason }),
-        Outgoing::Raw(bytes) => {
-            pipe.push_raw(&bytes);
-            return Ok(());
-        }
-    };
-    let message = FromWorker { frame: Some(frame) };
-    match (pipe.push(&message), message.frame) {
-        // One answer that does not fit must not end the session.
-        (Err(PipeError::TooLarge { len, max }), Some(from_worker::Frame::Reply(Reply { id, .. }))) => {
-            let message = format!("the answer has {len} bytes, more than the {max} of a frame");
-            let result = Some(CommandResult { hresult: TOO_LARGE, message, result: None });
-            pipe.push(&FromWorker { frame: Some(from_worker::Frame::Reply(Reply { id, result })) })
-        }
-        (pushed, _) => pushed,
-    }
-}
-
-/// Reads commands and the order to stop until the pipe ends.
-async fn read(
-    mut pipe: WorkerReader,
-    ask: mpsc::Sender<(u64, Command)>,
-    frames: mpsc::Sender<Outgoing>,
-    asked: watch::Sender<Option<Shutdown>>,
-    gather_us: Arc<AtomicU32>,
-) -> Done {
-    loop {
-        let frame = match pipe.recv().await {
-            Ok(Some(message)) => message.frame,
-            Ok(None) => return Done::Read(Ok(())),
-            Err(PipeError::Io { .. } | PipeError::Truncated) => return Done::Read(Ok(())),
-            Err(error) => return Done::Read(Err(error.into())),
-        };
-        match frame {
-            Some(from_gateway::Frame::Command(frame)) => {
-                let command = frame.command.unwrap_or_default();
-                if let Err(mpsc::error::TrySendError::Full(_)) = ask.try_send((frame.id, command)) {
-                    let message = format!("{COMMANDS_AHEAD} commands are waiting already");
-                    let result = CommandResult { hresult: BUSY, message, result: None };
-                    // Fails when the writing task is gone, which ends this one too.
-                    let _ended = frames.send(Outgoing::Reply { id: frame.id, result }).await;
-                }
-            }
-            Some(from_gateway::Frame::Shutdown(order)) => {
-                asked.send_replace(Some(order));
-            }
-            // Seen by the backend at its next event; what waits already goes when it was due.
-            Some(from_gateway::Frame::Gather(gather)) => {
-                gather_us.store(gather.max_us.min(GATHER_US_MAX), Ordering::Relaxed);
-            }
-            Some(other) => return Done::Read(Err(Ended::Protocol(handshake::gateway_name(&other)))),
-            None => return Done::Read(Err(Ended::Protocol("an unknown frame"))),
-        }
-    }
 }
 
 /// Beats in its own time, from the moment the backend is set up; waits only for room in the pipe.

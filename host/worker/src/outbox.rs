@@ -1,11 +1,12 @@
-//! Everything that leaves a worker, in the one order it was made: events are numbered and encoded once, batched
-//! (without waiting, unless every reader lets events wait), and kept for a resend. Knows no backend and no socket. Invariants: sequences are dense and minted
+//! Everything that leaves a worker, in the one order it was made: events are numbered and encoded once and batched
+//! (without waiting, unless every reader lets events wait); the tail keeps them for a resend. Knows no backend and no
+//! socket. Invariants: sequences are dense and minted
 //! when an event is made; a pipe that does not take more makes the backend wait, never lose.
 
 mod quick;
 mod tail;
 
-pub use tail::{TAIL_BYTES, TAIL_EVENTS};
+pub use tail::{Sent, TAIL_BYTES, TAIL_EVENTS, Tail};
 
 use bytes::{BufMut as _, Bytes};
 use prost::{
@@ -20,7 +21,6 @@ use std::{
     },
     time::Duration,
 };
-use tail::Tail;
 use tidegate_pipe::PipeError;
 use tidegate_proto::v1::{CommandResult, Event};
 use tokio::{sync::mpsc, time::Instant};
@@ -51,9 +51,6 @@ pub enum Outgoing {
     Heartbeat {
         busy_ms: u32,
     },
-    Resend {
-        from: u64,
-    },
     Goodbye {
         reason: String,
     },
@@ -79,7 +76,6 @@ pub struct Outbox {
     batch: Vec<u8>,
     first: u64,
     count: u32,
-    tail: Tail,
 }
 
 // === impl Outbox ===
@@ -95,7 +91,6 @@ impl Outbox {
             batch: Vec::new(),
             first: 1,
             count: 0,
-            tail: Tail::default(),
         }
     }
 
@@ -170,7 +165,6 @@ impl Outbox {
         let room = self.batch.len();
         let bytes = Bytes::from(std::mem::replace(&mut self.batch, Vec::with_capacity(room)));
         let (first, count) = (self.first, std::mem::take(&mut self.count));
-        self.tail.keep(first, count, bytes.clone());
         if self.gather_us.load(Ordering::Relaxed) > 0 {
             self.flushed_at = Instant::now();
         }
@@ -189,31 +183,6 @@ impl Outbox {
         self.send(Outgoing::Goodbye { reason: reason.to_owned() }).await
     }
 
-    /// Adoption: says where it goes on, then sends what the tail still has above `have`.
-    pub async fn resend(&mut self, have: u64) -> Result<(), ResendError> {
-        self.flush().await?;
-        let head = self.head();
-        if have > head {
-            return Err(ResendError::Ahead { have, head });
-        }
-        let missing = self.tail.after(have);
-        let from = missing.first().map_or(self.next, |sent| sent.first);
-        self.send(Outgoing::Resend { from }).await?;
-        for sent in missing {
-            self.send(Outgoing::Events { first: sent.first, count: sent.count, bytes: sent.bytes }).await?;
-        }
-        Ok(())
-    }
-
-    /// The oldest sequence that a resend can begin with; `head` + 1 when there is none.
-    pub fn oldest(&self) -> u64 {
-        match self.tail.first() {
-            Some(first) => first,
-            None if self.count > 0 => self.first,
-            None => self.next,
-        }
-    }
-
     /// A fault on demand: bytes that are no frame.
     pub async fn garbage(&mut self, bytes: Bytes) -> Result<(), PipeEnded> {
         self.flush().await?;
@@ -230,15 +199,6 @@ impl Outbox {
     async fn send(&self, frame: Outgoing) -> Result<(), PipeEnded> {
         self.frames.send(frame).await.map_err(|_closed| PipeEnded)
     }
-}
-
-/// Why nothing was resent.
-#[derive(Debug, thiserror::Error)]
-pub enum ResendError {
-    #[error("the gateway has sequence {have}, but the newest here is {head}")]
-    Ahead { have: u64, head: u64 },
-    #[error(transparent)]
-    PipeEnded(#[from] PipeEnded),
 }
 
 impl From<PipeEnded> for PipeError {

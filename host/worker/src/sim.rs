@@ -125,7 +125,7 @@ impl From<PipeEnded> for Halt {
 
 /// Runs until told to stop, or the pipe ends.
 pub async fn run(link: Link) -> BackendEnd {
-    let Link { accept, epoch, commands, mut outbox, vitals, stop } = link;
+    let Link { accept, epoch, commands, outbox, vitals, stop } = link;
     let settings = match Settings::parse(&accept.settings) {
         Ok(settings) => settings,
         Err(error) => return BackendEnd::Failed(error.to_string()),
@@ -141,11 +141,6 @@ pub async fn run(link: Link) -> BackendEnd {
             }
         }
     };
-    if let Some(have) = accept.have_sequence
-        && let Err(error) = outbox.resend(have).await
-    {
-        return BackendEnd::Failed(error.to_string());
-    }
     vitals.ready();
     let mut sim = Sim::new(settings, history, epoch, vitals, outbox);
     match sim.run(commands, stop).await {

@@ -119,6 +119,12 @@ impl Launch {
         self
     }
 
+    /// A flag without a value.
+    pub(crate) fn switch(mut self, name: &str) -> Self {
+        self.flags.push(name.to_owned());
+        self
+    }
+
     /// The story gives `--plugins` or none.
     pub(crate) fn without_plugins(mut self) -> Self {
         self.plugins = false;

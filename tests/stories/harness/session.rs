@@ -57,6 +57,13 @@ impl Session {
         self.try_reader(&self.client, name, start).await.expect("a stream")
     }
 
+    /// The same reader on another stream: its account goes on where the last one ended.
+    pub(crate) async fn go_on(&self, name: &str, before: &Reader) -> Reader {
+        let options = StreamOptions { reader_name: name.into(), account: before.account(), ..Default::default() };
+        let start = Start::Resume(before.position());
+        Reader::new(name, self.client.stream(&self.id, start, options).await.expect("a stream"))
+    }
+
     /// A reader with another connection or key.
     pub(crate) async fn try_reader(&self, client: &Client, name: &str, start: Start) -> Result<Reader, ClientError> {
         let options = StreamOptions { reader_name: name.into(), ..Default::default() };

@@ -23,6 +23,9 @@ pub struct SimArgs {
 }
 
 pub(super) async fn run(command: WorkerCommand) -> anyhow::Result<()> {
+    // A stopped worker whose gateway dies is sent this by the kernel (its process group has lost its parent); the pipe
+    // tells all that matters. Taking the signal keeps it from ending the process.
+    let _taken = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
     let WorkerCommand::Sim(SimArgs { connect, session }) = command;
     tidegate_worker::run_sim(tidegate_worker::WorkerArgs { connect, session }).await
 }

@@ -172,12 +172,23 @@ impl Reader {
     }
 
     fn worker_times(&mut self) -> WorkerTimes {
+        let reattach = self.truth("enable_orphan_reattach");
+        let lifetime = self.seconds("max_orphan_lifetime_seconds");
         let times = WorkerTimes {
             start_timeout: self.seconds("worker_start_timeout_seconds"),
             heartbeat: self.seconds("heartbeat_seconds"),
             heartbeat_grace: self.seconds("heartbeat_grace_seconds"),
             stuck_ceiling: self.seconds("stuck_ceiling_seconds"),
+            orphan_lifetime: if reattach { lifetime } else { Duration::ZERO },
+            leave: self.truth("leave_workers"),
         };
+        if !reattach && self.origin("max_orphan_lifetime_seconds") != Origin::Default {
+            let why = "workers have no time without enable_orphan_reattach";
+            self.wrong("max_orphan_lifetime_seconds", why.into());
+        }
+        if !reattach && times.leave {
+            self.wrong("leave_workers", "nobody would take them without enable_orphan_reattach".into());
+        }
         if times.heartbeat_grace <= times.heartbeat {
             let why = "it must be more than heartbeat_seconds; three times is usual";
             self.wrong("heartbeat_grace_seconds", why.into());

@@ -155,6 +155,14 @@ pub const SETTINGS: &[Setting] = &[
         "Silence after which a worker counts as dead; more than heartbeat_seconds"),
     set("stuck_ceiling_seconds", Workers, seconds(1, 86_400), "75", NewSessions,
         "A worker this long in one call counts as hung; more than heartbeat_grace_seconds"),
+    set("enable_orphan_reattach", Workers, Switch, "false", Restart,
+        "Workers outlive a gateway that dies, and the next one on this folder takes them and their sessions over; \
+         without it they end with their gateway, and what is left of them is ended at the next start"),
+    set("leave_workers", Workers, Switch, "false", Restart,
+        "A stop (SIGTERM) leaves the workers running for the next gateway on this folder, as for a restart after an \
+         upgrade; needs enable_orphan_reattach"),
+    set("max_orphan_lifetime_seconds", Workers, seconds(1, 86_400), "300", Restart,
+        "How long a worker without a gateway looks for one before it ends itself"),
 
     set("policy_deadline_ms", Policies, millis(1, 60_000), "50", Restart,
         "How long a policy may take for an answer"),

@@ -27,6 +27,8 @@ fn defaults_are_those_of_the_ledger() {
         ("max_pending_commands_per_session", json!(128)),
         ("max_event_subscribers_per_session", json!(8)),
         ("allow_multiple_event_subscribers", json!(true)),
+        ("enable_orphan_reattach", json!(false)),
+        ("leave_workers", json!(false)),
         ("replay_buffer_capacity", json!(1024)),
         ("replay_retention_seconds", json!(300)),
         ("lag_events_max", json!(10_000)),
@@ -234,7 +236,7 @@ fn a_running_gateway_takes_over_what_it_can_and_keeps_the_rest() {
     // Another valid value for any setting.
     let other = |key: &'static str| match key {
         "listen" | "http" => (key, "127.0.0.1:0"),
-        "insecure_listen" => (key, "true"),
+        "insecure_listen" | "enable_orphan_reattach" | "leave_workers" => (key, "true"),
         "allow_multiple_event_subscribers" => (key, "false"),
         "log_format" => (key, "json"),
         "log_level" => (key, "debug"),

@@ -108,6 +108,8 @@ pub(super) struct Shared {
     /// Whoever changes what is in the ring holds this: the pump, trim, forget.
     writer: Mutex<LastValues>,
     readers: Mutex<Readers>,
+    /// Events up to here were never in this log.
+    lost_through: u64,
     /// How fast the worker produces.
     meter: Meter,
 }
@@ -126,7 +128,8 @@ impl Log {
         Self::starting_after(0, epoch, bounds, budget, clock)
     }
 
-    /// An empty log of a worker that has moved on: its first event follows `after`, what is older counts as evicted.
+    /// An empty log of a worker that was adopted: its first event follows `after`; what is older went with the gateway
+    /// before (`GapReason::Restarted`).
     pub fn starting_after(
         after: u64,
         epoch: u64,
@@ -147,6 +150,7 @@ impl Log {
             ring: RwLock::new(Ring::new(after)),
             writer: Mutex::new(LastValues::new(&bounds)),
             readers: Mutex::default(),
+            lost_through: after,
             bounds,
         };
         Self { shared: Arc::new(shared) }
@@ -236,12 +240,12 @@ impl Log {
             let head = ring.head;
             match start {
                 Start::Live => (head, None),
-                Start::Oldest => (0, gap_after(0, floor)),
+                Start::Oldest => (0, shared.missed(0, floor)),
                 Start::Resume { epoch, .. } if epoch != shared.epoch => {
                     (0, (head > 0).then_some(Gap { from: 1, to: head, reason: GapReason::Restarted }))
                 }
                 Start::Resume { after, .. } if after > head => return Err(AttachError::BeyondHead { head }),
-                Start::Resume { after, .. } => (after, gap_after(after, floor)),
+                Start::Resume { after, .. } => (after, shared.missed(after, floor)),
             }
         };
         // Memory is kept for what it will read, which begins behind the gap.
@@ -424,6 +428,12 @@ impl Shared {
             per_second,
             seconds_until_gap: standing.until_gap(),
         }
+    }
+
+    /// What a reader that had everything up to `after` will not get. One gap has one reason: that by which it begins.
+    fn missed(&self, after: u64, floor: u64) -> Option<Gap> {
+        let reason = if after < self.lost_through { GapReason::Restarted } else { GapReason::Evicted };
+        gap_after(after, floor).map(|gap| Gap { reason, ..gap })
     }
 
     pub(super) fn detach(&self, control: &ReaderControl) {

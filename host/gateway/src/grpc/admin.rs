@@ -204,6 +204,7 @@ fn summary(session: &Session) -> SessionSummary {
     let (state, fault) = match session.state() {
         State::Ready => ("ready", String::new()),
         State::Closing(_) => ("closing", String::new()),
+        State::Leaving(_) => ("leaving", String::new()),
         State::Faulted(cause) => ("faulted", cause),
         State::Closed(..) => ("closed", String::new()),
     };

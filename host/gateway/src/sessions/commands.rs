@@ -5,7 +5,7 @@ use super::items::{Item, Items};
 use crate::error::{Code, Error, Result};
 use std::sync::Arc;
 use tidegate_proto::v1::{
-    BulkResult, Command, CommandResult, add_item_bulk::One as AddOne, command::Method, command_result,
+    BulkResult, Command, CommandResult, SessionState, add_item_bulk::One as AddOne, command::Method, command_result,
 };
 
 /// Longest tag or definition, characters. MXAccess references are at most 329 characters; guessed up.
@@ -327,6 +327,22 @@ pub fn apply(command: &Command, result: &CommandResult, items: &mut Items, head:
 fn retire_each(server: i32, handles: &[i32], results: &[BulkResult], items: &mut Items, head: u64) -> Vec<u64> {
     let went = handles.iter().zip(results).filter(|(_, one)| one.hresult == 0);
     went.filter_map(|(&handle, _)| items.retire(server, handle, head).map(|item| item.key)).collect()
+}
+
+/// Adds the items of a worker that was adopted, in the order in which it minted them.
+pub fn restore(state: SessionState, items: &mut Items) {
+    let servers = state.servers.into_iter();
+    let mut known: Vec<Item> = servers
+        .flat_map(|server| {
+            let handle = server.server_handle;
+            server
+                .items
+                .into_iter()
+                .map(move |one| item(handle, one.item_handle, one.item_key, tag(&one.definition, &one.context)))
+        })
+        .collect();
+    known.sort_unstable_by_key(|item| item.key);
+    known.into_iter().for_each(|item| items.add(item));
 }
 
 fn item(server_handle: i32, item_handle: i32, key: u64, tag: Arc<str>) -> Item {

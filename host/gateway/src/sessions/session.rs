@@ -30,17 +30,19 @@ use std::{
 };
 use tidegate_policy::SessionFacts;
 use tidegate_proto::{
-    v1::{Command, CommandResult},
+    v1::{Command, CommandResult, SessionState},
     worker::v1::{CommandFrame, FromGateway, Gather, from_gateway},
 };
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-/// Where a session is in its life. Ready → Closing → Closed, or Ready → Faulted → Closed.
+/// Where a session is in its life. Ready → Closing → Closed, Ready → Leaving → Closed, or Ready → Faulted → Closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     Ready,
     Closing(String),
+    /// Another gateway is to take the worker; the reason.
+    Leaving(String),
     /// The cause; the session keeps its slot until it is closed (S-15).
     Faulted(String),
     Closed(CloseReason, String),
@@ -106,6 +108,8 @@ pub struct Session {
     pub(super) stop: mpsc::Sender<Stop>,
     to_worker: mpsc::Sender<FromGateway>,
     pending: Mutex<Pending>,
+    /// Commands up to here were another gateway's: nobody here waits for their answers.
+    inherited: u64,
     /// Clock milliseconds of the last unary call.
     used_at: AtomicU64,
     places: Places,
@@ -162,6 +166,8 @@ pub(super) struct Parts {
     pub keys: Keys,
     pub stop: mpsc::Sender<Stop>,
     pub to_worker: mpsc::Sender<FromGateway>,
+    /// The newest command that the worker had from a gateway before this one; 0: none.
+    pub command: u64,
 }
 
 // === impl Stop ===
@@ -177,7 +183,7 @@ impl Stop {
 
 impl Session {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { identity, log, bounds, lag_events_max, metrics, clock, keys, stop, to_worker } = parts;
+        let Parts { identity, log, bounds, lag_events_max, metrics, clock, keys, stop, to_worker, command } = parts;
         let owner = identity.owner.as_ref().map(KeyId::as_str).unwrap_or_default();
         let facts = SessionFacts::new(identity.id.as_str(), owner, identity.tag.as_str(), identity.backend.as_str());
         let now = clock.monotonic_ms();
@@ -198,7 +204,8 @@ impl Session {
             gone: CancellationToken::new(),
             stop,
             to_worker,
-            pending: Mutex::default(),
+            pending: Mutex::new(Pending { next_id: command, ..Pending::default() }),
+            inherited: command,
             used_at: AtomicU64::new(now),
             places: Places::new(),
             seats: Mutex::default(),
@@ -325,6 +332,10 @@ impl Session {
             State::Closing(reason) => {
                 Err(Error::new(Code::SessionClosing, format!("the session is closing: {reason}")))
             }
+            State::Leaving(reason) | State::Closed(CloseReason::Left, reason) => {
+                let message = format!("the session goes on with another gateway: {reason}");
+                Err(Error::new(Code::Draining, message))
+            }
             State::Closed(_, reason) => {
                 Err(Error::new(Code::SessionClosed, format!("the session is closed: {reason}")))
             }
@@ -376,7 +387,7 @@ impl Session {
 
     /// A reply from the worker: items first, then the caller. False: nobody asked.
     pub(super) fn replied(&self, id: u64, result: CommandResult) -> bool {
-        let Some(waiting) = self.pending.lock().by_id.remove(&id) else { return false };
+        let Some(waiting) = self.pending.lock().by_id.remove(&id) else { return id <= self.inherited };
         let mut items = self.items.lock();
         let gone = commands::apply(&waiting.command, &result, &mut items, self.log.head());
         self.items_revision.store(items.revision(), Ordering::SeqCst);
@@ -387,6 +398,21 @@ impl Session {
         // The caller may have stopped waiting.
         let _gone = waiting.caller.send(Ok(result));
         true
+    }
+
+    /// After an adoption: the items that the worker has. Nobody reads yet.
+    pub(super) fn synchronise(&self, state: SessionState) {
+        let mut items = self.items.lock();
+        commands::restore(state, &mut items);
+        self.items_revision.store(items.revision(), Ordering::SeqCst);
+    }
+
+    /// Returns once no command waits for the worker.
+    pub(super) async fn until_idle(&self) {
+        let mut look = tokio::time::interval(Duration::from_millis(10));
+        while !self.pending.lock().by_id.is_empty() {
+            look.tick().await;
+        }
     }
 
     /// Ends every waiting command, and those to come, with `error`.

@@ -78,6 +78,20 @@ pub(super) async fn run(
     };
 
     match end {
+        End::Stop(stop) if stop.why == CloseReason::Left => {
+            session.state.send_replace(State::Leaving(stop.reason.clone()));
+            // Nothing new is sent; what is on its way gets its answer, or its outcome is unknown.
+            let _late = tokio::time::timeout(patience.shutdown, session.until_idle()).await;
+            process.release();
+            // Here the pipe ends. What was not pumped is in the worker's tail.
+            pump.abort();
+            write.abort();
+            let _gone = tokio::join!(pump, write);
+            let leaving = |code| Error::new(code, format!("the session goes on with another gateway: {}", stop.reason));
+            session.end_commands(leaving(Code::Draining));
+            session.log.close(leaving(Code::StreamDraining));
+            session.state.send_replace(State::Closed(stop.why, stop.reason));
+        }
         End::Stop(stop) => {
             session.state.send_replace(State::Closing(stop.reason.clone()));
             if !stop.kill {

@@ -21,6 +21,7 @@ pub(super) const MIGRATIONS: &[(&str, &str)] = &[
     ("0002_sessions_and_swaps", include_str!("migrations/0002_sessions_and_swaps.sql")),
     ("0003_runtime_nodes", include_str!("migrations/0003_runtime_nodes.sql")),
     ("0004_people", include_str!("migrations/0004_people.sql")),
+    ("0005_workers", include_str!("migrations/0005_workers.sql")),
 ];
 
 /// `TIDG`: tells our files from other people's (`PRAGMA application_id`).
@@ -56,6 +57,8 @@ pub(super) fn writer_with(path: &Path, migrations: &[(&str, &str)]) -> Result<Co
     // Acknowledged means on the disk, also when the power fails.
     db.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
     db.pragma_update(None, "foreign_keys", true).map_err(failed)?;
+    // What is deleted is overwritten: rows of workers hold their secrets.
+    db.pragma_update(None, "secure_delete", true).map_err(failed)?;
     migrate(&mut db, path, existed, migrations)?;
     Ok(db)
 }

@@ -111,11 +111,13 @@ impl Storage {
         .await
     }
 
-    /// At start: what a killed gateway left open ended as `lost`. Returns how many.
+    /// At start: what a killed gateway left open ended as `lost`, except for sessions in the manifest of workers, whose
+    /// fate is not known yet. Returns how many.
     pub async fn end_lost_sessions(&self, at_unix_ms: i64) -> Result<usize> {
         self.write_sql(move |db| {
             db.execute(
-                "UPDATE sessions SET closed_unix_ms = ?1, reason = 'lost' WHERE closed_unix_ms IS NULL",
+                "UPDATE sessions SET closed_unix_ms = ?1, reason = 'lost' \
+                 WHERE closed_unix_ms IS NULL AND id NOT IN (SELECT session FROM workers)",
                 [at_unix_ms],
             )
         })

@@ -57,6 +57,8 @@ label! {
         Fault = "fault",
         /// The gateway stops.
         Shutdown = "shutdown",
+        /// The gateway stops and leaves the worker to the next one; the session is not over.
+        Left = "left",
     }
 }
 

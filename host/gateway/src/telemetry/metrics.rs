@@ -51,6 +51,8 @@ metrics! {
     "tidegate_workers_started" counter "" [""] "Worker processes started";
     "tidegate_workers_killed" counter "" [""] "Worker processes that had to be killed";
     "tidegate_workers_exited" counter "" [""] "Worker processes that ended, killed or not";
+    "tidegate_workers_adopted" counter "" [""] "Workers taken over from a gateway that died or gave way";
+    "tidegate_workers_orphans_ended" counter "" [""] "Workers of a gateway that died, ended instead";
     "tidegate_pipe_protocol_errors" counter "" [""] "Frames of workers that broke the protocol";
     "tidegate_events_appended" counter "" [""] "Events taken from workers into logs";
     "tidegate_events_appended_bytes" counter "bytes" [""] "Encoded bytes of those events";
@@ -165,6 +167,8 @@ pub struct WorkerMetrics {
     pub started: Counter,
     pub killed: Counter,
     pub exited: Counter,
+    pub adopted: Counter,
+    pub orphans_ended: Counter,
     pub protocol_errors: Counter,
 }
 
@@ -256,6 +260,8 @@ impl Metrics {
                 started: to.add("tidegate_workers_started"),
                 killed: to.add("tidegate_workers_killed"),
                 exited: to.add("tidegate_workers_exited"),
+                adopted: to.add("tidegate_workers_adopted"),
+                orphans_ended: to.add("tidegate_workers_orphans_ended"),
                 protocol_errors: to.add("tidegate_pipe_protocol_errors"),
             },
             events: EventMetrics {

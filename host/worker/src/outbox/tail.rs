@@ -12,14 +12,15 @@ pub const TAIL_BYTES: usize = 4 << 20;
 
 /// A frame's events as they were sent, or the end of it.
 #[derive(Clone, Debug)]
-pub(super) struct Sent {
-    pub(super) first: u64,
-    pub(super) count: u32,
-    pub(super) bytes: Bytes,
+pub struct Sent {
+    pub first: u64,
+    pub count: u32,
+    pub bytes: Bytes,
 }
 
+/// Owned by the line: what it has taken to send, sent or not.
 #[derive(Debug, Default)]
-pub(super) struct Tail {
+pub struct Tail {
     sent: VecDeque<Sent>,
     events: usize,
     bytes: usize,
@@ -29,7 +30,7 @@ pub(super) struct Tail {
 
 impl Tail {
     /// Keeps a frame; lets go of whole frames that are not needed for `TAIL_EVENTS` or do not fit `TAIL_BYTES`.
-    pub(super) fn keep(&mut self, first: u64, count: u32, bytes: Bytes) {
+    pub fn keep(&mut self, first: u64, count: u32, bytes: Bytes) {
         self.events += count as usize;
         self.bytes += bytes.len();
         self.sent.push_back(Sent { first, count, bytes });
@@ -44,12 +45,13 @@ impl Tail {
         }
     }
 
-    pub(super) fn first(&self) -> Option<u64> {
+    /// The oldest sequence that a resend can begin with.
+    pub fn first(&self) -> Option<u64> {
         self.sent.front().map(|sent| sent.first)
     }
 
     /// What is kept above `have`, oldest first; the frame that `have` lies in is cut.
-    pub(super) fn after(&self, have: u64) -> Vec<Sent> {
+    pub fn after(&self, have: u64) -> Vec<Sent> {
         let last = |sent: &Sent| sent.first + u64::from(sent.count) - 1;
         self.sent.iter().filter(|sent| last(sent) > have).map(|sent| cut(sent, have)).collect()
     }

@@ -4,7 +4,7 @@
 use prost::Message as _;
 use std::time::Duration;
 use tidegate_proto::v1::{DataChange, Event, EventBatch, Value, event::Body, value::Kind};
-use tidegate_worker::outbox::{BATCH_BYTES, BATCH_EVENTS, FRAMES_AHEAD, Outbox, Outgoing, ResendError, TAIL_EVENTS};
+use tidegate_worker::outbox::{BATCH_BYTES, BATCH_EVENTS, FRAMES_AHEAD, Outbox, Outgoing, TAIL_EVENTS, Tail};
 use tokio::sync::mpsc;
 
 fn event(text: &str) -> Event {
@@ -13,25 +13,19 @@ fn event(text: &str) -> Event {
     Event { item_key: 1, server_handle: 1, item_handle: 1, body: Some(Body::DataChange(change)), ..Event::default() }
 }
 
-/// Takes what has been sent so far, and sees that it hangs together.
-fn sent(frames: &mut mpsc::Receiver<Outgoing>) -> (Option<u64>, Vec<Event>) {
-    let (mut resend, mut events) = (None, Vec::<Event>::new());
-    while let Ok(frame) = frames.try_recv() {
-        match frame {
-            Outgoing::Resend { from } => resend = Some(from),
-            Outgoing::Events { first, count, bytes } => {
-                let batch = EventBatch::decode(bytes).unwrap().events;
-                assert_eq!((batch[0].sequence, batch.len()), (first, count as usize));
-                assert!(events.last().is_none_or(|last| last.sequence + 1 == first));
-                events.extend(batch);
-            }
-            other => panic!("{other:?}"),
-        }
+/// What a gateway that has everything up to `have` is sent again; sees that it hangs together.
+fn missing(tail: &Tail, have: u64) -> Vec<Event> {
+    let mut events = Vec::<Event>::new();
+    for sent in tail.after(have) {
+        let batch = EventBatch::decode(sent.bytes).unwrap().events;
+        assert_eq!((batch[0].sequence, batch.len()), (sent.first, sent.count as usize));
+        assert!(events.last().is_none_or(|last| last.sequence + 1 == sent.first));
+        events.extend(batch);
     }
-    (resend, events)
+    events
 }
 
-async fn outbox_of(events: u64, per_frame: u64, text: &str) -> (Outbox, mpsc::Receiver<Outgoing>) {
+async fn tail_of(events: u64, per_frame: u64, text: &str) -> Tail {
     let (send, mut frames) = mpsc::channel(10_000);
     let mut outbox = Outbox::new(send);
     for n in 1..=events {
@@ -41,46 +35,35 @@ async fn outbox_of(events: u64, per_frame: u64, text: &str) -> (Outbox, mpsc::Re
         }
     }
     outbox.flush().await.unwrap();
-    let (_, all) = sent(&mut frames);
-    assert_eq!(all.len() as u64, events);
-    (outbox, frames)
+    let mut tail = Tail::default();
+    while let Ok(Outgoing::Events { first, count, bytes }) = frames.try_recv() {
+        tail.keep(first, count, bytes);
+    }
+    tail
 }
 
 #[tokio::test]
 async fn what_is_missing_is_sent_again_exactly() {
     for per_frame in [1, 100, 256] {
-        let (mut outbox, mut frames) = outbox_of(3_000, per_frame, "x").await;
-        let oldest = outbox.oldest();
+        let tail = tail_of(3_000, per_frame, "x").await;
+        let oldest = tail.first().expect("something is kept");
         assert!(3_000 - oldest + 1 >= TAIL_EVENTS as u64, "the last 1,024 are there");
         assert!(3_000 - oldest < (TAIL_EVENTS as u64) + per_frame, "and hardly more");
-        for have in [oldest - 1, oldest, 2_500, 2_501, 2_998, 2_999] {
-            outbox.resend(have).await.unwrap();
-            let (from, events) = sent(&mut frames);
-            assert_eq!(from, Some(have + 1));
-            assert_eq!(
-                events.iter().map(|event| event.sequence).collect::<Vec<_>>(),
-                (have + 1..=3_000).collect::<Vec<_>>()
-            );
+        for have in [oldest - 1, oldest, 2_500, 2_501, 2_998, 2_999, 3_000] {
+            let sequences: Vec<u64> = missing(&tail, have).iter().map(|event| event.sequence).collect();
+            assert_eq!(sequences, (have + 1..=3_000).collect::<Vec<_>>());
         }
-        outbox.resend(3_000).await.unwrap();
-        assert_eq!(sent(&mut frames), (Some(3_001), vec![]), "nothing is missing");
-        outbox.resend(5).await.unwrap();
-        assert_eq!(sent(&mut frames).0, Some(oldest), "what the tail has let go of is a gap");
-        match outbox.resend(3_001).await {
-            Err(ResendError::Ahead { have: 3_001, head: 3_000 }) => {}
-            other => panic!("{other:?}"),
-        }
+        assert_eq!(missing(&tail, 5)[0].sequence, oldest, "what the tail has let go of is a gap");
     }
 }
 
 #[tokio::test]
 async fn the_tails_bytes_are_bounded_before_its_events() {
-    let (mut outbox, mut frames) = outbox_of(300, 1, &"x".repeat(100_000)).await;
-    outbox.resend(0).await.unwrap();
-    let (from, events) = sent(&mut frames);
+    let tail = tail_of(300, 1, &"x".repeat(100_000)).await;
+    let events = missing(&tail, 0);
     let bytes: usize = events.iter().map(prost::Message::encoded_len).sum();
     assert!(bytes <= 4 << 20 && bytes > 3 << 20, "{bytes}");
-    assert_eq!(from, Some(301 - events.len() as u64));
+    assert_eq!(tail.first(), Some(301 - events.len() as u64));
 }
 
 #[tokio::test]

@@ -1,0 +1,163 @@
+//! What becomes of the workers that a gateway left behind: adopted with their sessions, or ended. Knows the manifest and
+//! the hub; pipes and processes are theirs. Invariants: a session is not in the registry before its items are known
+//! again; and every row of the manifest becomes a session, or goes together with its process.
+
+use super::{
+    Session, Sessions, State, Stop,
+    session::{Identity, Parts},
+    supervise,
+};
+use crate::{
+    error::{Code, Error, Result},
+    events::Log,
+    ids::SessionId,
+    storage::{SessionEnd, WorkerRow},
+    telemetry::CloseReason,
+    workers::{Adopted, Adoption, Orphan},
+};
+use std::time::Duration;
+use tidegate_proto::v1::{Command, GetSessionState, command::Method, command_result};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::Instant,
+};
+
+impl Sessions {
+    /// Sorts the manifest of the gateway before: with re-adoption its workers are awaited for as long as a start may
+    /// take, without it they are ended. To be called before the workers' socket is answered; returns once every
+    /// worker is expected or ended, the adoptions themselves go on.
+    pub async fn inherit(&self, rows: Vec<WorkerRow>) {
+        let socket = self.shared.hub.socket().to_owned();
+        for row in rows {
+            let Some(orphan) = Orphan::find(row.pid, &row.started, &row.session, &socket) else {
+                tracing::info!(session = %row.session, pid = row.pid, "the worker of the manifest is gone");
+                self.lost(row.session).await;
+                continue;
+            };
+            let slot = self.shared.slots.clone().try_acquire_owned();
+            match slot {
+                Ok(slot) if !self.shared.settings.load().orphan_lifetime.is_zero() => self.expect(row, orphan, slot),
+                _ => self.end_orphan(row.session, orphan, "re-adoption is off, or there is no room").await,
+            }
+        }
+    }
+
+    fn expect(&self, row: WorkerRow, orphan: Orphan, slot: OwnedSemaphorePermit) {
+        let settings = self.shared.settings.load_full();
+        let adoption = Adoption {
+            session: row.session.clone(),
+            secret: row.secret.clone(),
+            pid: row.pid,
+            started: row.started.clone(),
+            epoch: row.epoch,
+            heartbeat: settings.heartbeat,
+            orphan_lifetime: settings.orphan_lifetime,
+        };
+        let deadline = Instant::now() + settings.start_timeout;
+        self.shared.adopting.write().insert(row.session.clone(), row.owner.clone());
+        let arrival = self.shared.hub.adopt(orphan, adoption, deadline);
+        let sessions = self.clone();
+        self.shared.tasks.spawn("adoption", async move {
+            let session = row.session.clone();
+            let stopping = sessions.shared.tasks.stopping();
+            let arrived = tokio::select! {
+                // The worker, still an orphan, ends with its process handle's drop only if it was adopted.
+                () = stopping.cancelled() => return,
+                arrived = arrival => arrived,
+            };
+            match arrived {
+                Ok(adopted) => match sessions.resume(row, adopted, slot).await {
+                    Ok(()) => {}
+                    Err(error) => tracing::warn!(%session, %error, "a worker came back but could not go on"),
+                },
+                Err((orphan, error)) => sessions.end_orphan(session.clone(), orphan, error.message()).await,
+            }
+            sessions.shared.adopting.write().remove(&session);
+        });
+    }
+
+    /// The session as it was: same id, owner and epoch; its log begins with what the worker sends again.
+    async fn resume(&self, row: WorkerRow, adopted: Adopted, slot: OwnedSemaphorePermit) -> Result<()> {
+        let shared = &self.shared;
+        let settings = shared.settings.load_full();
+        let Adopted { worker, from, command } = adopted;
+        let identity = Identity {
+            id: row.session,
+            name: row.name,
+            tag: row.tag,
+            backend: row.backend,
+            owner: row.owner,
+            client_kind: row.client_kind,
+            client_version: row.client_version,
+            worker_pid: worker.pid,
+            epoch: row.epoch,
+            opened_unix_ms: row.opened_unix_ms,
+            command_timeout: row.command_timeout,
+        };
+        let id = identity.id.clone();
+        let (log, budget, clock) = (settings.log.clone(), shared.budget.clone(), shared.clock.clone());
+        let log = Log::starting_after(from - 1, identity.epoch, log, budget, clock);
+        let (stop, stops) = mpsc::channel(4);
+        let (to_worker, frames) = mpsc::channel(settings.bounds.pending_commands_max + 2);
+        let session = Session::new(Parts {
+            identity,
+            log,
+            bounds: settings.bounds,
+            lag_events_max: settings.log.lag_events_max,
+            metrics: shared.metrics.clone(),
+            clock: shared.clock.clone(),
+            keys: shared.keys.clone(),
+            stop,
+            to_worker: to_worker.clone(),
+            command,
+        });
+        let pid = worker.pid;
+        shared.metrics.sessions.open.inc();
+        let life = supervise::run(session.clone(), worker, frames, to_worker, stops, settings.patience);
+        self.run(session.clone(), slot, None, life);
+        // Behind every command that was on its way when the pipe broke, and behind what was sent again.
+        let state = session
+            .call(Command { method: Some(Method::GetSessionState(GetSessionState {})) }, settings.patience.stuck);
+        let synchronised = state.await.and_then(|result| match result.result {
+            Some(command_result::Result::SessionState(state)) if result.hresult == 0 => Ok(state),
+            _ => Err(Error::new(Code::Internal, "the worker did not say what items it has")),
+        });
+        match synchronised {
+            Ok(state) => {
+                session.synchronise(state);
+                shared.open.write().insert(id.clone(), session.clone());
+                // What ended it meanwhile took it out of a registry in which it was not yet.
+                if matches!(session.state(), State::Closed(..)) {
+                    shared.open.write().remove(&id);
+                }
+                shared.metrics.workers.adopted.inc();
+                tracing::info!(session = %id, pid, from, head = session.log.head(), "worker adopted");
+                Ok(())
+            }
+            Err(error) => {
+                let reason = format!("it was not synchronised after a restart: {}", error.message());
+                session.close(Stop { kill: true, why: CloseReason::Fault, reason }).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// The terminator: a worker of ours that nobody takes.
+    async fn end_orphan(&self, session: SessionId, orphan: Orphan, why: &str) {
+        tracing::warn!(%session, why, "a worker of the gateway before is ended");
+        // The kernel ends whatever is not in an uninterruptible call; that one is left to end behind it.
+        let _hung = tokio::time::timeout(Duration::from_secs(5), orphan.kill()).await;
+        self.shared.metrics.workers.orphans_ended.inc();
+        self.lost(session).await;
+    }
+
+    async fn lost(&self, session: SessionId) {
+        let end = SessionEnd { at_unix_ms: self.shared.clock.unix_ms() as i64, reason: "lost".into() };
+        let storage = &self.shared.storage;
+        let (closed, gone) =
+            tokio::join!(storage.session_closed(session.clone(), end), storage.worker_gone(session.clone()));
+        if let Err(error) = closed.and(gone) {
+            tracing::warn!(%session, %error, "the end of a lost session was not recorded");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! A worker that another gateway started, from the row of the manifest to the pipe. Knows proofs and processes; what is to
+//! become of the session is the caller's. Invariant: nobody is adopted who did not prove the secret from the process that
+//! the manifest names, and whoever is not adopted is still the caller's to end.
+
+use super::{Orphan, Process, STEP_TIMEOUT, Worker, WorkerHub, millis};
+use crate::{
+    error::{Code, Error, Result},
+    ids::SessionId,
+};
+use std::time::Duration;
+use tidegate_pipe::Secret;
+use tidegate_proto::worker::v1::{Accept, from_worker};
+use tokio::time::{Instant, timeout_at};
+
+/// Who is to come back.
+#[derive(Debug)]
+pub struct Adoption {
+    pub session: SessionId,
+    pub secret: Secret,
+    pub pid: u32,
+    pub started: String,
+    pub epoch: u64,
+    pub heartbeat: Duration,
+    pub orphan_lifetime: Duration,
+}
+
+/// A worker that came back.
+#[derive(Debug)]
+pub struct Adopted {
+    pub worker: Worker,
+    /// The first event that it sends again.
+    pub from: u64,
+    /// The newest command that it has had.
+    pub command: u64,
+}
+
+impl WorkerHub {
+    /// Waits until the worker has come back and begins to send. To be called before the socket is answered: a worker
+    /// that nobody expects is turned away for good. An error gives the process back.
+    pub fn adopt(
+        &self,
+        orphan: Orphan,
+        adoption: Adoption,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Adopted, (Orphan, Error)>> + Send + use<> {
+        let (awaiting, arrival) = self.expect(adoption.session.clone(), adoption.secret.clone(), Some(adoption.pid));
+        async move {
+            let _awaiting = awaiting;
+            let arrived = tokio::select! {
+                biased;
+                arrived = timeout_at(deadline, arrival) => arrived,
+                () = orphan.ended() => return Err((orphan, failed("the worker has ended"))),
+            };
+            let Ok(Ok(proven)) = arrived else {
+                return Err((orphan, failed("the worker did not come back in time")));
+            };
+            let hello = proven.hello.clone();
+            if hello.epoch != adoption.epoch {
+                return Err((orphan, failed("the worker came back with another epoch")));
+            }
+            let accept = Accept {
+                heartbeat_ms: millis(adoption.heartbeat),
+                orphan_lifetime_ms: millis(adoption.orphan_lifetime),
+                // The log died with the gateway before this one.
+                have_sequence: Some(0),
+                ..Accept::default()
+            };
+            let (mut reader, writer) = match proven.accept(accept, STEP_TIMEOUT).await {
+                Ok(end) => end.split(),
+                Err(error) => return Err((orphan, failed(&format!("the worker could not be accepted: {error}")))),
+            };
+            let first = tokio::time::timeout(STEP_TIMEOUT, reader.recv()).await;
+            let from = match first.map(|received| received.map(|message| message.and_then(|message| message.frame))) {
+                Ok(Ok(Some(from_worker::Frame::Resend(resend)))) if resend.from > 0 => resend.from,
+                _ => return Err((orphan, failed("the worker did not say where it goes on"))),
+            };
+            let command = hello.adopt.map_or(0, |adopt| adopt.command);
+            let Adoption { pid, started, secret, .. } = adoption;
+            let process = Process::orphan(orphan);
+            Ok(Adopted { worker: Worker { hello, pid, started, secret, reader, writer, process }, from, command })
+        }
+    }
+}
+
+fn failed(what: &str) -> Error {
+    Error::new(Code::SessionStartFailed, what)
+}
