@@ -140,6 +140,7 @@ pub(super) fn state(state: &State) -> Markup {
     match state {
         State::Ready => html! { span.good { "ready" } },
         State::Closing(_) => html! { span { "closing" } },
+        State::Leaving(_) => html! { span { "leaving" } },
         State::Faulted(why) => html! { span.bad { "faulted: " (why) } },
         State::Closed(_, why) => html! { span { "closed: " (why) } },
     }
