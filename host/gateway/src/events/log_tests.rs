@@ -314,7 +314,7 @@ fn the_last_sequence_is_a_sequence_like_any_other() {
     assert_eq!(log.head(), u64::MAX);
     assert_eq!(batch(&mut live).to, u64::MAX);
     assert!(poll(&mut live).is_none());
-    let Some(gap @ Next::Gap(Gap { from: 1, reason: GapReason::Evicted, .. })) = poll(&mut oldest) else {
+    let Some(gap @ Next::Gap(Gap { from: 1, reason: GapReason::Restarted, .. })) = poll(&mut oldest) else {
         panic!("a gap")
     };
     oldest.commit(&gap);
