@@ -109,10 +109,12 @@ fn run(job: Job) -> anyhow::Result<ExitCode> {
         }
         Job::Deb(job) => deb::run(&root, &job).map(|()| ExitCode::SUCCESS),
         Job::Docs(Page::Configuration) => {
+            // `run` cannot take the whole workspace, and a single package has other features; the program stands
+            // beside this one.
+            cargo(&root, &["build", "--quiet", "--workspace", "--bin", "tidegate"], &[])?;
+            let program = std::env::current_exe().context("this program has no path")?.with_file_name("tidegate");
             for (page, path) in [("reference", "docs/configuration.md"), ("example", "docs/tidegate.example.toml")] {
-                let words = ["run", "--quiet", "--workspace", "--bin", "tidegate", "--", "config", page];
-                let made =
-                    Command::new("cargo").args(words).current_dir(&root).output().context("cannot start cargo")?;
+                let made = Command::new(&program).args(["config", page]).output().context("cannot start tidegate")?;
                 anyhow::ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
                 std::fs::write(root.join(path), made.stdout).with_context(|| format!("cannot write {path}"))?;
                 println!("wrote {path}");
