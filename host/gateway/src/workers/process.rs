@@ -255,7 +255,16 @@ mod tests {
             .expect("it starts");
         let pid = child.id().expect("it runs");
         let since = started(pid).expect("it runs");
-        let orphan = Orphan::find(pid, &since, &session, &socket).expect("it is the one");
+        // A process has no command line for a moment after it has begun.
+        let orphan = tokio::time::timeout(std::time::Duration::from_secs(30), async {
+            loop {
+                match Orphan::find(pid, &since, &session, &socket) {
+                    Some(orphan) => break orphan,
+                    None => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+                }
+            }
+        });
+        let orphan = orphan.await.expect("it is the one");
         assert!(Orphan::find(pid, "another boot 1", &session, &socket).is_none(), "a reused pid");
         assert!(Orphan::find(pid, &since, &SessionId::mint(), &socket).is_none(), "another session's");
         assert!(Orphan::find(pid, &since, &session, Path::new("/elsewhere/workers.sock")).is_none(), "another's");
