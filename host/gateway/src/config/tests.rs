@@ -1,5 +1,6 @@
 //! What an operator sees of the configuration: defaults, every error at once, the effective values.
 
+use super::table::Kind;
 use super::*;
 use clap::{Args as _, Command};
 

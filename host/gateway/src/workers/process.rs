@@ -256,11 +256,11 @@ mod tests {
         let pid = child.id().expect("it runs");
         let since = started(pid).expect("it runs");
         // A process has no command line for a moment after it has begun.
-        let orphan = tokio::time::timeout(std::time::Duration::from_secs(30), async {
+        let orphan = tokio::time::timeout(Duration::from_secs(30), async {
             loop {
                 match Orphan::find(pid, &since, &session, &socket) {
                     Some(orphan) => break orphan,
-                    None => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+                    None => tokio::time::sleep(Duration::from_millis(10)).await,
                 }
             }
         });
