@@ -133,7 +133,8 @@ async fn a_stop_may_leave_the_workers_to_the_next_gateway() {
 // shows: W-06, W-08
 #[tokio::test]
 async fn a_gap_after_a_restart_is_exact_and_only_where_the_tail_moved_on() {
-    let gw = reattach(Launch::new()).backend("sim", "rate=20000").start().await;
+    // The tail holds 10 ms of this, which no start of a process takes.
+    let gw = reattach(Launch::new()).backend("sim", "rate=100000").start().await;
     let s = gw.open_on("sim").await;
     let mut reader = s.reader("one").await;
     s.advise(TAGS).await;
@@ -141,7 +142,7 @@ async fn a_gap_after_a_restart_is_exact_and_only_where_the_tail_moved_on() {
     let had = reader.position().after;
     let folder = killed(gw).await;
 
-    let gw = reattach(Launch::again(folder)).backend("sim", "rate=20000").start().await;
+    let gw = reattach(Launch::again(folder)).backend("sim", "rate=100000").start().await;
     let s = again(&gw, &s).await;
     let mut next = s.go_on("one", &reader).await;
     let head = s.silence().await;

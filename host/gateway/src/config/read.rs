@@ -182,7 +182,8 @@ impl Reader {
             orphan_lifetime: if reattach { lifetime } else { Duration::ZERO },
             leave: self.truth("leave_workers"),
         };
-        if !reattach && self.origin("max_orphan_lifetime_seconds") != Origin::Default {
+        let said = self.take("max_orphan_lifetime_seconds").0 != setting("max_orphan_lifetime_seconds").default;
+        if !reattach && said {
             let why = "workers have no time without enable_orphan_reattach";
             self.wrong("max_orphan_lifetime_seconds", why.into());
         }
