@@ -155,12 +155,17 @@ impl Control {
         }
     }
 
-    /// The swapper's: what was tried is not tried again by itself.
-    pub(crate) fn judged(&self, judged: BTreeMap<String, Digest>, pending: Vec<String>) {
+    /// The swapper's: what was tried is not tried again by itself. Gives what was held and is not in the folder any
+    /// more: should it come back, it is held anew.
+    pub(crate) fn judged(&self, judged: BTreeMap<String, Digest>, pending: Vec<String>) -> Vec<Digest> {
         let mut history = self.history.lock();
-        history.held.retain(|held| judged.values().any(|identity| *identity == held.identity));
+        let (held, gone) = std::mem::take(&mut history.held)
+            .into_iter()
+            .partition(|held| judged.values().any(|identity| *identity == held.identity));
+        history.held = held;
         history.judged = judged;
         history.pending = pending;
+        gone.into_iter().map(|held: Held| held.identity).collect()
     }
 
     /// The swapper's: so an operator can be asked.

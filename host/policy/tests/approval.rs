@@ -45,3 +45,29 @@ async fn what_would_change_too_much_is_refused_until_it_is_approved() {
     drop(host);
     assert_eq!(bench.start().list().approved, listing.approved);
 }
+
+// shows: X-10
+#[tokio::test]
+async fn a_version_that_wants_more_imports_is_held() {
+    let bench = Bench::new();
+    let host = bench.start();
+    let who = key("k", "sessions:own");
+    bench.put("access.wasm", &guest("well"));
+    until_generation(&host, 2).await;
+    bench.put("access.wasm", &guest("looks_around"));
+    let held = until_refused(&host, 1).await;
+    assert_eq!(held.code, Some(RefusalCode::Held), "{held:?}");
+    assert!(held.message.contains("wasi:filesystem/preopens"), "{}", held.message);
+    let decision = host.access(&who, &place("boom"), Action::Read).await;
+    assert!(decision.value.is_allow() && decision.generation == GenerationId(2), "the version before answers");
+    // A word about one version is none about another.
+    bench.put("access.wasm", &guest("deny"));
+    until_generation(&host, 3).await;
+    assert!(host.list().held.is_empty(), "what is not in the folder any more waits for nothing");
+    bench.put("access.wasm", &guest("looks_around"));
+    until_refused(&host, 2).await;
+    let identity = host.list().held[0].identity.to_hex();
+    let done = host.approve(&identity, "read it line by line").await.expect("approved");
+    assert_eq!((done.outcome, done.to), (Outcome::Swapped, GenerationId(4)));
+    assert!(host.access(&who, &place("fine!"), Action::Read).await.value.is_allow());
+}

@@ -128,11 +128,11 @@ impl Scanner {
         let (plan, pending) = match planned {
             Ok(planned) => planned,
             Err((refusal, pending)) => {
-                self.control.judged(judged, pending);
+                self.judged(judged, pending);
                 return Some(self.control.refused(refusal, Attempt { gate: start.elapsed(), ..attempt(trigger) }));
             }
         };
-        self.control.judged(judged, pending);
+        self.judged(judged, pending);
         let Plan::Change { stems, keep, files } = plan else { return None };
         let compare = trigger != Trigger::Start;
         let mut difference: Option<Comparison> = None;
@@ -141,6 +141,12 @@ impl Scanner {
         match loaded {
             Ok(chosen) => Some(self.control.swap(&chosen, attempt(start.elapsed()))),
             Err(refusal) => Some(self.control.refused(refusal, attempt(start.elapsed()))),
+        }
+    }
+
+    fn judged(&mut self, judged: BTreeMap<String, Digest>, pending: Vec<String>) {
+        for gone in self.control.judged(judged, pending) {
+            self.refused.remove(&gone);
         }
     }
 

@@ -48,17 +48,21 @@ impl Bench {
     }
 }
 
-/// Waits for a condition, at most ten seconds.
-pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
+/// Waits for a condition, at most thirty seconds.
+pub(crate) async fn until(what: &str, condition: impl FnMut() -> bool) {
+    until_or(|| what.to_owned(), condition).await;
+}
+
+async fn until_or(what: impl Fn() -> String, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
     while !condition() {
-        assert!(Instant::now() < end, "waited in vain until {what}");
+        assert!(Instant::now() < end, "waited in vain until {}", what());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
 pub(crate) async fn until_generation(host: &PolicyHost, id: u64) {
-    until(&format!("generation {id} serves, {:#?}", host.list().swaps.last()), || host.generation().0 >= id).await;
+    until_or(|| format!("generation {id} serves, {:#?}", host.list().swaps.last()), || host.generation().0 >= id).await;
 }
 
 /// The latest refusal once there are `count` attempts that were refused.
