@@ -1,10 +1,11 @@
 //! Runtime nodes: durable attaches, state changes and heartbeats over gRPC, beside plain SQLite that syncs each row
-//! alone, and in groups. Knows the gateway's API. Invariant: every call counted was answered without an error.
+//! alone, and in groups; then all nodes beating at the rate that clients beat. Knows the gateway's API. Invariant: every call counted was answered without an error.
 
 use crate::{
     gateway::Gateway,
     process,
     rows::{Ratio, Rows},
+    stats::percentile,
 };
 use std::{
     path::PathBuf,
@@ -20,6 +21,8 @@ use tokio::task::JoinSet;
 const GROUP: usize = 256;
 /// Connections; each carries at most 256 calls at once.
 const CONNECTIONS: usize = 4;
+/// Between the beats of one node.
+const EVERY: Duration = Duration::from_secs(15);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -35,6 +38,12 @@ pub(crate) struct Args {
     /// Rows that the baseline writes one by one
     #[arg(long, default_value_t = 1_000)]
     alone: usize,
+    /// Nodes that beat every 15 seconds
+    #[arg(long, default_value_t = 100_000)]
+    beating: usize,
+    /// Seconds that they beat; 0 leaves that part out
+    #[arg(long, default_value_t = 30.0)]
+    seconds: f64,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
@@ -50,24 +59,24 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     for _ in 0..CONNECTIONS {
         connections.push(Connect::to(&gateway.address).key(key.trim()).nodes().await?);
     }
-    let drive = async |call: Call| -> anyhow::Result<(f64, f64)> {
+    let timed = async |call: Call| -> anyhow::Result<(f64, f64)> {
         let (cpu, began) = (process::cpu_time(gateway.pid())?, Instant::now());
-        drive(&connections, &session, &args, call).await?;
+        drive(&connections, &session, 0..args.nodes, args.at_once, call).await?;
         let (cpu, took) = (process::cpu_time(gateway.pid())? - cpu, began.elapsed());
         Ok((args.nodes as f64 / took.as_secs_f64(), per_call(cpu, args.nodes)))
     };
-    let (attach, attach_cpu) = drive(Call::Attach).await?;
+    let (attach, attach_cpu) = timed(Call::Attach).await?;
     rows.add("attach, durable", attach, Some(("sqlite, one by one", alone, Ratio::Multiple)), "per second")?;
     rows.add("attach, durable", attach, Some(("sqlite, groups of 256", grouped, Ratio::Multiple)), "per second")?;
     rows.add("attach: processor time of the gateway", attach_cpu, None, "us per call")?;
-    let (change, _) = drive(Call::Heartbeat(NodeReport::Degraded)).await?;
+    let (change, _) = timed(Call::Heartbeat(NodeReport::Degraded)).await?;
     rows.add(
         "heartbeat that changes the state, durable",
         change,
         Some(("sqlite, one by one", alone, Ratio::Multiple)),
         "per second",
     )?;
-    let (beat, beat_cpu) = drive(Call::Heartbeat(NodeReport::Degraded)).await?;
+    let (beat, beat_cpu) = timed(Call::Heartbeat(NodeReport::Degraded)).await?;
     rows.add(
         "heartbeat that changes nothing",
         beat,
@@ -75,8 +84,57 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         "per second",
     )?;
     rows.add("heartbeat: processor time of the gateway", beat_cpu, None, "us per call")?;
-    // One heartbeat per node and 15 s.
-    rows.add("100,000 nodes: share of one core", beat_cpu * 100_000.0 / 15.0 / 10_000.0, None, "percent")
+    if args.seconds > 0.0 {
+        // Those of the parts before beat as well.
+        drive(&connections, &session, args.nodes..args.beating, args.at_once, Call::Attach).await?;
+        beating(&mut rows, &gateway, &connections, &session, &args).await?;
+    }
+    Ok(())
+}
+
+/// Each beat is due at its own time, and its lag counts from then, so that a gateway that falls behind shows it.
+async fn beating(
+    rows: &mut Rows,
+    gateway: &Gateway,
+    connections: &[Nodes],
+    session: &str,
+    args: &Args,
+) -> anyhow::Result<()> {
+    let nodes = args.beating.max(args.nodes);
+    let between = EVERY.div_f64(nodes as f64);
+    let transitions = gateway.metric("tidegate_node_transitions_total").await?;
+    let (cpu, began) = (process::cpu_time(gateway.pid())?, Instant::now());
+    let mut calls: JoinSet<Result<u64, ClientError>> = JoinSet::new();
+    let mut lags = Vec::with_capacity((args.seconds / between.as_secs_f64()) as usize + 1);
+    for n in 0.. {
+        let due = began + between.mul_f64(f64::from(n));
+        if due.duration_since(began).as_secs_f64() >= args.seconds {
+            break;
+        }
+        tokio::time::sleep_until(due.into()).await;
+        while let Some(answered) = calls.try_join_next() {
+            lags.push(answered??);
+        }
+        let n = n as usize % nodes;
+        let (client, session, id) =
+            (connections[n % connections.len()].clone(), session.to_owned(), format!("node-{n}"));
+        calls.spawn(async move {
+            client.heartbeat(&id, &session, Some(NodeReport::Online)).await?;
+            Ok(due.elapsed().as_micros() as u64)
+        });
+    }
+    while let Some(answered) = calls.join_next().await {
+        lags.push(answered??);
+    }
+    let share = (process::cpu_time(gateway.pid())? - cpu).as_secs_f64() / began.elapsed().as_secs_f64() * 100.0;
+    let transitions = gateway.metric("tidegate_node_transitions_total").await? - transitions;
+    anyhow::ensure!(transitions <= nodes as f64, "nodes that beat were taken for silent: {transitions} transitions");
+    rows.add(&format!("{nodes} nodes, a beat every 15 s: share of one core"), share, None, "percent")?;
+    for (name, percent) in [("p50", 50.0), ("p99", 99.0)] {
+        let ms = percentile(&mut lags, percent) as f64 / 1e3;
+        rows.add(&format!("{nodes} nodes, a beat every 15 s: due to answered {name}"), ms, None, "ms")?;
+    }
+    Ok(())
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -85,10 +143,16 @@ enum Call {
     Heartbeat(NodeReport),
 }
 
-async fn drive(connections: &[Nodes], session: &str, args: &Args, call: Call) -> anyhow::Result<()> {
+async fn drive(
+    connections: &[Nodes],
+    session: &str,
+    nodes: std::ops::Range<usize>,
+    at_once: usize,
+    call: Call,
+) -> anyhow::Result<()> {
     let mut calls: JoinSet<Result<(), ClientError>> = JoinSet::new();
-    for n in 0..args.nodes {
-        if calls.len() >= args.at_once
+    for n in nodes {
+        if calls.len() >= at_once
             && let Some(answered) = calls.join_next().await
         {
             answered??;

@@ -49,7 +49,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 
 /// Two callers that never pause, and swaps of settings under them.
 async fn calls(rows: &mut Rows, swaps: usize) -> anyhow::Result<()> {
-    let host = Host::start().await?;
+    let host = Host::start(None).await?;
     let stop = Arc::new(AtomicBool::new(false));
     let callers: Vec<_> = (0..2)
         .map(|_| {

@@ -153,14 +153,16 @@ impl Recorder {
 impl Desk {
     fn work(&self, mut files: Option<&mut Files>) {
         let mut told: Option<Instant> = None;
+        // Changes places with the inbox, so that those who decide never wait for it to grow twice.
+        let mut waiting = Vec::new();
         loop {
-            let (next, waiting, dropped, stopped) = {
+            let (next, dropped, stopped) = {
                 let mut inbox = self.inbox.lock();
                 inbox.weight = 0;
-                let dropped = std::mem::take(&mut inbox.dropped);
-                (inbox.next, std::mem::take(&mut inbox.waiting), dropped, inbox.stopped)
+                std::mem::swap(&mut inbox.waiting, &mut waiting);
+                (inbox.next, std::mem::take(&mut inbox.dropped), inbox.stopped)
             };
-            let records: Vec<_> = waiting.into_iter().map(Arc::new).collect();
+            let records: Vec<_> = waiting.drain(..).map(Arc::new).collect();
             if let Some(files) = files.as_deref_mut().filter(|_| !records.is_empty() || dropped > 0)
                 && let Err(error) = files.append(&records, dropped)
             {
