@@ -2,6 +2,7 @@
 //! on ports of its own. Every reader's account is checked when it is dropped. Nothing here knows the gateway's inside.
 
 mod access;
+mod author;
 mod commands;
 mod dashboard;
 mod demo;

@@ -72,6 +72,8 @@ pub struct Limits {
     pub settings_bytes_max: u64,
     /// Files in the folder that count (components and settings).
     pub files_max: usize,
+    /// Count instructions. Calls get dearer; a gateway does not, an author's bench does.
+    pub metered: bool,
 }
 
 /// When a component that keeps failing is taken back.
@@ -161,6 +163,7 @@ impl Default for Limits {
             component_bytes_max: 64 << 20,
             settings_bytes_max: 256 << 10,
             files_max: 64,
+            metered: false,
         }
     }
 }

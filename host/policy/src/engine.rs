@@ -150,6 +150,8 @@ impl Engines {
         let mut store = Store::new(engine, GuestState::new(&self.limits));
         store.limiter(|state| &mut state.limits);
         store.set_hostcall_fuel(self.limits.answer_bytes_max);
+        // Without meters there is nothing to fill, and it says so.
+        let _ = store.set_fuel(u64::MAX);
         store.epoch_deadline_callback(|mut guest| Ok(guest.data_mut().overdue.next()));
         store
     }
@@ -234,6 +236,7 @@ fn config(limits: &Limits) -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
+        .consume_fuel(limits.metered)
         // Futures, streams and tasks of the component model: not in the contract, and they make every call dearer.
         .concurrency_support(false)
         .max_wasm_stack(limits.stack_bytes_max)

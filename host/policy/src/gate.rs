@@ -5,6 +5,7 @@
 mod refusal;
 mod schema;
 mod vectors;
+mod workbench;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::quick::Quickness;
 use crate::words::Patience;
 
 pub use refusal::{Refusal, RefusalCode};
+pub use workbench::{Cost, Inspection, Tried, Wanted, Workbench};
 
 /// A component that passed, with its settings; immutable and shared by the generations it is part of.
 #[derive(Debug)]
@@ -73,6 +75,14 @@ impl Gate {
 
     /// The whole way for one component.
     pub(crate) fn load(&self, source: PolicySource) -> Result<Loaded, Refusal> {
+        let (loaded, description) = self.prepare(source)?;
+        vectors::run(&loaded.pre, &loaded.answers, &description.vectors, self.config.deadlines.vectors)
+            .map_err(|(code, message)| Refusal::new(code, &loaded.source.file, message))?;
+        Ok(loaded)
+    }
+
+    /// The way up to its vectors.
+    fn prepare(&self, source: PolicySource) -> Result<(Loaded, plugin::Description), Refusal> {
         let refuse = |code, message: String| Refusal::new(code, &source.file, message);
         if source.bytes.is_empty() {
             return Err(refuse(RefusalCode::NotAComponent, "the file is empty".into()));
@@ -133,13 +143,11 @@ impl Gate {
             schema::Wrong::Settings(message) => refuse(RefusalCode::SettingsInvalid, message),
         })?;
         self.configure(&pre, &source)?;
-        vectors::run(&pre, &answers, &description.vectors, self.config.deadlines.vectors)
-            .map_err(|(code, message)| refuse(code, message))?;
-        Ok(Loaded {
+        let loaded = Loaded {
             pre,
-            name: description.name,
-            version: description.version,
-            rules: description.rules.into_iter().map(Arc::from).collect(),
+            name: description.name.clone(),
+            version: description.version.clone(),
+            rules: description.rules.iter().map(|rule| Arc::from(&**rule)).collect(),
             answers,
             imports: notable_imports(&component),
             counters: PhaseCounters::default(),
@@ -147,7 +155,8 @@ impl Gate {
             quickness: Quickness::default(),
             patience: Patience::default(),
             source,
-        })
+        };
+        Ok((loaded, description))
     }
 
     fn compile(&self, source: &PolicySource) -> Result<(Component, engine::Allocation), Refusal> {
@@ -277,37 +286,6 @@ impl Gate {
             )),
         }
     }
-}
-
-/// What a component that passed the gate says of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Inspection {
-    pub name: String,
-    pub version: String,
-    pub answers: Vec<Policy>,
-    pub rules: Vec<String>,
-    pub settings_schema: String,
-    pub vectors: String,
-}
-
-/// Brings one component through the gate without a gateway: what an author's tools ask.
-pub fn inspect(config: &PolicyConfig, file: &str, bytes: &[u8], settings: &str) -> Result<Inspection, Refusal> {
-    let failed = |error: String| Refusal::new(RefusalCode::StartFailed, file, error);
-    let engines = Arc::new(Engines::new(&config.limits).map_err(|e| failed(format!("{e:#}")))?);
-    let cache = CompileCache::open(&config.store_dir).map_err(|e| failed(e.to_string()))?;
-    let gate = Gate::new(engines, cache, config.clone());
-    let stem = file.strip_suffix(".wasm").unwrap_or(file);
-    let loaded = gate.load(PolicySource::new(stem, file, false, Arc::from(bytes), settings))?;
-    let described = loaded.pre.instantiate().and_then(|mut guest| guest.describe(config.deadlines.configure));
-    let described = described.map_err(|failure| Refusal::new(RefusalCode::DescribeFailed, file, failure.message))?;
-    Ok(Inspection {
-        name: loaded.name,
-        version: loaded.version,
-        answers: loaded.answers,
-        rules: described.rules,
-        settings_schema: described.settings_schema,
-        vectors: described.vectors,
-    })
 }
 
 fn notable_imports(component: &Component) -> BTreeSet<String> {

@@ -200,6 +200,11 @@ impl PolicyInstance {
         self.brief = brief;
     }
 
+    /// Instructions used so far, in wasmtime's fuel; 0 without meters.
+    pub(crate) fn fuel_used(&self) -> u64 {
+        self.store.get_fuel().map_or(0, |left| u64::MAX - left)
+    }
+
     fn set_deadline(&mut self) {
         match self.brief {
             true => engine::set_brief(&mut self.store, BRIEF),

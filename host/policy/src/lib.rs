@@ -38,7 +38,7 @@ pub use counters::{Counters, PolicyCounters};
 pub use evidence::{
     Change, Comparison, DecisionId, DecisionLog, Last, MemberFacts, Mismatch, Reading, Record, Replay, SetFacts, Window,
 };
-pub use gate::{Inspection, Refusal, RefusalCode, inspect};
+pub use gate::{Cost, Inspection, Refusal, RefusalCode, Tried, Wanted, Workbench};
 pub use host::{Candidate, PastError, PolicyHost};
 pub use model::*;
 pub use record::{

@@ -10,7 +10,8 @@ use tidegate_policy::*;
 fn inspected(path: &Path) -> Inspection {
     let store = tempfile::tempdir().expect("tempdir");
     let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    inspect(&PolicyConfig::new(store.path()), "candidate.wasm", &bytes, "{}").unwrap_or_else(|e| panic!("{e}"))
+    let workbench = Workbench::new(store.path()).unwrap_or_else(|e| panic!("{e}"));
+    workbench.inspect("candidate.wasm", &bytes, "{}").unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// One component, two questions; and a guest that would wait is stopped there, by no deadline.
@@ -53,7 +54,10 @@ fn rebuilt_policies_behave_as_the_committed_ones() {
         assert_eq!(committed.answers.iter().map(|policy| policy.name()).collect::<Vec<_>>(), [name]);
         if let Some(folder) = &rebuilt {
             let file = format!("tidegate_plugin_{}.wasm", name.replace('-', "_"));
-            assert_eq!(inspected(&folder.join(file)), committed, "{name}");
+            let rebuilt = inspected(&folder.join(file));
+            // Bytes differ with the compiler's version; what it says and answers does not.
+            let Inspection { digest, bytes, gate_us, .. } = committed;
+            assert_eq!(Inspection { digest, bytes, gate_us, ..rebuilt }, committed, "{name}");
         }
     }
 }

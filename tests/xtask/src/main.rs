@@ -3,6 +3,7 @@
 
 mod deb;
 mod error_docs;
+mod guests;
 mod ledger;
 mod plugins;
 mod source;
@@ -61,6 +62,8 @@ enum Job {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Build every template of `tidegate policy new` in every language, and put its vectors to it (needs python3, npm)
+    Guests(guests::Guests),
     /// Run .ci/run, the whole check as CI does it
     Ci,
 }
@@ -134,6 +137,7 @@ fn run(job: Job) -> anyhow::Result<ExitCode> {
             &["test", "--workspace", "--locked", "--test", "fuzz", "--", "--nocapture"],
             &[("TIDEGATE_FUZZ_SECONDS", seconds.to_string()), ("TIDEGATE_FUZZ_SEED", seed.to_string())],
         ),
+        Job::Guests(job) => guests::run(&root, &job).map(|()| ExitCode::SUCCESS),
         Job::Ci => {
             let status =
                 Command::new(root.join(".ci/run")).current_dir(&root).status().context("cannot start .ci/run")?;
@@ -151,13 +155,14 @@ fn cargo(root: &std::path::Path, words: &[&str], variables: &[(&str, String)]) -
 
 /// Builds the gateway and starts tests/bench, which finds it beside itself; not linked here, so that `tidy` stays quick.
 fn measure(root: &std::path::Path, args: Vec<String>) -> anyhow::Result<ExitCode> {
-    let cargo = |words: &[&str], more: &[String]| {
-        Command::new("cargo").args(words).args(more).current_dir(root).status().context("cannot start cargo")
-    };
-    let built = cargo(&["build", "--quiet", "--release", "--package", "tidegate"], &[])?;
-    if !built.success() {
+    // The whole workspace: single packages have other features, and another wasmtime to build.
+    let mut build = Command::new("cargo");
+    let built = build.args(["build", "--quiet", "--release", "--workspace", "--locked"]).current_dir(root).status();
+    if !built.context("cannot start cargo")?.success() {
         return Ok(ExitCode::FAILURE);
     }
-    let status = cargo(&["run", "--quiet", "--release", "--package", "tidegate-bench", "--"], &args)?;
+    let bench = root.join("target/release/tidegate-bench");
+    let status = Command::new(&bench).args(args).current_dir(root).status();
+    let status = status.with_context(|| format!("cannot start {}", bench.display()))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

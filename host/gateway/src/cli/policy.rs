@@ -1,7 +1,11 @@
 //! `tidegate policy`: which components decide, what the last swaps came to, and changing that by
 //! hand. It knows records, not components.
 
+mod author;
+mod build;
 mod decisions;
+mod project;
+mod seal;
 
 use super::{Usage, output, remote::Local};
 use clap::{Args, Subcommand};
@@ -51,6 +55,44 @@ pub enum PolicyCommand {
     /// Stay on the present generation whatever the folder says; --off follows the folder again.
     #[command(after_help = "Examples:\n  tidegate policy pin\n  tidegate policy pin --off")]
     Pin(Pin),
+    /// Make a project for a policy of your own.
+    #[command(
+        after_help = "Examples:\n  tidegate policy new night-shift --kind access\n  tidegate policy new night-shift --kind access --lang python"
+    )]
+    New(author::New),
+    /// Build a project's component with the tools of its language.
+    #[command(after_help = "Example:\n  tidegate policy build night-shift")]
+    Build(author::Of),
+    /// Put vectors to a component, on the engine that gateways run, and show what it answers otherwise.
+    #[command(
+        after_help = "Examples:\n  tidegate policy test night-shift\n  tidegate policy test access.wasm --vectors mine.toml"
+    )]
+    Test(author::Test),
+    /// Bring a component through the whole gate, as a swap would.
+    #[command(after_help = "Example:\n  tidegate policy check night-shift.wasm --settings night-shift.toml")]
+    Check(author::Check),
+    /// Show what a component says of itself.
+    #[command(after_help = "Example:\n  tidegate policy inspect access.wasm --json")]
+    Inspect(author::Check),
+    /// Measure what each vector costs: nanoseconds here, and fuel, which is the same everywhere.
+    #[command(after_help = "Example:\n  tidegate policy bench night-shift --against old.wasm --max-regress 10%")]
+    Bench(author::BenchArgs),
+    /// Build, test and check now and at each change; with --into, put what passed into a plugins folder.
+    #[command(after_help = "Example:\n  tidegate policy watch night-shift --into plugins.d")]
+    Watch(author::Watch),
+    /// Make a pair of keys for signing policies.
+    #[command(after_help = "Example:\n  tidegate policy keygen ada")]
+    Keygen(seal::Keygen),
+    /// Sign a component with its settings.
+    #[command(
+        after_help = "Example:\n  tidegate policy sign night-shift.wasm --settings night-shift.toml --key ada.key"
+    )]
+    Sign(seal::Sign),
+    /// Say whose signature a component and its settings carry.
+    #[command(
+        after_help = "Example:\n  tidegate policy verify night-shift.wasm --settings night-shift.toml --keys ada.pub"
+    )]
+    Verify(seal::Verify),
 }
 
 /// Whose answerer.
@@ -100,6 +142,16 @@ impl PolicyCommand {
     pub(super) fn json(&self) -> bool {
         match self {
             Self::List(local) | Self::Reload(local) => local.json,
+            Self::New(author::New { json, .. })
+            | Self::Build(author::Of { json, .. })
+            | Self::Test(author::Test { json, .. })
+            | Self::Check(author::Check { json, .. })
+            | Self::Inspect(author::Check { json, .. })
+            | Self::Bench(author::BenchArgs { json, .. })
+            | Self::Watch(author::Watch { json, .. })
+            | Self::Keygen(seal::Keygen { json, .. })
+            | Self::Sign(seal::Sign { json, .. })
+            | Self::Verify(seal::Verify { json, .. }) => *json,
             Self::Held(local) | Self::Approve(Approve { local, .. }) => local.json,
             Self::Explain(decisions::Explain { local, .. })
             | Self::Decisions(decisions::Decisions { local, .. })
@@ -136,6 +188,16 @@ pub(super) async fn run(command: PolicyCommand) -> anyhow::Result<()> {
         PolicyCommand::Decisions(args) => decisions::decisions(args).await,
         PolicyCommand::Replay(args) => decisions::replay(args).await,
         PolicyCommand::Diff(args) => decisions::diff(args).await,
+        PolicyCommand::New(args) => author::new(&args),
+        PolicyCommand::Build(args) => author::build(&args),
+        PolicyCommand::Test(args) => author::test(&args),
+        PolicyCommand::Check(args) => author::check(&args),
+        PolicyCommand::Inspect(args) => author::inspect(&args),
+        PolicyCommand::Bench(args) => author::bench(&args),
+        PolicyCommand::Watch(args) => author::watch(args).await,
+        PolicyCommand::Keygen(args) => seal::keygen(&args),
+        PolicyCommand::Sign(args) => seal::sign(&args),
+        PolicyCommand::Verify(args) => seal::verify(&args),
         PolicyCommand::Pin(args) => {
             args.local.admin().await?.pin_policies(!args.off).await?;
             if args.local.json {

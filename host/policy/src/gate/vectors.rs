@@ -3,10 +3,11 @@
 //! of any language are the same text. Invariant: what passed answered every vector three times alike.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use wasmtime::component::Val;
+use wasmtime::component::{Func, Val};
 
 use super::refusal::RefusalCode;
 use crate::engine;
@@ -25,121 +26,196 @@ struct Vectors {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Vector {
-    name: String,
+pub(super) struct Vector {
+    pub(super) name: String,
     /// JSON; the vectors of a component do not depend on what an operator set.
     #[serde(default = "no_settings")]
-    settings: String,
+    pub(super) settings: String,
     /// `access.decide`, `plugin.configure`, …
-    call: String,
-    args: Vec<String>,
-    expect: String,
+    pub(super) call: String,
+    pub(super) args: Vec<String>,
+    pub(super) expect: String,
+}
+
+/// A vector, read by the types of the instance it belongs to.
+#[derive(Debug)]
+pub(super) struct Question {
+    function: Func,
+    arguments: Vec<Val>,
+    expected: Val,
+}
+
+/// What came of asking one vector once.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// It cannot be asked: no such function, arguments of other types.
+    Unusable(String),
+    /// No answer.
+    Failed(String),
+    /// Another answer; both as WAVE text.
+    Differs { answer: String, expected: String },
 }
 
 type Wrong = (RefusalCode, String);
 
-pub(super) fn run(pre: &PolicyPre, answers: &[Policy], text: &str, deadline: Duration) -> Result<(), Wrong> {
-    let missing = |message: String| (RefusalCode::VectorsMissing, message);
-    let vectors: Vectors = toml::from_str(text).map_err(|e| missing(format!("vectors: {}", clip(e.message(), 256))))?;
+/// Vectors that ask about every one of `answers`.
+pub(super) fn read(answers: &[Policy], text: &str) -> Result<Vec<Vector>, String> {
+    let vectors: Vectors = toml::from_str(text).map_err(|e| format!("vectors: {}", clip(e.message(), 256)))?;
     let vectors = vectors.vector;
     if vectors.len() > VECTORS_MAX {
-        return Err(missing(format!("there are more than {VECTORS_MAX} vectors")));
+        return Err(format!("there are more than {VECTORS_MAX} vectors"));
     }
     for policy in answers {
         let of = format!("{}.", policy.name());
         if !vectors.iter().any(|vector| vector.call.starts_with(&of)) {
-            return Err(missing(format!("no vector asks {policy}")));
+            return Err(format!("no vector asks {policy}"));
         }
     }
+    Ok(vectors)
+}
+
+pub(super) fn run(pre: &PolicyPre, answers: &[Policy], text: &str, deadline: Duration) -> Result<(), Wrong> {
+    let vectors = read(answers, text).map_err(|message| (RefusalCode::VectorsMissing, message))?;
     let until = Instant::now() + deadline;
     for vector in &vectors {
-        let mut fresh = configured(pre, &vector.settings, vector)?;
-        ask(&mut fresh, vector, RefusalCode::VectorFailed, pre.decide_deadline, until)?;
+        in_time(until)?;
+        fresh(pre, vector).map_err(|trouble| trouble.refusal(vector, RefusalCode::VectorFailed))?;
     }
-    // One instance for all vectors of the same settings; configuring again is not deciding again.
+    for (vector, asked) in reused(pre, &vectors) {
+        in_time(until)?;
+        asked.map_err(|trouble| trouble.refusal(vector, RefusalCode::NotStateless))?;
+    }
+    Ok(())
+}
+
+/// On an instance of its own.
+pub(super) fn fresh(pre: &PolicyPre, vector: &Vector) -> Result<(), Trouble> {
+    ask(&mut configured(pre, &vector.settings)?, vector, pre.decide_deadline)
+}
+
+/// On one instance for all vectors of the same settings, there and back. Configuring again is not deciding again, so
+/// vectors of `configure` are left out. Lazy: what is not taken is not asked.
+pub(super) fn reused<'v>(
+    pre: &PolicyPre,
+    vectors: &'v [Vector],
+) -> impl Iterator<Item = (&'v Vector, Result<(), Trouble>)> {
     let mut alike: BTreeMap<&str, Vec<&Vector>> = BTreeMap::new();
     for vector in vectors.iter().filter(|vector| vector.call != "plugin.configure") {
         alike.entry(&vector.settings).or_default().push(vector);
     }
-    for (settings, group) in alike {
-        let mut reused = configured(pre, settings, group[0])?;
-        for vector in group.iter().chain(group.iter().rev()) {
-            ask(&mut reused, vector, RefusalCode::NotStateless, pre.decide_deadline, until)?;
+    alike.into_iter().flat_map(move |(settings, group)| {
+        let mut instance = configured(pre, settings);
+        let back: Vec<_> = group.iter().rev().copied().collect();
+        group.into_iter().chain(back).map(move |vector| {
+            let asked = match &mut instance {
+                Ok(instance) => ask(instance, vector, pre.decide_deadline),
+                Err(trouble) => Err(Trouble::Failed(trouble.to_string())),
+            };
+            (vector, asked)
+        })
+    })
+}
+
+pub(super) fn configured(pre: &PolicyPre, settings: &str) -> Result<PolicyInstance, Trouble> {
+    pre.instance(settings).map_err(|failure| Trouble::Failed(format!("configuring it: {}", failure.message)))
+}
+
+pub(super) fn ask(instance: &mut PolicyInstance, vector: &Vector, deadline: Duration) -> Result<(), Trouble> {
+    let question = Question::read(instance, vector)?;
+    let answer = question.put(instance, deadline)?;
+    if answer != question.expected {
+        let text = |val: &Val| val.to_wave().unwrap_or_else(|e| format!("{e:#}"));
+        return Err(Trouble::Differs { answer: text(&answer), expected: text(&question.expected) });
+    }
+    if vector.call.starts_with("access.") && instance.answers_packed() {
+        let packed = packed::of_vector(&question.arguments)
+            .ok_or_else(|| Trouble::Unusable("no question of `access`".into()))?;
+        let said = instance
+            .packed(&vector.call, &packed)
+            .map_err(|failure| Trouble::Failed(format!("packed: {} ({})", failure.message, failure.cause.as_str())))?;
+        let expected = packed::expected(&question.expected);
+        if Some(&said) != expected.as_ref() {
+            let expected = format!("packed {:?}", expected.unwrap_or_default());
+            return Err(Trouble::Differs { answer: format!("packed {said:?}"), expected });
         }
     }
     Ok(())
 }
 
-fn configured(pre: &PolicyPre, settings: &str, vector: &Vector) -> Result<PolicyInstance, Wrong> {
-    pre.instance(settings).map_err(|failure| {
-        (RefusalCode::VectorFailed, format!("vector `{}`: configuring it: {}", clip(&vector.name, 64), failure.message))
-    })
-}
-
-/// `otherwise` is what a wrong answer means.
-fn ask(
-    instance: &mut PolicyInstance,
-    vector: &Vector,
-    otherwise: RefusalCode,
-    deadline: Duration,
-    until: Instant,
-) -> Result<(), Wrong> {
-    let name = clip(&vector.name, 64);
-    let failed = |message: String| (otherwise, format!("vector `{name}`: {}", clip(&message, 700)));
-    let unusable = |message: String| (RefusalCode::VectorsMissing, format!("vector `{name}`: {}", clip(&message, 512)));
+fn in_time(until: Instant) -> Result<(), Wrong> {
     if Instant::now() > until {
         return Err((RefusalCode::VectorFailed, "the vectors take too long together".into()));
-    }
-    let (interface, function) =
-        vector.call.split_once('.').ok_or_else(|| unusable("`call` must be INTERFACE.FUNCTION".into()))?;
-    let (store, guest) = instance.raw();
-    let export = format!("tidegate:policy/{interface}@{}", super::CONTRACT);
-    let function = guest
-        .get_export_index(&mut *store, None, &export)
-        .and_then(|at| guest.get_export_index(&mut *store, Some(&at), function))
-        .and_then(|at| guest.get_func(&mut *store, at))
-        .ok_or_else(|| unusable(format!("there is no function `{}`", vector.call)))?;
-    let ty = function.ty(&*store);
-    let parameters: Vec<_> = ty.params().map(|(_, ty)| ty).collect();
-    if parameters.len() != vector.args.len() {
-        return Err(unusable(format!("{} arguments where {} are taken", vector.args.len(), parameters.len())));
-    }
-    let mut arguments = Vec::with_capacity(parameters.len());
-    for (n, (ty, text)) in parameters.iter().zip(&vector.args).enumerate() {
-        arguments.push(Val::from_wave(ty, text).map_err(|e| unusable(format!("argument {n}: {e:#}")))?);
-    }
-    let result = ty.results().next().ok_or_else(|| unusable("the function has no result".into()))?;
-    let expected = Val::from_wave(&result, &vector.expect).map_err(|e| unusable(format!("expect: {e:#}")))?;
-    engine::set_deadline(store, deadline);
-    let mut answer = [Val::Bool(false)];
-    if let Err(error) = function.call(&mut *store, &arguments, &mut answer) {
-        let failure = classify(&error, store);
-        return Err((
-            RefusalCode::VectorFailed,
-            format!("vector `{name}`: {} ({})", failure.message, failure.cause.as_str()),
-        ));
-    }
-    if answer[0] != expected {
-        let text = |val: &Val| val.to_wave().unwrap_or_else(|e| format!("{e:#}"));
-        return Err(failed(format!(
-            "it answers {}, not {}",
-            clip(&text(&answer[0]), 256),
-            clip(&text(&expected), 256)
-        )));
-    }
-    if interface == "access" && instance.answers_packed() {
-        let question = packed::of_vector(&arguments).ok_or_else(|| unusable("no question of `access`".into()))?;
-        let said = instance.packed(&vector.call, &question).map_err(|failure| {
-            let (message, cause) = (failure.message, failure.cause.as_str());
-            (RefusalCode::VectorFailed, format!("vector `{name}`, packed: {message} ({cause})"))
-        })?;
-        if Some(&said) != packed::expected(&expected).as_ref() {
-            return Err(failed(format!("packed, it answers {}, not as `access`", clip(&format!("{said:?}"), 256))));
-        }
     }
     Ok(())
 }
 
 fn no_settings() -> String {
     "{}".to_owned()
+}
+
+// === impl Question ===
+
+impl Question {
+    pub(super) fn read(instance: &mut PolicyInstance, vector: &Vector) -> Result<Self, Trouble> {
+        let unusable = |message: String| Trouble::Unusable(clip(&message, 512));
+        let (interface, function) =
+            vector.call.split_once('.').ok_or_else(|| unusable("`call` must be INTERFACE.FUNCTION".into()))?;
+        let (store, guest) = instance.raw();
+        let export = format!("tidegate:policy/{interface}@{}", super::CONTRACT);
+        let function = guest
+            .get_export_index(&mut *store, None, &export)
+            .and_then(|at| guest.get_export_index(&mut *store, Some(&at), function))
+            .and_then(|at| guest.get_func(&mut *store, at))
+            .ok_or_else(|| unusable(format!("there is no function `{}`", vector.call)))?;
+        let ty = function.ty(&*store);
+        let parameters: Vec<_> = ty.params().map(|(_, ty)| ty).collect();
+        if parameters.len() != vector.args.len() {
+            return Err(unusable(format!("{} arguments where {} are taken", vector.args.len(), parameters.len())));
+        }
+        let mut arguments = Vec::with_capacity(parameters.len());
+        for (n, (ty, text)) in parameters.iter().zip(&vector.args).enumerate() {
+            arguments.push(Val::from_wave(ty, text).map_err(|e| unusable(format!("argument {n}: {e:#}")))?);
+        }
+        let result = ty.results().next().ok_or_else(|| unusable("the function has no result".into()))?;
+        let expected = Val::from_wave(&result, &vector.expect).map_err(|e| unusable(format!("expect: {e:#}")))?;
+        Ok(Self { function, arguments, expected })
+    }
+
+    /// One call.
+    pub(super) fn put(&self, instance: &mut PolicyInstance, deadline: Duration) -> Result<Val, Trouble> {
+        let (store, _) = instance.raw();
+        engine::set_deadline(store, deadline);
+        let mut answer = [Val::Bool(false)];
+        self.function.call(&mut *store, &self.arguments, &mut answer).map_err(|error| {
+            let failure = classify(&error, store);
+            Trouble::Failed(format!("{} ({})", failure.message, failure.cause.as_str()))
+        })?;
+        let [answer] = answer;
+        Ok(answer)
+    }
+}
+
+// === impl Trouble ===
+
+impl Trouble {
+    /// `otherwise` is what a wrong answer means.
+    fn refusal(self, vector: &Vector, otherwise: RefusalCode) -> Wrong {
+        let code = match &self {
+            Self::Unusable(_) => RefusalCode::VectorsMissing,
+            Self::Failed(_) => RefusalCode::VectorFailed,
+            Self::Differs { .. } => otherwise,
+        };
+        (code, format!("vector `{}`: {self}", clip(&vector.name, 64)))
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unusable(message) | Self::Failed(message) => f.write_str(message),
+            Self::Differs { answer, expected } => {
+                write!(f, "it answers {}, not {}", clip(answer, 256), clip(expected, 256))
+            }
+        }
+    }
 }

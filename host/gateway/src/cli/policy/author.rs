@@ -1,0 +1,423 @@
+//! The author's bench: a project from a template, built, tried on the gateway's own engine, measured, and taken into a
+//! folder at each change. Needs no gateway. Invariant: what `check` lets through, a gateway with default limits lets
+//! through; nothing but a component that passed reaches a plugins folder.
+
+use super::{
+    build,
+    project::{Kind, Language, Project},
+};
+use crate::cli::{Usage, output};
+use anyhow::{Context as _, bail, ensure};
+use clap::Args;
+use serde_json::{Value as Json, json};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tidegate_policy::{Cost, Inspection, Tried, Wanted, Workbench, settings_json};
+
+/// Make a project.
+#[derive(Args, Debug)]
+pub struct New {
+    /// Of the policy: a to z, digits, inner dashes.
+    name: String,
+    /// Which question it answers.
+    #[arg(long, value_enum)]
+    kind: Kind,
+    /// What it is written in.
+    #[arg(long, value_enum, default_value = "rust")]
+    lang: Language,
+    /// Where; absent: a folder of that name here.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// One project.
+#[derive(Args, Debug)]
+pub struct Of {
+    /// The project's folder.
+    #[arg(default_value = ".")]
+    dir: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// A project or a component.
+#[derive(Args, Debug)]
+pub struct Test {
+    /// A project's folder (what `build` made of it), or a component.
+    #[arg(default_value = ".", value_name = "DIR|FILE")]
+    of: PathBuf,
+    /// Vectors as TOML; absent: the project's `vectors.toml`, or those in the component.
+    #[arg(long, value_name = "FILE")]
+    vectors: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// A component, with settings.
+#[derive(Args, Debug)]
+pub struct Check {
+    /// A project's folder, or a component.
+    #[arg(default_value = ".", value_name = "DIR|FILE")]
+    of: PathBuf,
+    /// Settings as they would stand beside it, TOML or JSON.
+    #[arg(long, value_name = "FILE")]
+    settings: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// What to measure.
+#[derive(Args, Debug)]
+pub struct BenchArgs {
+    /// A project's folder, or a component.
+    #[arg(default_value = ".", value_name = "DIR|FILE")]
+    of: PathBuf,
+    /// Calls of each vector.
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rounds: u32,
+    /// Vectors as TOML; absent: the project's `vectors.toml`, or those in the component.
+    #[arg(long, value_name = "FILE")]
+    vectors: Option<PathBuf>,
+    /// An older component; its cost for the same vectors is the measure.
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
+    /// How much more fuel than the older one a vector may take, such as 10%; more fails the command.
+    #[arg(long, value_name = "PERCENT", requires = "against", value_parser = percent)]
+    max_regress: Option<f64>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// What to watch.
+#[derive(Args, Debug)]
+pub struct Watch {
+    /// The project's folder.
+    #[arg(default_value = ".")]
+    dir: PathBuf,
+    /// A plugins folder that gets each component that passed.
+    #[arg(long, value_name = "DIR")]
+    into: Option<PathBuf>,
+    /// End after the first build.
+    #[arg(long)]
+    once: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// A component, the vectors to put to it, and the name its errors carry.
+struct Subject {
+    file: String,
+    bytes: Vec<u8>,
+    vectors: Option<String>,
+}
+
+/// Between two looks at a project's files.
+const LOOK: Duration = Duration::from_millis(300);
+
+pub(super) fn new(args: &New) -> anyhow::Result<()> {
+    let dir = args.dir.clone().unwrap_or_else(|| PathBuf::from(&args.name));
+    let project = Project::create(&args.name, args.kind, args.lang, &dir)?;
+    if args.json {
+        output::line(json!({ "name": project.name, "dir": dir, "component": project.component() }))?;
+        return Ok(());
+    }
+    let shown = dir.display();
+    output::line(format_args!(
+        "made {shown}\n\n  tidegate policy build {shown}\n  tidegate policy test {shown}\n  tidegate policy watch {shown} \
+         --into plugins.d"
+    ))?;
+    Ok(())
+}
+
+pub(super) fn build(args: &Of) -> anyhow::Result<()> {
+    let made = build::build(&Project::open(&args.dir)?)?;
+    let bytes = fs::metadata(&made)?.len();
+    if args.json {
+        output::line(json!({ "component": made, "bytes": bytes }))?;
+    } else {
+        output::line(format_args!("{} ({bytes} bytes)", made.display()))?;
+    }
+    Ok(())
+}
+
+pub(super) fn test(args: &Test) -> anyhow::Result<()> {
+    let subject = Subject::read(&args.of, args.vectors.as_deref())?;
+    let store = tempfile::tempdir()?;
+    let bench = Workbench::new(store.path())?;
+    let (tried, rules) = bench.test(&subject.file, &subject.bytes, subject.vectors.as_deref())?;
+    let wrong = tried.iter().filter(|one| one.wrong.is_some()).count();
+    if args.json {
+        let vectors: Vec<_> = tried.iter().map(tried_json).collect();
+        output::line(json!({ "tested": tried.len(), "wrong": wrong, "vectors": vectors }))?;
+    } else {
+        for one in &tried {
+            output::line(told(one, &rules))?;
+        }
+    }
+    ensure!(wrong == 0, "{wrong} of {} vectors are wrong", tried.len());
+    if !args.json {
+        output::line(format_args!("{} vectors, each asked alone and among the others", tried.len()))?;
+    }
+    Ok(())
+}
+
+pub(super) fn check(args: &Check) -> anyhow::Result<()> {
+    let passed = inspected(args)?;
+    if args.json {
+        return shown(&passed);
+    }
+    let answers: Vec<_> = passed.answers.iter().map(|policy| policy.name()).collect();
+    output::line(format_args!(
+        "{} {} passes the gate as {} in {:.1} ms",
+        passed.name,
+        passed.version,
+        answers.join(", "),
+        passed.gate_us as f64 / 1e3
+    ))?;
+    Ok(())
+}
+
+pub(super) fn inspect(args: &Check) -> anyhow::Result<()> {
+    let of = inspected(args)?;
+    if args.json {
+        return shown(&of);
+    }
+    let or_none = |text: String| if text.is_empty() { "none".to_owned() } else { text };
+    let answers: Vec<_> = of.answers.iter().map(|policy| policy.name()).collect();
+    for (what, text) in [
+        ("name", format!("{} {}", of.name, of.version)),
+        ("answers", answers.join(", ")),
+        ("contract", of.contract.to_owned()),
+        ("rules", or_none(of.rules.join(", "))),
+        ("inert imports", or_none(of.imports.join(", "))),
+        ("settings", or_none(of.settings_schema.trim().to_owned())),
+        ("digest", of.digest.to_hex()),
+        ("size", format!("{} bytes", of.bytes)),
+        ("gate", format!("{:.1} ms, compiled anew", of.gate_us as f64 / 1e3)),
+    ] {
+        output::line(format_args!("{what:<14} {text}"))?;
+    }
+    Ok(())
+}
+
+pub(super) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
+    let subject = Subject::read(&args.of, args.vectors.as_deref())?;
+    let store = tempfile::tempdir()?;
+    let bench = Workbench::new(store.path())?;
+    let measure = |file: &str, bytes: &[u8]| {
+        bench.bench(file, bytes, subject.vectors.as_deref(), args.rounds as usize).map_err(anyhow::Error::from)
+    };
+    let costs = measure(&subject.file, &subject.bytes)?;
+    let before = match &args.against {
+        Some(path) => measure(&name_of(path), &read(path)?).context("measuring the older component")?,
+        None => Vec::new(),
+    };
+    let more = |cost: &Cost| {
+        let old = before.iter().find(|old| old.name == cost.name)?;
+        Some((cost.fuel as f64 / old.fuel.max(1) as f64 - 1.0) * 100.0)
+    };
+    if args.json {
+        let json = |cost: &Cost| {
+            json!({
+                "vector": cost.name, "ns_median": cost.ns_median, "ns_p99": cost.ns_p99, "fuel": cost.fuel,
+                "fuel_more_percent": more(cost),
+            })
+        };
+        output::line(json!({ "vectors": costs.iter().map(json).collect::<Vec<_>>() }))?;
+    } else {
+        let row = |cost: &Cost| {
+            let more = more(cost).map(|percent| format!("{percent:+.1} %")).unwrap_or_default();
+            [cost.name.clone(), cost.ns_median.to_string(), cost.ns_p99.to_string(), cost.fuel.to_string(), more]
+        };
+        output::table(["VECTOR", "NS", "P99", "FUEL", "MORE"], &costs.iter().map(row).collect::<Vec<_>>())?;
+    }
+    if let Some(max) = args.max_regress {
+        let worst = costs.iter().filter_map(|cost| Some((more(cost)?, &cost.name)));
+        let worst = worst.max_by(|a, b| a.0.total_cmp(&b.0)).context("the two have no vector in common")?;
+        ensure!(worst.0 <= max, "`{}` takes {:+.1} % of fuel, more than {max} %", worst.1, worst.0);
+    }
+    Ok(())
+}
+
+/// Builds and tests now, and again whenever a file changes; ends with Ctrl-C.
+pub(super) async fn watch(args: Watch) -> anyhow::Result<()> {
+    let project = Project::open(&args.dir)?;
+    if let Some(into) = args.into.as_ref().filter(|into| !into.is_dir()) {
+        return Err(Usage(format!("{} is no folder", into.display())).into());
+    }
+    let mut seen = None;
+    loop {
+        let now = state(&project.folder)?;
+        if seen.as_ref() != Some(&now) {
+            seen = Some(now);
+            let done = take(&project, args.into.as_deref());
+            if args.once {
+                return done;
+            }
+            if let Err(error) = done {
+                output::line(format_args!("{error:#}"))?;
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            stopped = tokio::signal::ctrl_c() => return Ok(stopped?),
+        }
+    }
+}
+
+/// One round of `watch`.
+fn take(project: &Project, into: Option<&Path>) -> anyhow::Result<()> {
+    let made = build::build(project)?;
+    test(&Test { of: project.folder.clone(), vectors: None, json: false })?;
+    check(&Check { of: made.clone(), settings: None, json: false })?;
+    let Some(into) = into else { return Ok(()) };
+    let (name, bytes) = (format!("{}.wasm", project.name), read(&made)?);
+    // Beside it first, under a name that no gateway looks at: a rename is seen as a whole.
+    let part = into.join(format!(".{name}.part"));
+    fs::write(&part, bytes).and_then(|()| fs::rename(&part, into.join(&name))).context("putting it into the folder")?;
+    output::line(format_args!("put into {}", into.display()))?;
+    Ok(())
+}
+
+/// Names, sizes and times of what a build reads.
+fn state(folder: &Path) -> anyhow::Result<Vec<(PathBuf, u64, Option<std::time::SystemTime>)>> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if ["build", "target", "node_modules", "__pycache__", "Cargo.lock"].iter().any(|skip| name == *skip)
+                || name.to_string_lossy().starts_with('.')
+            {
+                continue;
+            }
+            let meta = entry.metadata()?;
+            if meta.is_dir() {
+                folders.push(entry.path());
+            } else {
+                found.push((entry.path(), meta.len(), meta.modified().ok()));
+            }
+            ensure!(found.len() <= 10_000, "more than 10,000 files are no policy's project");
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+// === impl Subject ===
+
+impl Subject {
+    fn read(of: &Path, vectors: Option<&Path>) -> anyhow::Result<Self> {
+        let given = vectors.map(|path| fs::read_to_string(path).with_context(|| path.display().to_string()));
+        if !of.is_dir() {
+            return Ok(Self { file: name_of(of), bytes: read(of)?, vectors: given.transpose()? });
+        }
+        let project = Project::open(of)?;
+        let component = project.component();
+        if !component.is_file() {
+            return Err(Usage(format!("{} is not there; `tidegate policy build` makes it", component.display())).into());
+        }
+        let vectors = given.unwrap_or_else(|| project.read("vectors.toml"))?;
+        Ok(Self { file: name_of(&component), bytes: read(&component)?, vectors: Some(vectors) })
+    }
+}
+
+fn inspected(args: &Check) -> anyhow::Result<Inspection> {
+    let subject = Subject::read(&args.of, None)?;
+    let settings = match &args.settings {
+        Some(path) => {
+            let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            settings_json(&name_of(path), &text).map_err(|message| Usage(format!("{}: {message}", path.display())))?
+        }
+        None => "{}".to_owned(),
+    };
+    let store = tempfile::tempdir()?;
+    Ok(Workbench::new(store.path())?.inspect(&subject.file, &subject.bytes, &settings)?)
+}
+
+fn shown(of: &Inspection) -> anyhow::Result<()> {
+    let answers: Vec<_> = of.answers.iter().map(|policy| policy.name()).collect();
+    let schema: Json = serde_json::from_str(&of.settings_schema).unwrap_or(Json::Null);
+    output::line(json!({
+        "name": of.name, "version": of.version, "contract": of.contract, "answers": answers, "rules": of.rules,
+        "imports": of.imports, "settings_schema": schema, "digest": of.digest.to_hex(), "bytes": of.bytes,
+        "gate_us": of.gate_us,
+    }))?;
+    Ok(())
+}
+
+/// One vector for people; a wrong one with all that was asked.
+fn told(one: &Tried, rules: &[String]) -> String {
+    let Some(wrong) = &one.wrong else { return format!("ok     {}", one.name) };
+    let mut text = format!("WRONG  {}\n    call      {}", one.name, one.call);
+    for arg in &one.args {
+        text += &format!("\n    argument  {arg}");
+    }
+    if one.settings != "{}" {
+        text += &format!("\n    settings  {}", one.settings);
+    }
+    match wrong {
+        Wanted::Answer(why) => text += &format!("\n    no answer: {why}"),
+        Wanted::Otherwise { expected, answer, reused } => {
+            text += &format!("\n    expected  {}\n    answered  {}", named(expected, rules), named(answer, rules));
+            if *reused {
+                text += "\n    asked alone it answers rightly: it remembers something between questions";
+            }
+        }
+    }
+    text
+}
+
+/// With the names of the rules that it gives by index.
+fn named(answer: &str, rules: &[String]) -> String {
+    let mut names = Vec::new();
+    for before in ["allow(", "rule: "] {
+        for (at, _) in answer.match_indices(before) {
+            let digits: String = answer[at + before.len()..].chars().take_while(char::is_ascii_digit).collect();
+            names.extend(digits.parse().ok().and_then(|rule: usize| rules.get(rule)).map(String::as_str));
+        }
+    }
+    names.dedup();
+    if names.is_empty() { answer.to_owned() } else { format!("{answer}  ({})", names.join(", ")) }
+}
+
+fn tried_json(one: &Tried) -> Json {
+    let wrong = one.wrong.as_ref().map(|wrong| match wrong {
+        Wanted::Answer(why) => json!({ "no_answer": why }),
+        Wanted::Otherwise { expected, answer, reused } => {
+            json!({ "expected": expected, "answered": answer, "remembers": reused })
+        }
+    });
+    json!({ "name": one.name, "call": one.call, "wrong": wrong })
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    // As a gateway does, no more than can be taken is read.
+    let max = tidegate_policy::Limits::default().component_bytes_max;
+    let len = fs::metadata(path).with_context(|| path.display().to_string())?.len();
+    if len > max {
+        bail!("{} has {len} bytes, more than the {max} of the largest component", path.display());
+    }
+    fs::read(path).with_context(|| path.display().to_string())
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.trim().trim_end_matches('%').trim().parse::<f64>().map_err(|e| e.to_string())?;
+    if (0.0..=1000.0).contains(&number) { Ok(number) } else { Err("0% to 1000%".to_owned()) }
+}

@@ -1,0 +1,22 @@
+// Who sees which session on the dashboard: administrators all, everybody else what the groups grant.
+// VECTORS and SETTINGS_SCHEMA come from vectors.toml and settings.schema.json when this is built.
+
+const settings = { common: [] };
+
+export const plugin = {
+  describe() {
+    return { name: "@NAME@", version: "0.1.0", settingsSchema: SETTINGS_SCHEMA, rules: [], vectors: VECTORS };
+  },
+  configure(text) {
+    // The gateway has checked them against the schema.
+    Object.assign(settings, JSON.parse(text));
+  },
+};
+
+export const dashboardTags = {
+  sees(who, grants) {
+    if (who.roles.includes("Admin")) return { tag: "everything" };
+    const granted = grants.filter(([group]) => who.groups.includes(group)).map(([, tag]) => tag);
+    return { tag: "tags", val: [...settings.common, ...granted] };
+  },
+};

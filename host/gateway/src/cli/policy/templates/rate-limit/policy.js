@@ -1,0 +1,24 @@
+// How fast anyone may go: commands are limited, everything else is not.
+// VECTORS and SETTINGS_SCHEMA come from vectors.toml and settings.schema.json when this is built.
+
+const settings = { per_second: 50 };
+
+export const plugin = {
+  describe() {
+    return { name: "@NAME@", version: "0.1.0", settingsSchema: SETTINGS_SCHEMA, rules: [], vectors: VECTORS };
+  },
+  configure(text) {
+    // The gateway has checked them against the schema.
+    Object.assign(settings, JSON.parse(text));
+  },
+};
+
+export const rateLimit = {
+  decide(who, what) {
+    if (what.kind !== "invoke") return { tag: "unlimited" };
+    const bucket = { perSecond: settings.per_second, burst: 2 * settings.per_second };
+    const missing = what.cost - (what.tokens ?? bucket.burst);
+    if (missing > 0) return { tag: "limit", val: BigInt(Math.ceil((missing / bucket.perSecond) * 1000)) };
+    return { tag: "pass", val: bucket };
+  },
+};

@@ -1,0 +1,150 @@
+//! An author at work, without a gateway: a project from a template, vectors that say what is wrong, a component measured
+//! against an older one, a signature that covers bytes and settings.
+
+#[path = "../../host/policy/tests/support/guests.rs"]
+#[allow(unreachable_pub)]
+mod guests;
+
+use crate::harness::tidegate;
+use serde_json::Value as Json;
+use std::path::{Path, PathBuf};
+
+const ACCESS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugins/dist/access.wasm");
+
+/// Exit code, standard output and error of a command line, run in `folder`.
+async fn run(folder: &Path, line: &[&str]) -> (i32, String, String) {
+    let output = tidegate().args(line).current_dir(folder).output().await.expect("it runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+async fn json(folder: &Path, line: &[&str]) -> Json {
+    let (code, out, err) = run(folder, line).await;
+    assert_eq!(code, 0, "{line:?}: {err}");
+    serde_json::from_str(&out).unwrap_or_else(|error| panic!("{line:?}: {error}: {out}"))
+}
+
+fn write(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, bytes).expect("written");
+    path
+}
+
+// shows: X-05
+#[tokio::test]
+async fn an_author_sees_what_a_component_says_and_where_its_vectors_are_wrong() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let at = dir.path();
+    let (code, out, _) = run(at, &["policy", "test", ACCESS]).await;
+    assert!(code == 0 && out.contains("ok     an owner reads its session"), "{out}");
+
+    let vectors = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugins/access/vectors.toml"));
+    let vectors = vectors.expect("vectors").replacen("expect = 'allow(1)'", "expect = 'allow(2)'", 1);
+    write(at, "mine.toml", vectors.as_bytes());
+    let (code, out, err) = run(at, &["policy", "test", ACCESS, "--vectors", "mine.toml"]).await;
+    assert_eq!(code, 1, "{out}");
+    for part in
+        ["WRONG  an owner reads its session", "expected  allow(2)  (sessions-all)", "answered  allow(1)  (owner)"]
+    {
+        assert!(out.contains(part), "{part} in {out}");
+    }
+    assert!(out.contains("ok     a stranger does not") && err.contains("1 of "), "{out}{err}");
+
+    let said = json(at, &["policy", "inspect", ACCESS, "--json"]).await;
+    assert_eq!((said["name"].as_str(), &said["answers"]), (Some("access"), &serde_json::json!(["access"])));
+    assert_eq!(said["contract"], "0.1.0");
+    assert!(said["rules"].as_array().is_some_and(|rules| rules.len() == 10), "{said}");
+
+    // The gate's own word, with its code.
+    write(at, "wrong.toml", b"dney = []\n");
+    let (code, _, err) = run(at, &["policy", "check", ACCESS, "--settings", "wrong.toml"]).await;
+    assert!(code == 1 && err.contains("plugin.settings_invalid"), "{err}");
+    write(at, "core.wasm", b"\0asm\x01\0\0\0");
+    let (code, _, err) = run(at, &["policy", "check", "core.wasm"]).await;
+    assert!(code == 1 && err.contains("plugin.not_a_component"), "{err}");
+    // A guest that remembers answers rightly when asked alone.
+    write(at, "remembers.wasm", &guests::guest("remembers"));
+    let (code, out, _) = run(at, &["policy", "test", "remembers.wasm"]).await;
+    assert!(code == 1 && out.contains("it remembers something between questions"), "{out}");
+}
+
+// shows: X-05
+#[tokio::test]
+async fn a_slower_rule_is_found_by_its_fuel() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let at = dir.path();
+    write(at, "old.wasm", &guests::guest("well"));
+    write(at, "slow.wasm", &guests::guest("slow_judge"));
+    let vectors = "[[vector]]\nname = \"an item\"\ncall = \"access.judge-items\"\nargs = ['{id: \"k\", scopes: [], read: [], \
+                   write: [], peer: \"\"}', '{id: \"s\", owner: \"k\", tag: \"\", backend: \"sim\"}', '[\"A.B\"]']\n\
+                   expect = '[{allow: true, rule: 0}]'\n";
+    write(at, "vectors.toml", vectors.as_bytes());
+    let line = |file: &'static str, max: &'static str| {
+        [
+            "policy",
+            "bench",
+            file,
+            "--vectors",
+            "vectors.toml",
+            "--rounds",
+            "3",
+            "--against",
+            "old.wasm",
+            "--max-regress",
+            max,
+        ]
+    };
+    let (code, out, err) = run(at, &line("old.wasm", "10%")).await;
+    assert!(code == 0 && out.contains("+0.0 %"), "{out}{err}");
+    let (code, _, err) = run(at, &line("slow.wasm", "10%")).await;
+    assert!(code == 1 && err.contains("`an item` takes +"), "{err}");
+    let first = json(at, &["policy", "bench", ACCESS, "--rounds", "1", "--json"]).await;
+    let again = json(at, &["policy", "bench", ACCESS, "--rounds", "2", "--json"]).await;
+    let fuel =
+        |of: &Json| of["vectors"].as_array().map(|all| all.iter().map(|v| v["fuel"].as_u64()).collect::<Vec<_>>());
+    assert_eq!(fuel(&first), fuel(&again), "fuel is the same in every run");
+    assert!(fuel(&first).is_some_and(|all| all.iter().all(|fuel| *fuel > Some(0))), "{first}");
+}
+
+// shows: X-05
+#[tokio::test]
+async fn a_project_is_made_and_a_signature_covers_component_and_settings() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let at = dir.path();
+    let made = json(at, &["policy", "new", "night-shift", "--kind", "access", "--lang", "python", "--json"]).await;
+    assert_eq!(made["component"], "night-shift/build/night-shift.wasm");
+    let (code, _, err) = run(at, &["policy", "new", "night-shift", "--kind", "access"]).await;
+    assert!(code == 2 && err.contains("is there already"), "{err}");
+    let (code, _, err) = run(at, &["policy", "new", "Night", "--kind", "access"]).await;
+    assert!(code == 2 && err.contains("no name for a policy"), "{err}");
+    let (code, _, err) = run(at, &["policy", "test", "night-shift"]).await;
+    assert!(code == 2 && err.contains("tidegate policy build"), "{err}");
+    let absent = tidegate()
+        .args(["policy", "build", "night-shift"])
+        .env("TIDEGATE_COMPONENTIZE_PY", "/nowhere/componentize-py")
+        .current_dir(at)
+        .output()
+        .await
+        .expect("it runs");
+    let err = String::from_utf8_lossy(&absent.stderr).into_owned();
+    assert!(absent.status.code() == Some(1) && err.contains("pip install componentize-py"), "{err}");
+
+    std::fs::copy(ACCESS, at.join("access.wasm")).expect("copied");
+    write(at, "access.toml", b"deny = [\"*.Secret\"]\n");
+    let (code, _, err) = run(at, &["policy", "keygen", "ada"]).await;
+    assert_eq!(code, 0, "{err}");
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(at.join("ada.key")).expect("a key").permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let (code, _, err) = run(at, &["policy", "keygen", "ada"]).await;
+    assert!(code == 1 && err.contains("ada.key"), "a key is never written over: {err}");
+    let (code, _, err) =
+        run(at, &["policy", "sign", "access.wasm", "--settings", "access.toml", "--key", "ada.key"]).await;
+    assert_eq!(code, 0, "{err}");
+    let verify = ["policy", "verify", "access.wasm", "--keys", "ada.pub", "--settings", "access.toml"];
+    let (code, out, err) = run(at, &verify).await;
+    assert!(code == 0 && out.contains("signed by ada"), "{out}{err}");
+    write(at, "access.toml", b"deny = []\n");
+    let (code, _, err) = run(at, &verify).await;
+    assert_eq!(code, 1, "other settings: {err}");
+}
