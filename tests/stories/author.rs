@@ -1,11 +1,8 @@
 //! An author at work, without a gateway: a project from a template, vectors that say what is wrong, a component measured
 //! against an older one, a signature that covers bytes and settings.
 
-#[path = "../../host/policy/tests/support/guests.rs"]
-#[allow(unreachable_pub)]
-mod guests;
-
 use crate::harness::tidegate;
+use crate::hostile::guests;
 use serde_json::Value as Json;
 use std::path::{Path, PathBuf};
 

@@ -3,7 +3,7 @@
 //! the one session that the guest turns on.
 
 #[path = "../../host/policy/tests/support/guests.rs"]
-mod guests;
+pub(crate) mod guests;
 
 use crate::harness::{Gateway, Item, Launch, Session, eventually, open_as, place};
 use std::{

@@ -4,7 +4,6 @@
 use super::project::{Language, Project};
 use anyhow::{Context as _, ensure};
 use std::{
-    ffi::OsStr,
     fs, io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -43,7 +42,7 @@ fn rust(project: &Project) -> anyhow::Result<PathBuf> {
     let target = fs::canonicalize(&project.folder)?.join("target");
     let mut cargo = Command::new("cargo");
     cargo.args(["build", "--release", "--target", TARGET, "--target-dir"]).arg(&target);
-    run(project, &mut cargo, "https://rustup.rs has Rust")?;
+    run(&project.folder, &mut cargo, "https://rustup.rs has Rust")?;
     let built = target.join(TARGET).join("release").join(format!("{}.wasm", project.name.replace('-', "_")));
     let made = fresh(project)?;
     fs::copy(&built, &made).with_context(|| format!("copying {}", built.display()))?;
@@ -64,8 +63,8 @@ fn python(project: &Project) -> anyhow::Result<PathBuf> {
     tool.args(["--quiet", "--wit-path", "wit/since_v0.1.0", "--world", project.kind.world(), "componentize"]);
     // Python's own library wants a network and more; a policy that reached for it would trap.
     tool.args(["--stub-wasi", "--python-path", ".", "--python-path", "build/python", "app", "--output"]);
-    tool.arg(relative(&made));
-    run(project, &mut tool, "run `pip install componentize-py`")?;
+    tool.arg(Path::new("build").join(made.file_name().unwrap_or_default()));
+    run(&project.folder, &mut tool, "run `pip install componentize-py`")?;
     Ok(made)
 }
 
@@ -81,10 +80,18 @@ fn javascript(project: &Project) -> anyhow::Result<PathBuf> {
     );
     project.write("build/policy.js", &source)?;
     let mut tool = Command::new(tool("TIDEGATE_JCO", "jco"));
-    tool.args(["componentize", "build/policy.js", "--backend", "quickjs", "--backend-qjs-disable-async"]);
-    tool.args(["--backend-qjs-stub-wasi", "--wit", "wit/since_v0.1.0", "--world-name", project.kind.world(), "--out"]);
-    tool.arg(relative(&made));
-    run(project, &mut tool, "run `npm install --global @bytecodealliance/jco`")?;
+    tool.args(["componentize", "policy.js", "--backend", "quickjs", "--backend-qjs-disable-async"]);
+    tool.args([
+        "--backend-qjs-stub-wasi",
+        "--wit",
+        "../wit/since_v0.1.0",
+        "--world-name",
+        project.kind.world(),
+        "--out",
+    ]);
+    tool.arg(made.file_name().unwrap_or_default());
+    // It looks for the source beside the source when that is in another folder.
+    run(&project.folder.join("build"), &mut tool, "run `npm install --global @bytecodealliance/jco`")?;
     Ok(made)
 }
 
@@ -95,19 +102,14 @@ fn fresh(project: &Project) -> anyhow::Result<PathBuf> {
     Ok(made)
 }
 
-/// Tools run in the project's folder.
-fn relative(made: &Path) -> PathBuf {
-    Path::new("build").join(made.file_name().unwrap_or(OsStr::new("policy.wasm.part")))
-}
-
 fn tool(variable: &str, name: &str) -> std::ffi::OsString {
     std::env::var_os(variable).unwrap_or_else(|| name.into())
 }
 
 /// What the tool says goes to the standard error: the standard output is the command's own.
-fn run(project: &Project, command: &mut Command, remedy: &'static str) -> anyhow::Result<()> {
+fn run(folder: &Path, command: &mut Command, remedy: &'static str) -> anyhow::Result<()> {
     let tool = command.get_program().to_string_lossy().into_owned();
-    command.current_dir(&project.folder).stdin(Stdio::null()).stdout(Stdio::from(io::stderr()));
+    command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::from(io::stderr()));
     let status = command.status().map_err(|error| missing(&tool, remedy, &error))?;
     ensure!(status.success(), "{tool} ended with {status}; what it said stands above");
     Ok(())
