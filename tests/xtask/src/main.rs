@@ -64,6 +64,12 @@ enum Job {
     },
     /// Build every template of `tidegate policy new` in every language, and put its vectors to it (needs python3, npm)
     Guests(guests::Guests),
+    /// Kill gateways and workers, and see that every account closes; fails when a promise broke
+    #[command(trailing_var_arg = true, disable_help_flag = true)]
+    Chaos {
+        #[arg(allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Run .ci/run, the whole check as CI does it
     Ci,
 }
@@ -138,6 +144,7 @@ fn run(job: Job) -> anyhow::Result<ExitCode> {
             &[("TIDEGATE_FUZZ_SECONDS", seconds.to_string()), ("TIDEGATE_FUZZ_SEED", seed.to_string())],
         ),
         Job::Guests(job) => guests::run(&root, &job).map(|()| ExitCode::SUCCESS),
+        Job::Chaos { args } => chaos(&root, args),
         Job::Ci => {
             let status =
                 Command::new(root.join(".ci/run")).current_dir(&root).status().context("cannot start .ci/run")?;
@@ -164,5 +171,18 @@ fn measure(root: &std::path::Path, args: Vec<String>) -> anyhow::Result<ExitCode
     let bench = root.join("target/release/tidegate-bench");
     let status = Command::new(&bench).args(args).current_dir(root).status();
     let status = status.with_context(|| format!("cannot start {}", bench.display()))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Builds everything as the tests do, so that nothing is built twice, and starts tests/chaos beside the gateway.
+fn chaos(root: &std::path::Path, args: Vec<String>) -> anyhow::Result<ExitCode> {
+    let build = ["build", "--quiet", "--workspace", "--locked"];
+    let built = Command::new("cargo").args(build).current_dir(root).status().context("cannot start cargo")?;
+    if !built.success() {
+        return Ok(ExitCode::FAILURE);
+    }
+    let folder = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), std::path::PathBuf::from);
+    let program = folder.join("debug/tidegate-chaos");
+    let status = Command::new(&program).args(args).current_dir(root).status().context("cannot start tests/chaos")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

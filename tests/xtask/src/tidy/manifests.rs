@@ -19,6 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "tidegate-worker",
         ],
     ),
+    ("tidegate-chaos", &["tidegate-client", "tidegate-pipe", "tidegate-proto"]),
     ("tidegate-client", &["tidegate-proto"]),
     ("tidegate-loom", &[]),
     ("tidegate-pipe", &["tidegate-proto"]),
