@@ -1,12 +1,16 @@
-//! Chaos with a seed: real gateways and workers are killed, stalled and lied to at random moments while readers keep their
-//! accounts over all of it. Ends with one line of JSON. Invariant: the exit code is 1 when a promise broke, whatever the
-//! figures are; the same seed makes the same plan.
+//! Chaos with a seed: real gateways and workers are killed, stalled and lied to at random moments while readers and
+//! writers keep their accounts over all of it. Ends with one line of JSON. Invariant: the exit code is 1 when a promise
+//! broke, whatever the figures are; the same seed makes the same plan.
 
+mod back;
 mod faults;
+mod held;
 mod plan;
+mod process;
 mod reader;
 mod report;
 mod world;
+mod writer;
 
 use clap::Parser;
 use std::{path::PathBuf, process::ExitCode};
@@ -17,12 +21,12 @@ pub(crate) struct Args {
     /// SIGKILLs of gateways and workers together
     #[arg(long, default_value_t = 20)]
     kills: u32,
-    /// How long the kills take; what a restart takes comes on top
-    #[arg(long, default_value_t = 60)]
+    /// How long the plan takes; what restarts take comes on top
+    #[arg(long, default_value_t = 30)]
     seconds: u64,
-    /// What happens in which order
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
+    /// What happens in which order; a random one when it is not given, told at the end
+    #[arg(long)]
+    seed: Option<u64>,
     /// Sessions at a time, each with a worker
     #[arg(long, default_value_t = 8)]
     sessions: usize,
@@ -30,8 +34,11 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 2)]
     readers: usize,
     /// Events a second of each worker
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 100)]
     rate: u32,
+    /// Fail, too, when the 99th percentile of adoptions takes longer
+    #[arg(long, value_name = "MS")]
+    adoption_ms_max: Option<u64>,
     /// The gateway [default: `tidegate` beside this program]
     #[arg(long)]
     program: Option<PathBuf>,
@@ -42,16 +49,27 @@ pub(crate) struct Args {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match faults::run(Args::parse()).await {
+    let args = Args::parse();
+    let seed = args.seed.unwrap_or_else(plan::random_seed);
+    let ran = tokio::select! {
+        ran = faults::run(&args, seed) => ran,
+        // The world is dropped, and with it every process of it.
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+    };
+    let Args { kills, seconds, sessions, readers, rate, .. } = args;
+    let code = match ran {
         Ok(report) => {
             println!("{}", report.json());
-            let broken = report.broken();
-            broken.iter().for_each(|promise| eprintln!("broken: {promise}"));
-            if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            report.judge(args.adoption_ms_max, |promise| eprintln!("broken: {promise}"))
         }
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
-    }
+    };
+    eprintln!(
+        "the same again: cargo xtask chaos --kills {kills} --seconds {seconds} --sessions {sessions} \
+         --readers {readers} --rate {rate} --seed {seed}"
+    );
+    code
 }
