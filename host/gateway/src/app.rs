@@ -180,6 +180,9 @@ impl App {
             tls: false,
         };
 
+        // Clients wait in the backlog for the moment that is left. Behind this nothing fails any more: who was taken back
+        // would end with a gateway that does not start after all.
+        announce(&data, &addresses)?;
         let listeners = Tasks::new();
         let listening = Listening { shutdown: serving.clone(), drain: config.drain };
         listeners.spawn("grpc", edge.clone().serve(Listener::Clients(grpc), listening.clone()));
@@ -203,20 +206,7 @@ impl App {
         tasks.spawn("swaps", until_stop(Box::pin(swaps::record(host, storage.clone(), metrics.clone()))));
         tasks.spawn("log bytes", until_stop(Box::pin(gauge_logs(budget, sessions.clone(), metrics))));
 
-        let app = Self { addresses, config, data, sessions, storage, nodes, tasks, serving, listeners, ready };
-        app.announce()?;
-        Ok(app)
-    }
-
-    fn announce(&self) -> Result<()> {
-        let path = self.addresses_file();
-        let text = serde_json::to_vec(&self.addresses).unwrap_or_default();
-        write_private(&path, &text)
-            .map_err(|error| Error::new(Code::DataFolderUnusable, format!("cannot write {}: {error}", path.display())))
-    }
-
-    fn addresses_file(&self) -> PathBuf {
-        self.data.root().join("addresses.json")
+        Ok(Self { addresses, config, data, sessions, storage, nodes, tasks, serving, listeners, ready })
     }
 
     /// A question: whether every pump gets on. Takes the locks that pumps take: one that is held for ever never answers.
@@ -251,7 +241,7 @@ impl App {
             tracing::warn!(%error, "the last signs of life of the nodes were not saved");
         }
         self.storage.close().await;
-        for path in [self.addresses_file(), self.data.admin_socket()] {
+        for path in [addresses_file(&self.data), self.data.admin_socket()] {
             // Left behind they are replaced by the next start.
             let _gone = std::fs::remove_file(path);
         }
@@ -381,6 +371,17 @@ async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener> 
 
 fn local(listener: &TcpListener) -> Result<SocketAddr> {
     listener.local_addr().map_err(|error| Error::new(Code::ListenFailed, format!("a listener has no address: {error}")))
+}
+
+fn announce(data: &DataDir, addresses: &Addresses) -> Result<()> {
+    let path = addresses_file(data);
+    let text = serde_json::to_vec(addresses).unwrap_or_default();
+    write_private(&path, &text)
+        .map_err(|error| Error::new(Code::DataFolderUnusable, format!("cannot write {}: {error}", path.display())))
+}
+
+fn addresses_file(data: &DataDir) -> PathBuf {
+    data.root().join("addresses.json")
 }
 
 /// The folder's lock is ours, so a socket that is there belongs to nobody.

@@ -40,14 +40,12 @@ use std::{
     collections::HashMap,
     fmt,
     pin::Pin,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock, atomic::Ordering},
     time::Duration,
 };
 use tidegate_policy::{Action, SessionFacts};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
 
 /// Characters of a session's name and tag, and of a client's kind and version.
 const NAME_CHARS_MAX: usize = 64;
@@ -119,7 +117,7 @@ struct Shared {
     /// Sessions whose worker is awaited back, with their owners.
     adopting: RwLock<HashMap<SessionId, Option<KeyId>>>,
     closed: Closed,
-    draining: AtomicBool,
+    draining: CancellationToken,
     /// Set once at the start; without it nobody writes on behalf of a node.
     write_gate: OnceLock<Arc<dyn WriteGate>>,
 }
@@ -159,7 +157,7 @@ impl Sessions {
             open: RwLock::default(),
             adopting: RwLock::default(),
             closed: Closed::default(),
-            draining: AtomicBool::new(false),
+            draining: CancellationToken::new(),
             write_gate: OnceLock::new(),
         };
         Self { shared: Arc::new(shared) }
@@ -213,8 +211,8 @@ impl Sessions {
     /// Starts a worker for `caller` and registers the session. Cancelling leaves nothing behind.
     pub async fn open(&self, caller: &Caller, request: OpenRequest) -> Result<Arc<Session>> {
         let shared = &self.shared;
-        if shared.draining.load(Ordering::SeqCst) {
-            return Err(Error::new(Code::Draining, "the gateway is shutting down"));
+        if shared.draining.is_cancelled() {
+            return Err(draining());
         }
         let settings = shared.settings.load_full();
         check_names(&request)?;
@@ -236,7 +234,11 @@ impl Sessions {
             timeout: settings.start_timeout,
             orphan_lifetime: settings.orphan_lifetime,
         };
-        let worker = shared.hub.launch(launch).await?;
+        let worker = tokio::select! {
+            launched = shared.hub.launch(launch) => launched?,
+            // Nobody is let in from now on.
+            () = shared.draining.cancelled() => return Err(draining()),
+        };
         shared.metrics.workers.started.inc();
 
         let identity = Identity {
@@ -277,13 +279,35 @@ impl Sessions {
             to_worker: to_worker.clone(),
             command: 0,
         });
-        shared.open.write().insert(id.clone(), session.clone());
         shared.metrics.sessions.opened.inc();
         shared.metrics.sessions.open.inc();
         tracing::info!(session = %id, pid = worker.pid, backend = backend.name, key = %caller.key.id, "session opened");
         let life = supervise::run(session.clone(), worker, frames, to_worker, stops, settings.patience);
         self.run(session.clone(), slot, Some(row), life);
+        self.register(&session).await?;
         Ok(session)
+    }
+
+    /// From here on it can be found. When the sessions are being ended just now it ends as they do: they were listed
+    /// before it was there.
+    async fn register(&self, session: &Arc<Session>) -> Result<()> {
+        self.shared.open.write().insert(session.identity.id.clone(), session.clone());
+        if self.shared.draining.is_cancelled() {
+            return Err(self.end_with_gateway(session).await);
+        }
+        Ok(())
+    }
+
+    /// Ends one as `drain` does.
+    async fn end_with_gateway(&self, session: &Session) -> Error {
+        let stop = self.last_stop("the gateway is shutting down");
+        session.close(stop).await;
+        draining()
+    }
+
+    fn last_stop(&self, reason: &str) -> Stop {
+        let why = if self.shared.settings.load().leave_workers { CloseReason::Left } else { CloseReason::Shutdown };
+        Stop { kill: false, why, reason: reason.to_owned() }
     }
 
     /// Spawns the tasks of a session and what has to happen at its end.
@@ -350,9 +374,11 @@ impl Sessions {
 
     /// A session for its owner, or for a key that may see all. An unknown and a foreign one answer alike (S-13).
     pub fn get(&self, caller: &Caller, id: &str) -> Result<Arc<Session>> {
-        let found = SessionId::parse(id).and_then(|id| self.shared.open.read().get(&id).cloned());
         let sees_all = caller.key.has(Scope::SessionsAll);
-        if found.is_none() && self.is_coming_back(caller, id, sees_all) {
+        // Asked first: one that comes back meanwhile is in the registry before it is off this list.
+        let coming_back = self.is_coming_back(caller, id, sees_all);
+        let found = SessionId::parse(id).and_then(|id| self.shared.open.read().get(&id).cloned());
+        if found.is_none() && coming_back {
             return Err(Error::new(Code::SessionAdopting, "the session's worker is being taken over"));
         }
         match found {
@@ -438,21 +464,22 @@ impl Sessions {
         }
     }
 
-    /// From here on nothing new is opened.
+    /// From here on nothing new is opened and nobody is taken back.
     pub fn refuse_new(&self) {
-        self.shared.draining.store(true, Ordering::SeqCst);
+        // First: a worker that was let go calls home at once, and is for the next gateway.
+        self.shared.hub.close();
+        self.shared.draining.cancel();
     }
 
     /// Tells every stream its position; ends every worker, or leaves it to the next gateway. Bounded by the workers'
     /// patience.
     pub async fn drain(&self, reason: &str) {
         self.refuse_new();
-        let why = if self.shared.settings.load().leave_workers { CloseReason::Left } else { CloseReason::Shutdown };
         let ends: Vec<_> = self
             .all()
             .into_iter()
             .map(|session| {
-                let stop = Stop { kill: false, why, reason: reason.to_owned() };
+                let stop = self.last_stop(reason);
                 tokio::spawn(async move { session.close(stop).await })
             })
             .collect();
@@ -497,6 +524,10 @@ impl Shared {
             tracing::warn!(session = %session.identity.id, %error, "the worker is still in the manifest");
         }
     }
+}
+
+fn draining() -> Error {
+    Error::new(Code::Draining, "the gateway is shutting down")
 }
 
 /// What another gateway would need to take this worker.

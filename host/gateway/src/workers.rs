@@ -1,6 +1,7 @@
 //! Starts worker processes and matches the connections that come back to them. Knows pipes and processes,
 //! not sessions or events. Invariant: a worker is handed out only after it proved that it knows its
-//! session's secret, and whoever drops a `Worker` or a launch ends the process and reaps it.
+//! session's secret, and whoever drops a `Worker` or a launch ends the process and reaps it; processes that nobody
+//! expects hold up none that is expected.
 
 mod adopt;
 mod launch;
@@ -19,10 +20,14 @@ use std::{
     time::Duration,
 };
 use tidegate_pipe::{Incoming, PendingHello, PipeError, Proven, Secret, WorkerListener};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 /// Connections that may be in the handshake at once; further ones wait in the socket's backlog. Guessed.
 const HANDSHAKES_MAX: usize = 64;
+/// Those among them that come from processes which nobody expects; further ones are cut. They get an answer, and no more
+/// than the time of a step to say nothing. Guessed.
+const STRANGERS_MAX: usize = 16;
 /// Each step of the handshake. A worker does nothing else at that time. Guessed.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after the system had no descriptor for a connection.
@@ -39,14 +44,26 @@ struct Shared {
     socket: PathBuf,
     awaited: Mutex<HashMap<SessionId, Awaited>>,
     handshakes: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
+    /// Nobody is let in any more.
+    closed: CancellationToken,
 }
 
 #[derive(Debug)]
 struct Awaited {
     secret: Secret,
-    arrived: oneshot::Sender<Proven>,
-    /// Of a worker that is to come back; `None` for one that was just started.
-    orphan: Option<u32>,
+    /// Of its process, once that has been started.
+    pid: Option<u32>,
+    arrived: Arrived,
+}
+
+/// Who is told of a worker that has proved itself.
+#[derive(Debug)]
+enum Arrived {
+    /// One that was just started.
+    New(oneshot::Sender<Proven>),
+    /// One that comes back, as often as it takes. Full: what it left behind before is still being looked at.
+    Again(mpsc::Sender<Proven>),
 }
 
 /// Takes the session off the list of awaited ones when the launch ends, however it ends.
@@ -62,16 +79,38 @@ impl WorkerHub {
     /// `socket` is where `run` listens.
     pub fn new(socket: PathBuf) -> Self {
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-        Self { shared: Arc::new(Shared { socket, awaited: Mutex::default(), handshakes }) }
+        let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
+        let closed = CancellationToken::new();
+        Self { shared: Arc::new(Shared { socket, awaited: Mutex::default(), handshakes, strangers, closed }) }
     }
 
-    /// Accepts workers until cancelled.
+    /// Lets nobody in any more, and tells nobody to end for that: who comes back is for the next gateway.
+    pub fn close(&self) {
+        self.shared.closed.cancel();
+    }
+
+    /// Accepts workers until closed or cancelled.
     pub async fn run(self, listener: WorkerListener) {
+        let closed = self.shared.closed.clone();
+        tokio::select! {
+            () = closed.cancelled() => {}
+            () = self.accept(&listener) => {}
+        }
+    }
+
+    async fn accept(&self, listener: &WorkerListener) {
         loop {
-            let Ok(permit) = self.shared.handshakes.clone().acquire_owned().await else { return };
+            let Ok(mut permit) = self.shared.handshakes.clone().acquire_owned().await else { return };
             match listener.accept().await {
                 Ok(incoming) => {
                     let shared = self.shared.clone();
+                    if !shared.is_expected(incoming.peer_pid()) {
+                        let Ok(strangers) = shared.strangers.clone().try_acquire_owned() else {
+                            tracing::debug!("a stranger at the workers' socket was cut: there are too many");
+                            continue;
+                        };
+                        permit = strangers;
+                    }
                     // Bounded by the permits and the step timeouts; it owns nothing that outlives it.
                     tokio::spawn(async move {
                         let _permit = permit;
@@ -94,11 +133,21 @@ impl WorkerHub {
         &self.shared.socket
     }
 
-    /// Registers a session whose worker will come, or come back.
-    fn expect(&self, session: SessionId, secret: Secret, orphan: Option<u32>) -> (Awaiting, oneshot::Receiver<Proven>) {
+    /// Registers a session whose worker will come.
+    fn expect_new(&self, session: SessionId, secret: Secret) -> (Awaiting, oneshot::Receiver<Proven>) {
         let (arrived, arrival) = oneshot::channel();
-        self.shared.awaited.lock().insert(session.clone(), Awaited { secret, arrived, orphan });
-        (Awaiting { shared: self.shared.clone(), session }, arrival)
+        (self.expect(session, Awaited { secret, pid: None, arrived: Arrived::New(arrived) }), arrival)
+    }
+
+    /// Registers a session whose worker will come back.
+    fn expect_again(&self, session: SessionId, secret: Secret, pid: u32) -> (Awaiting, mpsc::Receiver<Proven>) {
+        let (arrived, arrivals) = mpsc::channel(1);
+        (self.expect(session, Awaited { secret, pid: Some(pid), arrived: Arrived::Again(arrived) }), arrivals)
+    }
+
+    fn expect(&self, session: SessionId, awaited: Awaited) -> Awaiting {
+        self.shared.awaited.lock().insert(session.clone(), awaited);
+        Awaiting { shared: self.shared.clone(), session }
     }
 }
 
@@ -112,8 +161,7 @@ impl Shared {
             return self.take_back(pending, session).await;
         }
         // Taken out at once: a secret proves one worker, and a wrong proof ends the launch.
-        let awaited = session.and_then(|id| self.take(&id, false));
-        let Some(Awaited { secret, arrived, .. }) = awaited else {
+        let Some((secret, arrived)) = session.and_then(|id| self.take_new(&id)) else {
             pending.reject("worker.unknown_session", "no worker is awaited for this session").await;
             return Ok(());
         };
@@ -123,14 +171,19 @@ impl Shared {
         Ok(())
     }
 
-    /// A worker that comes back. An impostor must not keep the real one out, so the place stays until a proof was right.
+    /// A worker that comes back. An impostor must not keep the real one out, nor a connection that broke on the way, so
+    /// the place stays until whoever waits gives it up.
     async fn take_back(&self, pending: PendingHello, session: Option<SessionId>) -> Result<(), PipeError> {
         let known = session.and_then(|id| {
             let awaited = self.awaited.lock();
-            let found = awaited.get(&id)?;
-            Some((id, found.secret.clone(), found.orphan?))
+            let Awaited { secret, pid, arrived: Arrived::Again(arrived) } = awaited.get(&id)? else { return None };
+            Some((secret.clone(), (*pid)?, arrived.clone()))
         });
-        let Some((session, secret, pid)) = known else {
+        let Some((secret, pid, arrived)) = known else {
+            if self.closed.is_cancelled() {
+                // A Reject would end it, and it is not ours to end: the next gateway may want it.
+                return Ok(());
+            }
             pending.reject("worker.unknown_session", "no worker is to come back for this session").await;
             return Ok(());
         };
@@ -139,16 +192,42 @@ impl Shared {
             return Ok(());
         }
         let proven = pending.challenge(&secret, STEP_TIMEOUT).await?;
-        match self.take(&session, true) {
-            Some(awaited) => drop(awaited.arrived.send(proven)),
-            None => proven.reject("worker.unknown_session", "the session's worker has come back already").await,
+        match arrived.try_send(proven) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Closed(proven)) if !self.closed.is_cancelled() => {
+                proven.reject("worker.unknown_session", "the session is not waited for any more").await;
+            }
+            // Its connection ends here, so that it calls again.
+            Err(_) => {}
         }
         Ok(())
     }
 
-    fn take(&self, session: &SessionId, orphan: bool) -> Option<Awaited> {
+    fn take_new(&self, session: &SessionId) -> Option<(Secret, oneshot::Sender<Proven>)> {
         let mut awaited = self.awaited.lock();
-        (awaited.get(session)?.orphan.is_some() == orphan).then(|| awaited.remove(session))?
+        if !matches!(awaited.get(session)?.arrived, Arrived::New(_)) {
+            return None;
+        }
+        match awaited.remove(session)? {
+            Awaited { secret, arrived: Arrived::New(arrived), .. } => Some((secret, arrived)),
+            Awaited { .. } => None,
+        }
+    }
+
+    /// Whether somebody waits for this process; where the system does not tell, anybody may be the one.
+    fn is_expected(&self, peer: Option<u32>) -> bool {
+        peer.is_none_or(|peer| self.awaited.lock().values().any(|awaited| awaited.pid == Some(peer)))
+    }
+}
+
+// === impl Awaiting ===
+
+impl Awaiting {
+    /// The process has been started.
+    fn process(&self, pid: u32) {
+        if let Some(awaited) = self.shared.awaited.lock().get_mut(&self.session) {
+            awaited.pid = Some(pid);
+        }
     }
 }
 

@@ -82,6 +82,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Incoming<R, W> {
         Self { end: GatewayEnd { reader, writer }, peer_pid }
     }
 
+    /// As the system says; `None` where it does not.
+    pub fn peer_pid(&self) -> Option<u32> {
+        self.peer_pid
+    }
+
     /// Reads Hello. A peer of another version is told so before the error is returned.
     pub async fn hello(self, timeout: Duration) -> Result<PendingHello<R, W>> {
         let Self { mut end, peer_pid } = self;

@@ -51,7 +51,7 @@ impl World {
         ensure!(program.is_file(), "{} is not there: build the gateway, or say --program", program.display());
         let folder = tempfile::Builder::new().prefix("tidechaos").tempdir()?;
         DirBuilder::new().mode(0o700).create(folder.path().join("plugins"))?;
-        Ok(Self {
+        let world = Self {
             args,
             seed,
             program,
@@ -61,7 +61,10 @@ impl World {
             address: watch::Sender::default(),
             storm: watch::Sender::default(),
             opened: 0,
-        })
+        };
+        // Something good to fall back on: what is refused at a start with nothing good before it allows nothing.
+        world.swap("deny = []\n")?;
+        Ok(world)
     }
 
     pub(crate) fn data(&self) -> PathBuf {

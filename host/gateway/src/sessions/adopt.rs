@@ -55,21 +55,17 @@ impl Sessions {
         };
         let deadline = Instant::now() + settings.start_timeout;
         self.shared.adopting.write().insert(row.session.clone(), row.owner.clone());
-        let arrival = self.shared.hub.adopt(orphan, adoption, deadline);
+        let arrival = self.shared.hub.adopt(orphan, adoption, deadline, self.shared.draining.clone());
         let sessions = self.clone();
         self.shared.tasks.spawn("adoption", async move {
             let session = row.session.clone();
-            let stopping = sessions.shared.tasks.stopping();
-            let arrived = tokio::select! {
-                // The worker, still an orphan, ends with its process handle's drop only if it was adopted.
-                () = stopping.cancelled() => return,
-                arrived = arrival => arrived,
-            };
-            match arrived {
+            match arrival.await {
                 Ok(adopted) => match sessions.resume(row, adopted, slot).await {
                     Ok(()) => {}
                     Err(error) => tracing::warn!(%session, %error, "a worker came back but could not go on"),
                 },
+                // It is an orphan still, with its row in the manifest.
+                Err((_, error)) if error.code() == Code::Draining && sessions.shared.settings.load().leave_workers => {}
                 Err((orphan, error)) => sessions.end_orphan(session.clone(), orphan, error.message()).await,
             }
             sessions.shared.adopting.write().remove(&session);
@@ -118,14 +114,20 @@ impl Sessions {
         // Behind every command that was on its way when the pipe broke, and behind what was sent again.
         let state = session
             .call(Command { method: Some(Method::GetSessionState(GetSessionState {})) }, settings.patience.stuck);
-        let synchronised = state.await.and_then(|result| match result.result {
+        let answered = tokio::select! {
+            biased;
+            answered = state => answered,
+            // Not in the registry yet, so whoever ends the sessions does not see this one.
+            () = shared.draining.cancelled() => return Err(self.end_with_gateway(&session).await),
+        };
+        let synchronised = answered.and_then(|result| match result.result {
             Some(command_result::Result::SessionState(state)) if result.hresult == 0 => Ok(state),
             _ => Err(Error::new(Code::Internal, "the worker did not say what items it has")),
         });
         match synchronised {
             Ok(state) => {
                 session.synchronise(state);
-                shared.open.write().insert(id.clone(), session.clone());
+                self.register(&session).await?;
                 // What ended it meanwhile took it out of a registry in which it was not yet.
                 if matches!(session.state(), State::Closed(..)) {
                     shared.open.write().remove(&id);

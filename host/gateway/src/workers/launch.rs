@@ -57,7 +57,7 @@ impl WorkerHub {
     pub async fn launch(&self, launch: Launch) -> Result<Worker> {
         let started = tokio::time::Instant::now();
         let secret = Secret::mint().map_err(|error| failed("no random bytes for a secret", &error))?;
-        let (_awaiting, arrival) = self.expect(launch.session.clone(), secret.clone(), None);
+        let (awaiting, arrival) = self.expect_new(launch.session.clone(), secret.clone());
         let program = std::env::current_exe().map_err(|error| failed("the gateway cannot find its program", &error))?;
         let mut child = Command::new(program)
             .args(["worker", &launch.backend.kind, "--connect"])
@@ -71,6 +71,8 @@ impl WorkerHub {
             .spawn()
             .map_err(|error| failed("the worker process cannot be started", &error))?;
         let pid = child.id().unwrap_or_default();
+        // Before it has the secret, and so before it can call.
+        awaiting.process(pid);
         let words = LastWords::default();
         let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
         // From here on cancelling ends it.
