@@ -18,23 +18,25 @@ use tokio::time::sleep;
 const SETTLE: Duration = Duration::from_secs(10);
 
 impl Chaos {
-    /// Starts the next gateway and waits for every session whose worker lives.
+    /// Starts the next gateway and waits for every session.
     pub(crate) async fn back(&mut self) -> anyhow::Result<()> {
         let started = Instant::now();
         self.world.spawn()?;
         self.taken_back(started).await
     }
 
-    /// Waits until the gateway that was started then has every session whose worker lives.
+    /// Waits until the gateway that was started then has every session that nobody ended on purpose.
     pub(crate) async fn taken_back(&mut self, started: Instant) -> anyhow::Result<()> {
-        let living = self.world.sessions.iter().filter(|held| process::is_alive(held.pid));
+        // Whose worker an act ended is not among them any more.
+        let held = self.world.sessions.iter();
         let mut missing: HashMap<String, (u32, u64)> =
-            living.map(|held| (held.id.clone(), (held.pid, held.epoch))).collect();
+            held.map(|held| (held.id.clone(), (held.pid, held.epoch))).collect();
         self.world.serves().await?;
         self.awaited = Some(started);
         let serving = Instant::now();
         let admin = self.world.admin().await?;
-        while !missing.is_empty() && serving.elapsed() < PATIENCE {
+        let lives = |(pid, _): &(u32, u64)| process::is_alive(*pid);
+        while missing.values().any(lives) && serving.elapsed() < PATIENCE {
             for session in admin.sessions().await? {
                 if session.state != "ready" {
                     continue;
