@@ -19,6 +19,9 @@ fn kill(pid: u32) {
     rustix::process::kill_process(pid, Signal::KILL).expect("the worker is there");
 }
 
+/// More than ever are in the handshake at once, and as many again.
+const STRANGERS: usize = 160;
+
 /// Short times, for stories about workers that hang or fall silent.
 fn impatient() -> Launch {
     let launch = Launch::new().flag("--heartbeat-seconds", "1").flag("--heartbeat-grace-seconds", "2");
@@ -292,4 +295,24 @@ async fn strangers_at_the_workers_socket_are_turned_away() {
     let head = s.silence().await;
     reader.to(head).await;
     assert_eq!(reader.counts().delivered, head);
+}
+
+// shows: S-15, W-03
+#[tokio::test]
+async fn strangers_who_say_nothing_hold_up_no_worker_and_are_cut() {
+    // Less than the silence of as many strangers as find room would take, one group after the other.
+    let gw = Launch::new().flag("--worker-start-timeout-seconds", "9").start().await;
+    let socket = gw.data().join("workers.sock");
+    let mut strangers = Vec::new();
+    for _ in 0..STRANGERS {
+        // The backlog may be full for a moment.
+        strangers.push(eventually("a connection", async || UnixStream::connect(&socket).await.ok()).await);
+    }
+    let s = gw.open("line-1").await;
+    s.close().await;
+    for mut stranger in strangers {
+        let mut answer = Vec::new();
+        let _closed = timeout(PATIENCE, stranger.read_to_end(&mut answer)).await.expect("cut in time");
+        assert!(answer.is_empty(), "{answer:?}");
+    }
 }

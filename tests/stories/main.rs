@@ -3,6 +3,7 @@
 
 mod access;
 mod author;
+mod adoption;
 mod commands;
 mod dashboard;
 mod demo;

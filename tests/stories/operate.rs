@@ -170,11 +170,11 @@ fn sha256(path: &Path) -> String {
 }
 
 /// A small disk of its own for the data folder; gone with it.
-struct SmallDisk<'a>(&'a Path);
+pub(crate) struct SmallDisk<'a>(&'a Path);
 
 impl<'a> SmallDisk<'a> {
     /// `None` where this user may not mount; there the full database of storage's own tests has to do.
-    fn mount(at: &'a Path, mib: u32) -> Option<Self> {
+    pub(crate) fn mount(at: &'a Path, mib: u32) -> Option<Self> {
         fs::create_dir_all(at).expect("made");
         let options = format!("size={mib}m,mode=0700");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).output();

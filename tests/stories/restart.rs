@@ -17,33 +17,33 @@ use tidegate_client::{
 use tidegate_pipe::{HelloFields, PipeError, Secret, connect};
 use tidegate_proto::worker::v1::Adopt;
 
-const TAGS: &[&str] = &["Area1.Pump1.Sine", "Area1.Pump1.Counter"];
+pub(crate) const TAGS: &[&str] = &["Area1.Pump1.Sine", "Area1.Pump1.Counter"];
 
 /// A gateway whose workers outlive it, yet no story for long.
-fn reattach(launch: Launch) -> Launch {
+pub(crate) fn reattach(launch: Launch) -> Launch {
     launch.switch("--enable-orphan-reattach").flag("--max-orphan-lifetime-seconds", "60")
 }
 
-fn signal(pid: u32, signal: Signal) {
+pub(crate) fn signal(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(pid.cast_signed()).expect("a process id");
     rustix::process::kill_process(pid, signal).expect("the process is there");
 }
 
 /// kill -9, and its folder.
-async fn killed(mut gw: Gateway) -> std::sync::Arc<TempDir> {
+pub(crate) async fn killed(mut gw: Gateway) -> std::sync::Arc<TempDir> {
     gw.signal(Signal::KILL);
     gw.ended().await;
     gw.folder()
 }
 
 /// The session under another gateway, once it is there.
-async fn again(gw: &Gateway, s: &Session) -> Session {
+pub(crate) async fn again(gw: &Gateway, s: &Session) -> Session {
     let client = gw.client().await;
     eventually("the session to be back", async || client.state(&s.id).await.ok()).await;
     Session { client, id: s.id.clone(), pid: s.pid, epoch: s.epoch, server: s.server }
 }
 
-async fn is_over(client: &Client, s: &Session) {
+pub(crate) async fn is_over(client: &Client, s: &Session) {
     eventually("the worker to end", async || (!is_alive(s.pid)).then_some(())).await;
     eventually("the session to be given up", async || {
         (reason(client.state(&s.id).await) == "session.unknown").then_some(())
@@ -51,7 +51,7 @@ async fn is_over(client: &Client, s: &Session) {
     .await;
 }
 
-fn database(folder: &Path) -> Connection {
+pub(crate) fn database(folder: &Path) -> Connection {
     let db = Connection::open(folder.join("data/tidegate.db")).expect("the database");
     db.busy_timeout(Duration::from_secs(10)).expect("set");
     db
@@ -191,6 +191,7 @@ async fn nobody_is_adopted_who_is_not_the_one_and_nobody_is_ended_who_is_not_our
     let gw = impatient(Launch::new()).start().await;
     let [good, dead, stopped, forged] =
         [gw.open("good").await, gw.open("dead").await, gw.open("stopped").await, gw.open("forged").await];
+    let [other, reused] = [gw.open("other").await, gw.open("reused").await];
     let socket = gw.data().join("workers.sock");
     let folder = killed(gw).await;
     signal(dead.pid, Signal::KILL);
@@ -200,6 +201,12 @@ async fn nobody_is_adopted_who_is_not_the_one_and_nobody_is_ended_who_is_not_our
     let forge = "UPDATE workers SET pid = ?2, started = ?3 WHERE session = ?1";
     let db = database(folder.path());
     db.execute(forge, rusqlite::params![forged.id, innocent.id(), started(innocent.id())]).expect("forged");
+    // Or gives a worker another secret: each holds the other for an impostor.
+    let forge = "UPDATE workers SET secret = ?2 WHERE session = ?1";
+    db.execute(forge, rusqlite::params![other.id, Secret::mint().expect("random bytes").to_hex()]).expect("forged");
+    // And the process of this row began at another time: the number was used again.
+    let forge = "UPDATE workers SET started = started || '0' WHERE session = ?1";
+    db.execute(forge, [&reused.id]).expect("forged");
     drop(db);
 
     // Impostors call from the moment the socket is there: for a session that is awaited, with a secret that is not its.
@@ -218,14 +225,17 @@ async fn nobody_is_adopted_who_is_not_the_one_and_nobody_is_ended_who_is_not_our
     let good = again(&gw, &good).await;
     assert!(["worker.other_process", "worker.unknown_session"].contains(&told.as_str()), "{told}");
     let client = gw.client().await;
-    for s in [&dead, &stopped, &forged] {
+    for s in [&dead, &stopped, &forged, &other, &reused] {
         is_over(&client, s).await;
     }
     assert!(innocent.try_wait().expect("waiting works").is_none(), "a process that is no worker of ours lives");
     assert!(is_alive(good.pid));
     let metrics = gw.metrics().await;
     assert!(metrics.contains("tidegate_workers_adopted_total 1"), "one came back");
-    assert!(metrics.contains("tidegate_workers_orphans_ended_total 1"), "the stopped one was ended");
+    assert!(
+        metrics.contains("tidegate_workers_orphans_ended_total 2"),
+        "the stopped one was ended, and the one that knows another secret; the others ended by themselves"
+    );
     good.close().await;
     innocent.kill().expect("ours to end");
     innocent.wait().expect("reaped");

@@ -487,6 +487,15 @@ impl Sessions {
             // A panic there was logged with its task; the process ends anyway.
             let _ended = end.await;
         }
+        // Those that are on their way back heard of it as well and end by themselves, with the same patience.
+        let patience = self.shared.settings.load().patience.shutdown + SWEEP_EVERY;
+        let mut look = tokio::time::interval(Duration::from_millis(10));
+        let none_left = async {
+            while !self.shared.adopting.read().is_empty() {
+                look.tick().await;
+            }
+        };
+        let _late = tokio::time::timeout(patience, none_left).await;
     }
 }
 

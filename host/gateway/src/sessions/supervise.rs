@@ -80,9 +80,10 @@ pub(super) async fn run(
     match end {
         End::Stop(stop) if stop.why == CloseReason::Left => {
             session.state.send_replace(State::Leaving(stop.reason.clone()));
+            // At once: should this task be ended while it waits, the worker is not.
+            process.release();
             // Nothing new is sent; what is on its way gets its answer, or its outcome is unknown.
             let _late = tokio::time::timeout(patience.shutdown, session.until_idle()).await;
-            process.release();
             // Here the pipe ends. What was not pumped is in the worker's tail.
             pump.abort();
             write.abort();

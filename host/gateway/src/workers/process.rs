@@ -157,8 +157,8 @@ impl Process {
         }
     }
 
-    /// Lets it live on when this is dropped: the next gateway takes it.
-    pub fn release(mut self) {
+    /// From here on it lives on when this is dropped: the next gateway takes it.
+    pub fn release(&mut self) {
         self.released = true;
     }
 
