@@ -232,23 +232,19 @@ fn describe(status: Option<ExitStatus>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod stand_in {
     use super::*;
 
-    // shows: W-05
-    #[tokio::test]
-    async fn a_process_is_known_by_its_start_and_its_command_line_not_by_its_pid() {
-        let folder = tempfile::tempdir().expect("a folder");
-        // Waits for its standard input to end; looks like a worker of ours to whoever reads command lines.
-        fs::write(folder.path().join("worker"), "read line\n").expect("written");
-        let session = SessionId::mint();
-        let socket = folder.path().join("workers.sock");
-        let mut child = tokio::process::Command::new("sh")
+    /// Waits for its standard input to end; looks like a worker of ours to whoever reads command lines. Its child, when it
+    /// started, and what finds it.
+    pub(crate) async fn start(folder: &Path, socket: &Path, session: &SessionId) -> (Child, String, Orphan) {
+        fs::write(folder.join("worker"), "read line\n").expect("written");
+        let child = tokio::process::Command::new("sh")
             .arg("worker")
             .arg("--connect")
-            .arg(&socket)
+            .arg(socket)
             .args(["--session", session.as_str()])
-            .current_dir(folder.path())
+            .current_dir(folder)
             .stdin(std::process::Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -258,13 +254,29 @@ mod tests {
         // A process has no command line for a moment after it has begun.
         let orphan = tokio::time::timeout(Duration::from_secs(30), async {
             loop {
-                match Orphan::find(pid, &since, &session, &socket) {
+                match Orphan::find(pid, &since, session, socket) {
                     Some(orphan) => break orphan,
                     None => tokio::time::sleep(Duration::from_millis(10)).await,
                 }
             }
         });
         let orphan = orphan.await.expect("it is the one");
+        (child, since, orphan)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // shows: W-05
+    #[tokio::test]
+    async fn a_process_is_known_by_its_start_and_its_command_line_not_by_its_pid() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let session = SessionId::mint();
+        let socket = folder.path().join("workers.sock");
+        let (mut child, since, orphan) = stand_in::start(folder.path(), &socket, &session).await;
+        let pid = child.id().expect("it runs");
         assert!(Orphan::find(pid, "another boot 1", &session, &socket).is_none(), "a reused pid");
         assert!(Orphan::find(pid, &since, &SessionId::mint(), &socket).is_none(), "another session's");
         assert!(Orphan::find(pid, &since, &session, Path::new("/elsewhere/workers.sock")).is_none(), "another's");
