@@ -6,6 +6,7 @@ mod adopt;
 mod caller;
 mod closed;
 pub mod commands;
+mod ending;
 mod invoke;
 pub mod items;
 mod places;
@@ -34,6 +35,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use closed::Closed;
+use ending::draining;
 use parking_lot::RwLock;
 use session::{Bounds, Identity, Parts};
 use std::{
@@ -288,28 +290,6 @@ impl Sessions {
         Ok(session)
     }
 
-    /// From here on it can be found. When the sessions are being ended just now it ends as they do: they were listed
-    /// before it was there.
-    async fn register(&self, session: &Arc<Session>) -> Result<()> {
-        self.shared.open.write().insert(session.identity.id.clone(), session.clone());
-        if self.shared.draining.is_cancelled() {
-            return Err(self.end_with_gateway(session).await);
-        }
-        Ok(())
-    }
-
-    /// Ends one as `drain` does.
-    async fn end_with_gateway(&self, session: &Session) -> Error {
-        let stop = self.last_stop("the gateway is shutting down");
-        session.close(stop).await;
-        draining()
-    }
-
-    fn last_stop(&self, reason: &str) -> Stop {
-        let why = if self.shared.settings.load().leave_workers { CloseReason::Left } else { CloseReason::Shutdown };
-        Stop { kill: false, why, reason: reason.to_owned() }
-    }
-
     /// Spawns the tasks of a session and what has to happen at its end.
     /// `fresh`: it was opened now, and perhaps its worker is not in the manifest yet.
     fn run(
@@ -381,8 +361,11 @@ impl Sessions {
         if found.is_none() && coming_back {
             return Err(Error::new(Code::SessionAdopting, "the session's worker is being taken over"));
         }
+        let left = || self.shared.draining.is_cancelled();
         match found {
             Some(session) if sees_all || session.identity.owner.as_ref() == Some(&caller.key.id) => Ok(session),
+            // Perhaps it was left to the next gateway just now, and lives. A foreign one answers alike.
+            _ if left() => Err(draining()),
             None if sees_all => Err(Error::new(Code::SessionUnknown, "there is no such session")),
             _ => Err(Error::new(Code::SessionNotPermitted, "this key has no such session")),
         }
@@ -442,61 +425,6 @@ impl Sessions {
         all.sort_by_key(|session| session.identity.opened_unix_ms);
         all
     }
-
-    /// Ends sessions whose lease or detach grace ran out. Runs until cancelled.
-    pub async fn sweep(self) {
-        let mut tick = tokio::time::interval(SWEEP_EVERY);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        loop {
-            tick.tick().await;
-            if self.shared.resume_tokens.is_due(self.shared.clock.unix_ms())
-                && let Err(error) = self.rotate_tokens(false).await
-            {
-                tracing::warn!(%error, "resume tokens go on with their old signing key");
-            }
-            let settings = self.shared.settings.load_full();
-            for session in self.all() {
-                if let Some(stop) = session.expired(settings.lease, settings.detach_grace) {
-                    // Full: it is ending already.
-                    let _ending = session.stop.try_send(stop);
-                }
-            }
-        }
-    }
-
-    /// From here on nothing new is opened and nobody is taken back.
-    pub fn refuse_new(&self) {
-        // First: a worker that was let go calls home at once, and is for the next gateway.
-        self.shared.hub.close();
-        self.shared.draining.cancel();
-    }
-
-    /// Tells every stream its position; ends every worker, or leaves it to the next gateway. Bounded by the workers'
-    /// patience.
-    pub async fn drain(&self, reason: &str) {
-        self.refuse_new();
-        let ends: Vec<_> = self
-            .all()
-            .into_iter()
-            .map(|session| {
-                let stop = self.last_stop(reason);
-                tokio::spawn(async move { session.close(stop).await })
-            })
-            .collect();
-        for end in ends {
-            // A panic there was logged with its task; the process ends anyway.
-            let _ended = end.await;
-        }
-        // Those that are on their way back heard of it as well and end by themselves, with the same patience.
-        let patience = self.shared.settings.load().patience.shutdown + SWEEP_EVERY;
-        let mut look = tokio::time::interval(Duration::from_millis(10));
-        let none_left = async {
-            while !self.shared.adopting.read().is_empty() {
-                look.tick().await;
-            }
-        };
-        let _late = tokio::time::timeout(patience, none_left).await;
-    }
 }
 
 // === impl Shared ===
@@ -533,10 +461,6 @@ impl Shared {
             tracing::warn!(session = %session.identity.id, %error, "the worker is still in the manifest");
         }
     }
-}
-
-fn draining() -> Error {
-    Error::new(Code::Draining, "the gateway is shutting down")
 }
 
 /// What another gateway would need to take this worker.

@@ -46,6 +46,11 @@ pub(crate) async fn run(args: &Args, seed: u64) -> anyhow::Result<Report> {
     for (n, step) in steps.iter().enumerate() {
         sleep(pause.mul_f64(step.pause as f64 / 1_000.0)).await;
         chaos.look();
+        if let Some(reader) = chaos.ended_early() {
+            // It is judged with all the others; what comes now would only hide how it came about.
+            eprintln!("{reader} has ended before its session, after act {}", n.saturating_sub(1));
+            break;
+        }
         if !args.json {
             eprintln!("{:>7.1} s  {n:>4}  {:?}", chaos.began.elapsed().as_secs_f64(), step.act);
         }
@@ -67,6 +72,12 @@ impl Chaos {
             self.report.live_ms.push(millis(live - started));
             self.awaited = None;
         }
+    }
+
+    /// A reader that has given up although nobody ended its session's worker.
+    fn ended_early(&self) -> Option<String> {
+        let readers = self.world.sessions.iter().flat_map(|held| &held.readers);
+        readers.filter(|reading| reading.ended.is_finished()).map(|reading| reading.name.clone()).next()
     }
 
     async fn act(&mut self, step: Step) -> anyhow::Result<()> {
@@ -144,7 +155,7 @@ impl Chaos {
             Act::Storm => {
                 let ordered = Instant::now();
                 self.world.storm.send_modify(|storm| *storm += 1);
-                while ordered.elapsed() < PATIENCE {
+                while ordered.elapsed() < PATIENCE && self.ended_early().is_none() {
                     if let Some(live) = self.all_live_since(ordered) {
                         self.report.storm_ms.push(millis(live - ordered));
                         break;

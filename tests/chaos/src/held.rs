@@ -87,8 +87,8 @@ impl Held {
             };
             account.add(&reading.name, &ended);
             account.came_to(&reading.name, &ended, head);
-            // One that missed nothing has seen every completion.
-            if n == 0 && ended.counts.delivered == ended.counts.produced {
+            // One that missed nothing has seen every completion: what policies withhold is another area's.
+            if n == 0 && ended.counts.gapped + ended.counts.conflated == 0 {
                 account.writes(&reading.name, writes, ended.writes);
             }
         }

@@ -1,0 +1,93 @@
+//! How sessions end that nobody closes: by the sweep, or with the gateway. Knows the registry and its settings, no process.
+//! Invariant: once the end of the gateway has begun, no session is there that does not end with it, wherever it was: open,
+//! being opened, or on its way back.
+
+use super::{SWEEP_EVERY, Session, Sessions, Stop};
+use crate::{
+    error::{Code, Error, Result},
+    telemetry::CloseReason,
+};
+use std::{sync::Arc, time::Duration};
+
+impl Sessions {
+    /// Ends sessions whose lease or detach grace ran out. Runs until cancelled.
+    pub async fn sweep(self) {
+        let mut tick = tokio::time::interval(SWEEP_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            tick.tick().await;
+            if self.shared.resume_tokens.is_due(self.shared.clock.unix_ms())
+                && let Err(error) = self.rotate_tokens(false).await
+            {
+                tracing::warn!(%error, "resume tokens go on with their old signing key");
+            }
+            let settings = self.shared.settings.load_full();
+            for session in self.all() {
+                if let Some(stop) = session.expired(settings.lease, settings.detach_grace) {
+                    // Full: it is ending already.
+                    let _ending = session.stop.try_send(stop);
+                }
+            }
+        }
+    }
+
+    /// From here on nothing new is opened and nobody is taken back.
+    pub fn refuse_new(&self) {
+        // First: a worker that was let go calls home at once, and is for the next gateway.
+        self.shared.hub.close();
+        self.shared.draining.cancel();
+    }
+
+    /// Tells every stream its position; ends every worker, or leaves it to the next gateway. Bounded by the workers'
+    /// patience.
+    pub async fn drain(&self, reason: &str) {
+        self.refuse_new();
+        let ends: Vec<_> = self
+            .all()
+            .into_iter()
+            .map(|session| {
+                let stop = self.last_stop(reason);
+                tokio::spawn(async move { session.close(stop).await })
+            })
+            .collect();
+        for end in ends {
+            // A panic there was logged with its task; the process ends anyway.
+            let _ended = end.await;
+        }
+        // Those that are on their way back heard of it as well and end by themselves, with the same patience.
+        let patience = self.shared.settings.load().patience.shutdown + SWEEP_EVERY;
+        let mut look = tokio::time::interval(Duration::from_millis(10));
+        let none_left = async {
+            while !self.shared.adopting.read().is_empty() {
+                look.tick().await;
+            }
+        };
+        let _late = tokio::time::timeout(patience, none_left).await;
+    }
+
+    /// From here on it can be found. When the sessions are being ended just now it ends as they do: they were listed
+    /// before it was there.
+    pub(super) async fn register(&self, session: &Arc<Session>) -> Result<()> {
+        self.shared.open.write().insert(session.identity.id.clone(), session.clone());
+        if self.shared.draining.is_cancelled() {
+            return Err(self.end_with_gateway(session).await);
+        }
+        Ok(())
+    }
+
+    /// Ends one as `drain` does.
+    pub(super) async fn end_with_gateway(&self, session: &Session) -> Error {
+        let stop = self.last_stop("the gateway is shutting down");
+        session.close(stop).await;
+        draining()
+    }
+
+    fn last_stop(&self, reason: &str) -> Stop {
+        let why = if self.shared.settings.load().leave_workers { CloseReason::Left } else { CloseReason::Shutdown };
+        Stop { kill: false, why, reason: reason.to_owned() }
+    }
+}
+
+pub(super) fn draining() -> Error {
+    Error::new(Code::Draining, "the gateway is shutting down")
+}
