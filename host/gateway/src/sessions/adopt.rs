@@ -3,7 +3,7 @@
 //! again; and every row of the manifest becomes a session, or goes together with its process.
 
 use super::{
-    Session, Sessions, State, Stop,
+    Session, Sessions, Stop,
     session::{Identity, Parts},
     supervise,
 };
@@ -128,10 +128,6 @@ impl Sessions {
             Ok(state) => {
                 session.synchronise(state);
                 self.register(&session).await?;
-                // What ended it meanwhile took it out of a registry in which it was not yet.
-                if matches!(session.state(), State::Closed(..)) {
-                    shared.open.write().remove(&id);
-                }
                 shared.metrics.workers.adopted.inc();
                 tracing::info!(session = %id, pid, from, head = session.log.head(), "worker adopted");
                 Ok(())

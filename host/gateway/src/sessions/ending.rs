@@ -2,7 +2,7 @@
 //! Invariant: once the end of the gateway has begun, no session is there that does not end with it, wherever it was: open,
 //! being opened, or on its way back.
 
-use super::{SWEEP_EVERY, Session, Sessions, Stop};
+use super::{SWEEP_EVERY, Session, Sessions, State, Stop};
 use crate::{
     error::{Code, Error, Result},
     telemetry::CloseReason,
@@ -69,6 +69,10 @@ impl Sessions {
     /// before it was there.
     pub(super) async fn register(&self, session: &Arc<Session>) -> Result<()> {
         self.shared.open.write().insert(session.identity.id.clone(), session.clone());
+        // What ended it meanwhile took it out of a registry in which it was not yet.
+        if matches!(session.state(), State::Closed(..)) {
+            self.shared.open.write().remove(&session.identity.id);
+        }
         if self.shared.draining.is_cancelled() {
             return Err(self.end_with_gateway(session).await);
         }
