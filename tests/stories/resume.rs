@@ -82,10 +82,8 @@ async fn a_token_is_refused_to_whom_and_when_it_should_be() {
     ] {
         assert_eq!(reason(by_token(client, session, &reader, token).await), code);
     }
-    assert_eq!(reader.position().after + 5, {
-        reader.count(15).await;
-        reader.position().after
-    });
+    let before = reader.events.len();
+    reader.count(before + 5).await;
 
     // A new key signs; the one before it still counts, until it is revoked.
     let rotated = gw.run(&["session", "tokens", "rotate"]).await;

@@ -136,11 +136,7 @@ impl Chaos {
             }
             Act::BrokenWorker => {
                 let broken = self.take(step);
-                let client = self.world.client().await?;
-                let (control, _) = client.add_item(&broken.id, broken.server, "$Sim.Fault").await?;
-                let fault = Value { kind: Some(Kind::Text("wrong-frame".into())), data_type: 0 };
-                // Its answer may be lost with its session.
-                let _answered = client.write(&broken.id, broken.server, control, fault, 0).await;
+                self.break_worker(&broken).await?;
                 self.replace(broken).await
             }
             Act::StallWorker => {
@@ -173,6 +169,26 @@ impl Chaos {
             Act::TornFrames => {
                 torn(self.world.workers_socket()).await;
                 Ok(())
+            }
+        }
+    }
+
+    /// Has a simulator send what is no frame. A gateway that is busy may need more than one try.
+    async fn break_worker(&self, broken: &Held) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let asked = async {
+                let client = self.world.client().await?;
+                let (control, _) = client.add_item(&broken.id, broken.server, "$Sim.Fault").await?;
+                let fault = Value { kind: Some(Kind::Text("wrong-frame".into())), data_type: 0 };
+                // Its answer may be lost with its session.
+                let _answered = client.write(&broken.id, broken.server, control, fault, 0).await;
+                anyhow::Ok(())
+            };
+            match asked.await {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(_busy) => sleep(LOOK_EVERY).await,
             }
         }
     }
