@@ -2,8 +2,8 @@
 //! on ports of its own. Every reader's account is checked when it is dropped. Nothing here knows the gateway's inside.
 
 mod access;
-mod author;
 mod adoption;
+mod author;
 mod commands;
 mod dashboard;
 mod demo;
