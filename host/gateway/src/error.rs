@@ -128,6 +128,12 @@ codes! {
     PolicyNothingToRollBack = "policy.nothing_to_roll_back", FailedPrecondition,
         "There is no earlier generation.",
         "Put the wanted components into the plugins folder.";
+    PolicyNoShadow = "policy.no_shadow", FailedPrecondition,
+        "There is no shadow to look at or to promote.",
+        "Start one with `tidegate policy shadow start`; it does not outlive a restart of the gateway.";
+    PolicyUnproven = "policy.unproven", FailedPrecondition,
+        "The shadow was compared too little, answers too much otherwise or has failed, so it is not promoted.",
+        "Look at `tidegate policy shadow diff`; wait for more decisions, or allow more with --max-rate.";
     DecisionsOff = "policy.decisions_off", FailedPrecondition,
         "No decisions are kept: --decision-log-files is 0.",
         "Start the gateway with another number; what was decided before cannot be told.";

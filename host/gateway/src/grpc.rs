@@ -13,6 +13,7 @@ mod nodes;
 mod overview;
 mod people;
 mod policies;
+mod shadow;
 mod snapshot;
 mod status;
 mod stream;

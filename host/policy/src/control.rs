@@ -175,6 +175,13 @@ impl Control {
         history.held.push(held);
     }
 
+    /// An operator wants this one although it was tried or left before.
+    pub(crate) fn wanted(&self, identity: &Digest) {
+        let mut history = self.history.lock();
+        history.shunned.retain(|shunned| shunned != identity);
+        history.judged.retain(|_, tried| tried != identity);
+    }
+
     /// Remembers an operator's word, and forgets that this was tried.
     pub(crate) fn approve(&self, identity: &Digest, reason: &str) {
         let mut history = self.history.lock();

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::model::*;
+use crate::shadow::ShadowCounts;
 
 /// Where the time of one component's decisions goes.
 #[derive(Debug, Default)]
@@ -44,6 +45,8 @@ pub struct Counters {
     pub refused_swaps: u64,
     /// Decisions that the log did not take.
     pub decisions_dropped: u64,
+    /// Of the shadow that runs; zero without one.
+    pub shadow: ShadowCounts,
     /// Swaps back that nobody asked for.
     pub reverts: u64,
     pub live_generations: u64,

@@ -18,14 +18,14 @@ use serde::{Deserialize, Serialize};
 use crate::gate::Loaded;
 use crate::model::*;
 
-pub(crate) use compare::Budget;
+pub(crate) use compare::{Asking, Budget};
 pub use compare::{Change, Comparison, Mismatch, Replay};
 pub(crate) use question::{
     Answered, Asked, IntoAnswered, Place, Who, contracts_action, contracts_node, contracts_person, contracts_pressure,
     contracts_request, exact,
 };
 pub use reading::{Last, Reading, Window};
-pub(crate) use recorder::{Recorder, now_ms};
+pub(crate) use recorder::{Listener, Recorder, now_ms};
 
 /// Names a decision, over restarts too: rises by one with each decision of a run, from the run's start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,6 +101,11 @@ impl Record {
     /// None: access was closed.
     pub fn member(&self) -> Option<&MemberFacts> {
         self.facts.members.iter().find(|member| member.policy == self.policy())
+    }
+
+    /// Tags in the question, at least 1.
+    pub(crate) fn weight(&self) -> usize {
+        self.asked.weight()
     }
 
     /// Key, person or node that it was about.

@@ -3,6 +3,7 @@
 //! apart saw the same; what is judged later are the very bytes read here.
 
 mod manifest;
+mod place;
 mod read;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use crate::model::{Digest, Policy};
 use crate::sign::{SEAL_BYTES_MAX, Seal, settings_json};
 
 pub(crate) use manifest::Manifest;
+pub(crate) use place::Papers;
 pub(crate) use read::writable_by_others;
 use read::{Content, Stamp};
 

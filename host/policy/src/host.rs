@@ -3,6 +3,7 @@
 //! says which generation gave it.
 
 mod past;
+mod shadow;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use crate::cache::{CacheTrouble, CompileCache};
-use crate::config::{PolicyConfig, StartError};
+use crate::config::{Breaker, PolicyConfig, StartError};
 use crate::control::{Control, FlipHook};
 use crate::counters::Counters;
 use crate::decider::Decider;
@@ -28,12 +29,14 @@ use crate::generation::{Called, Remade, Set};
 use crate::instance::{CallFailure, GUEST_CALLS, PolicyInstance, PolicySource};
 use crate::model::*;
 use crate::record::*;
+use crate::shadow::{Shadow, ShadowCounts};
 use crate::store::{ContentStore, Remembered};
 use crate::swapper::{Command, Swapper};
 use crate::trust::Vouching;
 use crate::warden::Warden;
 
 pub use past::{Candidate, PastError};
+pub use shadow::PromoteError;
 
 /// Tags in one call into the guest: large enough to hide the call's cost, small enough for its deadline.
 pub(crate) const TAGS_PER_CALL: usize = 256;
@@ -55,6 +58,10 @@ struct Inner {
     gate: Arc<Gate>,
     /// Held by whoever works on a question about the past.
     past: parking_lot::Mutex<()>,
+    /// The candidate that is asked beside the serving set, if there is one.
+    shadow: parking_lot::Mutex<Option<Shadow>>,
+    vouching: Arc<Vouching>,
+    breaker: Breaker,
 }
 
 // === impl PolicyHost ===
@@ -98,7 +105,7 @@ impl PolicyHost {
             folder,
             Arc::clone(&control),
             known,
-            vouching,
+            Arc::clone(&vouching),
             Arc::clone(&recorder),
         )
         .map_err(spawned)?;
@@ -112,6 +119,9 @@ impl PolicyHost {
                 gate,
                 cache_trouble,
                 past: parking_lot::Mutex::default(),
+                shadow: parking_lot::Mutex::default(),
+                vouching,
+                breaker: config.breaker,
             }),
         })
     }
@@ -243,6 +253,11 @@ impl PolicyHost {
         let starts =
             |held: &&Held| identity.len() >= 8 && held.identity.to_hex().starts_with(&identity.to_ascii_lowercase());
         let mut found: Vec<_> = held.iter().filter(starts).map(|held| held.identity).collect();
+        // A shadow whose promotion is held stands in no folder.
+        let shadow = self.inner.shadow.lock().as_ref().map(|shadow| shadow.candidate().source.identity());
+        let begins = |id: &Digest| identity.len() >= 8 && id.to_hex().starts_with(&identity.to_ascii_lowercase());
+        found.extend(shadow.filter(begins));
+        found.sort();
         found.dedup();
         let whole = Digest::from_hex(identity);
         let identity = whole.or((found.len() == 1).then(|| found[0])).ok_or(UnknownDigest)?;
@@ -273,6 +288,7 @@ impl PolicyHost {
             queue_full: self.inner.decider.refused(),
             queue_depth: self.inner.decider.depth(),
             decisions_dropped: self.inner.recorder.dropped(),
+            shadow: self.shadow_counts(),
             swaps,
             refused_swaps,
             reverts: control.reverts.load(Ordering::Relaxed),
@@ -283,6 +299,11 @@ impl PolicyHost {
                 .map(|(policy, loaded)| loaded.counters.read(policy, loaded.source.digest))
                 .collect(),
         }
+    }
+
+    fn shadow_counts(&self) -> ShadowCounts {
+        // Whoever starts or stops one holds the lock for a while; a scrape does not wait for that.
+        self.inner.shadow.try_lock().and_then(|shadow| shadow.as_ref().map(Shadow::counts)).unwrap_or_default()
     }
 
     /// On the spot if the component has proved to be quick and an instance is free; else through the queue.
@@ -367,9 +388,14 @@ impl Drop for Inner {
         self.swapper.stop();
         self.decider.stop();
         self.warden.stop();
+        drop(self.shadow.lock().take());
         // Last: what the others still decided is written.
         self.recorder.stop();
     }
+}
+
+fn refusal_of_start(file: &str, why: &str) -> Refusal {
+    Refusal::new(RefusalCode::StartFailed, file, why)
 }
 
 /// The set that served when the last run ended. Trouble with it is told and passed over: the folder and

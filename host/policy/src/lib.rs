@@ -25,6 +25,7 @@ mod model;
 mod packed;
 mod quick;
 mod record;
+mod shadow;
 mod sign;
 mod store;
 mod swapper;
@@ -40,11 +41,14 @@ pub use evidence::{
 };
 pub use gate::{Cost, Inspection, Refusal, RefusalCode, Tried, Wanted, Workbench};
 pub use host::{Candidate, PastError, PolicyHost};
+pub use gate::{Inspection, Refusal, RefusalCode, inspect};
+pub use host::{Candidate, PastError, PolicyHost, PromoteError};
 pub use model::*;
 pub use record::{
     Approval, Fence, Held, Listing, Origin, Outcome, PinReason, PolicyRow, RollbackError, SwapRecord, Trigger,
     UnknownDigest,
 };
+pub use shadow::{ShadowCounts, ShadowStatus};
 pub use sign::{
     KeyError, SignatureFault, TrustedKeys, new_keys, settings_json, settings_statement, sign, sign_settings, statement,
 };

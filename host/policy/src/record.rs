@@ -58,6 +58,8 @@ pub enum Trigger {
     Breaker,
     /// An operator let in what was held.
     Approval,
+    /// A shadow was promoted.
+    Promotion,
 }
 
 /// What came of it.
@@ -173,6 +175,7 @@ impl Trigger {
             Trigger::Rollback => "rollback",
             Trigger::Breaker => "breaker",
             Trigger::Approval => "approval",
+            Trigger::Promotion => "promotion",
         }
     }
 }

@@ -18,8 +18,8 @@ use tokio::sync::oneshot;
 use crate::config::PolicyConfig;
 use crate::control::Control;
 use crate::evidence::Recorder;
-use crate::folder::{Folder, Heard};
-use crate::gate::Gate;
+use crate::folder::{Folder, Heard, Papers};
+use crate::gate::{Gate, Loaded};
 use crate::model::Digest;
 use crate::record::{SwapRecord, Trigger};
 use crate::trust::Vouching;
@@ -61,6 +61,8 @@ pub(crate) enum Command {
     Reload,
     /// This component with its settings may serve, for this reason.
     Approve(Digest, String),
+    /// This candidate, in these files, is to stand in the folder and to serve.
+    Promote(Arc<Loaded>, Papers),
 }
 
 /// What woke the thread.
@@ -144,6 +146,7 @@ impl Command {
         match self {
             Command::Reload => Trigger::Reload,
             Command::Approve(..) => Trigger::Approval,
+            Command::Promote(..) => Trigger::Promotion,
         }
     }
 }
@@ -160,6 +163,7 @@ impl Desk {
                     let trigger = command.trigger();
                     let record = match command {
                         Command::Reload => scanner.scan(trigger, &Heard::default()),
+                        Command::Promote(candidate, papers) => scanner.promote(&candidate, &papers),
                         Command::Approve(identity, reason) => scanner.approve(&identity, &reason),
                     };
                     let record = record.unwrap_or_else(|| scanner.unchanged(trigger));

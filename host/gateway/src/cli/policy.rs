@@ -6,6 +6,7 @@ mod build;
 mod decisions;
 mod project;
 mod seal;
+mod shadow;
 
 use super::{Usage, output, remote::Local};
 use clap::{Args, Subcommand};
@@ -38,6 +39,9 @@ pub enum PolicyCommand {
         after_help = "Example:\n  tidegate policy approve 3f9a02b1c4d5 --reason 'reviewed, it needs the clock for its log'"
     )]
     Approve(Approve),
+    /// Try a candidate on live questions beside what serves, and let it serve when it differs little enough.
+    #[command(subcommand)]
+    Shadow(shadow::ShadowCommand),
     /// Say in words what was decided, by which rule of which component, and of whom.
     #[command(after_help = "Example:\n  tidegate policy explain 0193a5b2c4d00017")]
     Explain(decisions::Explain),
@@ -152,6 +156,7 @@ impl PolicyCommand {
             | Self::Keygen(seal::Keygen { json, .. })
             | Self::Sign(seal::Sign { json, .. })
             | Self::Verify(seal::Verify { json, .. }) => *json,
+            Self::Shadow(command) => command.json(),
             Self::Held(local) | Self::Approve(Approve { local, .. }) => local.json,
             Self::Explain(decisions::Explain { local, .. })
             | Self::Decisions(decisions::Decisions { local, .. })
@@ -180,6 +185,7 @@ pub(super) async fn run(command: PolicyCommand) -> anyhow::Result<()> {
             told(&swap, args.local.json)
         }
         PolicyCommand::Held(local) => held(local).await,
+        PolicyCommand::Shadow(command) => shadow::run(command).await,
         PolicyCommand::Approve(args) => {
             let swap = args.local.admin().await?.approve_policy(&args.identity, &args.reason).await?;
             told(&swap, args.local.json)

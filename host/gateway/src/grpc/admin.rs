@@ -15,15 +15,17 @@ use crate::{
     telemetry::CloseReason,
 };
 use std::path::PathBuf;
-use tidegate_policy::UnknownDigest;
+use tidegate_policy::{PolicyHost, UnknownDigest};
 use tidegate_proto::v1::{
     ApprovePolicyRequest, ApprovePolicyResponse, BackupPart, BackupRequest, CreateKeyRequest, CreateKeyResponse,
-    DiffPolicyRequest, DiffPolicyResponse, EndSessionRequest, EndSessionResponse, GetStatusRequest, GetStatusResponse,
-    KeySummary, ListDecisionsRequest, ListDecisionsResponse, ListKeysRequest, ListKeysResponse, ListPoliciesRequest,
-    ListPoliciesResponse, ListSessionsRequest, ListSessionsResponse, PinPoliciesRequest, PinPoliciesResponse,
-    ReaderSummary, ReloadPoliciesRequest, ReloadPoliciesResponse, ReplayDecisionsRequest, ReplayDecisionsResponse,
-    RevokeKeyRequest, RevokeKeyResponse, RollbackPoliciesRequest, RollbackPoliciesResponse, RotateTokensRequest,
-    RotateTokensResponse, SessionSummary, admin_server::Admin,
+    DiffPolicyRequest, DiffPolicyResponse, EndSessionRequest, EndSessionResponse, GetShadowRequest, GetShadowResponse,
+    GetStatusRequest, GetStatusResponse, KeySummary, ListDecisionsRequest, ListDecisionsResponse, ListKeysRequest,
+    ListKeysResponse, ListPoliciesRequest, ListPoliciesResponse, ListSessionsRequest, ListSessionsResponse,
+    PinPoliciesRequest, PinPoliciesResponse, PromoteShadowRequest, PromoteShadowResponse, ReaderSummary,
+    ReloadPoliciesRequest, ReloadPoliciesResponse, ReplayDecisionsRequest, ReplayDecisionsResponse, RevokeKeyRequest,
+    RevokeKeyResponse, RollbackPoliciesRequest, RollbackPoliciesResponse, RotateTokensRequest, RotateTokensResponse,
+    SessionSummary, StartShadowRequest, StartShadowResponse, StopShadowRequest, StopShadowResponse,
+    admin_server::Admin,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -151,6 +153,32 @@ impl Admin for AdminService {
     ) -> Result<Response<RollbackPoliciesResponse>, Status> {
         let swap = self.policies.rollback(&request.get_ref().reason).await.map_err(|error| status(&error))?;
         Ok(Response::new(RollbackPoliciesResponse { swap: Some(super::policies::swap_record(&swap)) }))
+    }
+
+    async fn start_shadow(
+        &self,
+        request: Request<StartShadowRequest>,
+    ) -> Result<Response<StartShadowResponse>, Status> {
+        let status = super::shadow::start(self.policies.host(), request.into_inner().candidate).await?;
+        Ok(Response::new(StartShadowResponse { status: Some(status) }))
+    }
+
+    async fn get_shadow(&self, _: Request<GetShadowRequest>) -> Result<Response<GetShadowResponse>, Status> {
+        let status = super::shadow::ask(self.policies.host(), PolicyHost::shadow).await?;
+        Ok(Response::new(GetShadowResponse { status: Some(status) }))
+    }
+
+    async fn promote_shadow(
+        &self,
+        request: Request<PromoteShadowRequest>,
+    ) -> Result<Response<PromoteShadowResponse>, Status> {
+        let swap = super::shadow::promote(self.policies.host(), request.into_inner()).await?;
+        Ok(Response::new(PromoteShadowResponse { swap: Some(super::policies::swap_record(&swap)) }))
+    }
+
+    async fn stop_shadow(&self, _: Request<StopShadowRequest>) -> Result<Response<StopShadowResponse>, Status> {
+        let status = super::shadow::ask(self.policies.host(), PolicyHost::shadow_stop).await?;
+        Ok(Response::new(StopShadowResponse { status: Some(status) }))
     }
 
     async fn approve_policy(

@@ -110,7 +110,7 @@ pub(super) fn refused(error: &PastError) -> Status {
 }
 
 /// Off the runtime's threads: it reads files and runs components.
-async fn apart<T: Send + 'static>(
+pub(super) async fn apart<T: Send + 'static>(
     host: &PolicyHost,
     work: impl FnOnce(&PolicyHost) -> Result<T, PastError> + Send + 'static,
 ) -> Result<T, Status> {

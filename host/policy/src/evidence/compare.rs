@@ -19,6 +19,7 @@ pub(crate) struct Budget {
 }
 
 /// One component that is asked again and again; made anew when it failed.
+#[derive(Debug)]
 pub(crate) struct Asking {
     loaded: Arc<Loaded>,
     instance: Option<PolicyInstance>,

@@ -34,6 +34,12 @@ struct Desk {
     dropped: AtomicU64,
     /// The newest, for the gate's comparison; filled by the writing thread.
     recent: Mutex<VecDeque<Arc<Record>>>,
+    listener: Mutex<Option<Box<dyn Listener>>>,
+}
+
+/// Sees each decision after it was made, on the writing thread; must not wait.
+pub(crate) trait Listener: Send + std::fmt::Debug {
+    fn heard(&self, record: &Arc<Record>);
 }
 
 #[derive(Debug)]
@@ -73,6 +79,7 @@ impl Recorder {
             dealt: Condvar::new(),
             dropped: AtomicU64::new(0),
             recent: Mutex::default(),
+            listener: Mutex::default(),
         });
         let thread = std::thread::Builder::new().name("policy-recorder".into()).spawn({
             let desk = Arc::clone(&desk);
@@ -135,6 +142,11 @@ impl Recorder {
         recent.iter().skip(recent.len().saturating_sub(count)).cloned().collect()
     }
 
+    /// Replaces who listens.
+    pub(crate) fn listen(&self, listener: Option<Box<dyn Listener>>) {
+        *self.desk.listener.lock() = listener;
+    }
+
     pub(crate) fn dropped(&self) -> u64 {
         self.desk.dropped.load(Ordering::Relaxed)
     }
@@ -172,6 +184,9 @@ impl Desk {
                     tracing::error!(%error, "decisions cannot be kept; they are counted as dropped");
                     told = Some(Instant::now());
                 }
+            }
+            if let Some(listener) = &*self.listener.lock() {
+                records.iter().for_each(|record| listener.heard(record));
             }
             self.remember(records);
             *self.done.lock() = next;

@@ -64,6 +64,7 @@ refusal_codes! {
     Held = "plugin.held", "It wants more imports than what it replaces; an operator has to approve it.";
     Differs = "plugin.differs", "It would have answered more of the latest questions otherwise than is allowed.";
     Poisoned = "plugin.poisoned", "This very component was taken back because it kept failing.";
+    NotPlaced = "plugin.not_placed", "A promoted candidate could not be put into the plugins folder.";
     StartFailed = "plugin.start_failed", "The component passed, but its instances cannot be made now.";
 }
 

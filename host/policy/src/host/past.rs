@@ -42,12 +42,17 @@ pub enum PastError {
 // === impl Candidate ===
 
 impl Candidate {
+    /// Settings alone, for an embedded policy.
+    pub(crate) fn is_settings(&self) -> bool {
+        self.file.ends_with(".toml") || self.file.ends_with(".json")
+    }
+
     pub(crate) fn source(self) -> Result<PolicySource, Refusal> {
         let wrong = |file: &str, message: String| Refusal::new(RefusalCode::SettingsInvalid, file, message);
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| "the settings are not UTF-8".to_owned());
         let stem = self.file.rsplit_once('.').map_or(&*self.file, |(stem, _)| stem).to_owned();
         let seal = |text: String, settings_file| Seal { text, settings_file };
-        if !self.file.ends_with(".toml") && !self.file.ends_with(".json") {
+        if !self.is_settings() {
             let settings = match &self.settings {
                 Some((file, text)) => settings_json(file, text).map_err(|message| wrong(file, message))?,
                 None => "{}".to_owned(),
@@ -108,7 +113,7 @@ impl PolicyHost {
     }
 
     /// On a thread of low priority, one at a time.
-    fn apart<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, PastError> {
+    pub(super) fn apart<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, PastError> {
         let Some(_one_at_a_time) = self.inner.past.try_lock() else { return Err(PastError::Busy) };
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("policy-past".into()).stack_size(8 << 20);

@@ -9,7 +9,7 @@ use crate::config::PolicyConfig;
 use crate::control::{Attempt, Basis, Control};
 use crate::embedded;
 use crate::evidence::{Budget, Comparison, Recorder};
-use crate::folder::{Folder, Heard, Look, MANIFEST, Version};
+use crate::folder::{Folder, Heard, Look, MANIFEST, Papers, Version};
 use crate::gate::{Gate, Loaded, Refusal, RefusalCode};
 use crate::model::{Digest, Policy};
 use crate::record::{Held, Outcome, PinReason, SwapRecord, Trigger};
@@ -74,6 +74,66 @@ impl Scanner {
         self.scan(Trigger::Approval, &Heard::default())
     }
 
+    /// A candidate that was compared is put into the folder, under the name of what it replaces, and taken up from
+    /// there; refused, the folder is as it was.
+    pub(super) fn promote(&mut self, new: &Arc<Loaded>, papers: &Papers) -> Option<SwapRecord> {
+        let basis = self.control.basis();
+        let file = new.source.file.to_string();
+        let refused = |refusal: Refusal| {
+            Some(self.control.refused(refusal, Attempt { files: vec![file.clone()], ..attempt(Trigger::Promotion) }))
+        };
+        let unplaced = |message: &str| refused(Refusal::new(RefusalCode::NotPlaced, &file, message));
+        let Some(folder) = &self.folder else {
+            return unplaced("there is no plugins folder; start the gateway with --plugins-dir");
+        };
+        if basis.pin == Some(PinReason::Operator) {
+            return unplaced("the set is pinned; `tidegate policy pin --off` follows the folder again");
+        }
+        let replaced = |old: &&Arc<Loaded>| old.answers.iter().any(|policy| new.answers.contains(policy));
+        let stems: Vec<&Arc<str>> = basis.chosen.iter().filter(replaced).map(|old| &old.source.stem).collect();
+        let stem = match stems[..] {
+            [] => &new.source.stem,
+            [stem] => stem,
+            [..] => return unplaced("it answers what several files of the folder answer; take these away first"),
+        };
+        if papers.component.is_none() && *stem != new.source.stem {
+            return unplaced("another file of the folder answers this; take it away first, these are settings alone");
+        }
+        let mut papers = papers.clone();
+        let with_settings = |old: &&Arc<Loaded>| {
+            old.source.stem == *stem && old.source.has_settings && !embedded::is(&old.source.digest)
+        };
+        if papers.settings.is_none() && basis.chosen.iter().find(with_settings).is_some() {
+            // Settings that were in force do not go by leaving them out: an empty file says so.
+            papers.settings = Some(("toml".to_owned(), String::new()));
+        }
+        let placed = match folder.place(stem, &papers) {
+            Ok(placed) => placed,
+            Err(refusal) => return refused(refusal),
+        };
+        let identity = new.source.identity();
+        self.refused.remove(&identity);
+        self.known.retain(|known| *known != identity);
+        self.control.wanted(&identity);
+        let heard = Heard { closed: placed.names.iter().cloned().collect(), ..Heard::default() };
+        let record = self.scan(Trigger::Promotion, &heard);
+        let serves = self.control.basis().chosen.iter().any(|loaded| loaded.source.identity() == identity);
+        if serves {
+            placed.keep();
+            return record;
+        }
+        placed.put_back();
+        // What stands there now was judged before, and serves: a look that finds nothing to do.
+        self.scan(Trigger::Folder, &Heard { flipped: true, ..Heard::default() });
+        record.or_else(|| {
+            let message = "the folder did not give what was put into it; something else writes there";
+            Some(self.control.refused(
+                Refusal::new(RefusalCode::NotPlaced, &file, message),
+                Attempt { files: vec![file.clone()], ..attempt(Trigger::Promotion) },
+            ))
+        })
+    }
+
     /// None: nothing to change.
     pub(super) fn scan(&mut self, trigger: Trigger, heard: &Heard) -> Option<SwapRecord> {
         let record = self.look(trigger, heard);
@@ -100,7 +160,8 @@ impl Scanner {
             return None;
         }
         let folder = self.folder.as_mut()?;
-        let force = trigger != Trigger::Folder;
+        // Beside a promotion others may be writing.
+        let force = !matches!(trigger, Trigger::Folder | Trigger::Promotion);
         let look = match folder.look(heard, force) {
             Ok(mut look) => {
                 insist_on_settings(&basis, &mut look);
@@ -179,7 +240,9 @@ impl Scanner {
                 continue;
             }
             let since = *self.missing.entry(stem.clone()).or_insert(now);
-            if trigger != Trigger::Folder || now.duration_since(since) >= self.config.watch.removal_quiet {
+            if !matches!(trigger, Trigger::Folder | Trigger::Promotion)
+                || now.duration_since(since) >= self.config.watch.removal_quiet
+            {
                 self.missing.remove(&stem);
                 gone.push(stem);
             }

@@ -4,10 +4,11 @@
 use crate::{ClientError, gateway::authorized};
 use tidegate_proto::v1::{
     ApprovePolicyRequest, BackupPart, BackupRequest, CreateKeyRequest, CreateKeyResponse, DecisionWindow,
-    DiffPolicyRequest, DiffPolicyResponse, EndSessionRequest, GetStatusRequest, GetStatusResponse, KeySummary,
-    ListDecisionsRequest, ListDecisionsResponse, ListKeysRequest, ListPoliciesRequest, ListPoliciesResponse,
-    ListSessionsRequest, PinPoliciesRequest, ReloadPoliciesRequest, ReplayDecisionsRequest, ReplayDecisionsResponse,
-    RevokeKeyRequest, RollbackPoliciesRequest, RotateTokensRequest, SessionSummary, SwapRecord,
+    DiffPolicyRequest, DiffPolicyResponse, EndSessionRequest, GetShadowRequest, GetStatusRequest, GetStatusResponse,
+    KeySummary, ListDecisionsRequest, ListDecisionsResponse, ListKeysRequest, ListPoliciesRequest,
+    ListPoliciesResponse, ListSessionsRequest, PinPoliciesRequest, PolicyCandidate, PromoteShadowRequest,
+    ReloadPoliciesRequest, ReplayDecisionsRequest, ReplayDecisionsResponse, RevokeKeyRequest, RollbackPoliciesRequest,
+    RotateTokensRequest, SessionSummary, ShadowStatus, StartShadowRequest, StopShadowRequest, SwapRecord,
     admin_client::AdminClient,
 };
 use tonic::{
@@ -102,6 +103,28 @@ impl Admin {
         let request = RollbackPoliciesRequest { reason: reason.into() };
         let response = self.client().rollback_policies(self.request(request)).await?.into_inner();
         response.swap.ok_or(ClientError::Incomplete("the swap's record"))
+    }
+
+    /// A candidate beside what serves.
+    pub async fn start_shadow(&self, candidate: PolicyCandidate) -> Result<ShadowStatus, ClientError> {
+        let request = StartShadowRequest { candidate: Some(candidate) };
+        let status = self.client().start_shadow(self.request(request)).await?.into_inner().status;
+        status.ok_or(ClientError::Incomplete("the shadow's status"))
+    }
+
+    pub async fn shadow(&self) -> Result<ShadowStatus, ClientError> {
+        let status = self.client().get_shadow(self.request(GetShadowRequest {})).await?.into_inner().status;
+        status.ok_or(ClientError::Incomplete("the shadow's status"))
+    }
+
+    pub async fn promote_shadow(&self, request: PromoteShadowRequest) -> Result<SwapRecord, ClientError> {
+        let response = self.client().promote_shadow(self.request(request)).await?.into_inner();
+        response.swap.ok_or(ClientError::Incomplete("the swap's record"))
+    }
+
+    pub async fn stop_shadow(&self) -> Result<ShadowStatus, ClientError> {
+        let status = self.client().stop_shadow(self.request(StopShadowRequest {})).await?.into_inner().status;
+        status.ok_or(ClientError::Incomplete("the shadow's status"))
     }
 
     /// Lets in what the gate holds back.
