@@ -87,6 +87,62 @@ async fn a_rule_that_would_change_too_much_waits_for_a_word() {
     assert_eq!(refused(s.write(&items[0], 2.0).await).reason, "policy.denied");
 }
 
+// shows: X-12
+#[tokio::test]
+async fn a_shadow_is_promoted_under_load_and_every_account_closes() {
+    let gw = Gateway::start().await;
+    let s = gw.open("line-1").await;
+    let (mut one, mut two) = (s.reader("one").await, s.reader("two").await);
+    let items = s.advise(&["Area1.Setpoint.Speed", "Area2.Pump1.Sine"]).await;
+    let (writes, goes) = (&items[0], items[1].key);
+    one.until("the item", |event| event.item_key == goes).await;
+    let candidates = gw.data().join("candidates");
+    std::fs::create_dir(&candidates).expect("a folder");
+    place(&candidates, "access.toml", b"deny = [\"Area2.*\"]\n");
+    let file = candidates.join("access.toml").display().to_string();
+    let started = gw.run(&["policy", "shadow", "start", &file]).await;
+    assert!(started.status.success(), "{started:?}");
+    for n in 0..20 {
+        s.write(writes, f64::from(n)).await.expect("what serves decides");
+    }
+    // Another reader has the items judged, which the candidate would have answered otherwise.
+    let client = gw.client_with(&gw.key(&[], "sessions:all").await).await;
+    let mut three = s.try_reader(&client, "three", tidegate_client::Start::Live).await.expect("a stream");
+    three.until("the item", |event| event.item_key == goes).await;
+    let status = json(&gw.run(&["policy", "shadow", "status", "--json"]).await);
+    assert!(status["difference"]["asked"].as_u64() >= Some(20), "{status}");
+    assert!(status["difference"]["changed"].as_u64() >= Some(1), "{status}");
+    let rows = json(&gw.run(&["policy", "shadow", "diff", "--json"]).await);
+    let row = &rows["difference"]["changes"][0];
+    assert_eq!(
+        (&row["policy"], &row["was"], &row["now"]),
+        (&"access".into(), &"allow".into(), &"deny".into()),
+        "{rows}"
+    );
+    let few = gw.run(&["policy", "shadow", "promote", "--max-rate", "100%", "--min-answers", "1000000"]).await;
+    assert!(!few.status.success() && String::from_utf8_lossy(&few.stderr).contains("policy.unproven"), "{few:?}");
+    let strict = gw.run(&["policy", "shadow", "promote", "--max-rate", "0.01%", "--min-answers", "20"]).await;
+    assert!(
+        !strict.status.success() && String::from_utf8_lossy(&strict.stderr).contains("policy.unproven"),
+        "{strict:?}"
+    );
+    let promoted =
+        json(&gw.run(&["policy", "shadow", "promote", "--max-rate", "50%", "--min-answers", "20", "--json"]).await);
+    assert_eq!((promoted["outcome"].as_str(), promoted["trigger"].as_str()), (Some("swapped"), Some("promotion")));
+    let fence = |name: &str| {
+        let fences = promoted["fences"].as_array().expect("fences");
+        let of = fences.iter().find(|fence| fence["reader"] == name).expect("a fence for each stream");
+        of["sequence"].as_u64().expect("a number")
+    };
+    s.write(writes, 99.0).await.expect("still allowed");
+    let head = s.silence().await;
+    for (reader, name) in [(&mut one, "one"), (&mut two, "two"), (&mut three, "three")] {
+        reader.to(head).await;
+        let late = reader.events.iter().filter(|event| event.item_key == goes && event.sequence > fence(name));
+        assert_eq!(late.count(), 0, "{name}: nothing denied after the fence");
+    }
+}
+
 fn find(folder: &std::path::Path, name: &str) -> std::path::PathBuf {
     let mut folders = vec![folder.to_owned()];
     while let Some(next) = folders.pop() {

@@ -9,7 +9,7 @@ use crate::{
     config::ServeConfig,
     error::{Code, Error, Result},
     ids::KeyId,
-    telemetry::{self, Metrics, PolicySample},
+    telemetry::{self, Metrics, PolicySample, ShadowSample},
 };
 use buckets::Buckets;
 use std::{path::PathBuf, sync::Arc};
@@ -174,10 +174,17 @@ pub async fn start(config: &ServeConfig, store_dir: PathBuf) -> Result<PolicyHos
 }
 
 /// What has been counted, per policy and component, for each scrape.
-pub fn samples(host: &PolicyHost) -> impl Fn() -> Vec<PolicySample> + Send + Sync + 'static {
+pub fn samples(host: &PolicyHost) -> impl Fn() -> (Vec<PolicySample>, ShadowSample) + Send + Sync + 'static {
     let host = host.clone();
     move || {
-        host.counters()
+        let counters = host.counters();
+        let shadow = ShadowSample {
+            same: counters.shadow.compared.saturating_sub(counters.shadow.changed),
+            changed: counters.shadow.changed,
+            failed: counters.shadow.failed,
+            skipped: counters.shadow.skipped,
+        };
+        let samples = counters
             .policies
             .iter()
             .map(|counted| PolicySample {
@@ -190,7 +197,8 @@ pub fn samples(host: &PolicyHost) -> impl Fn() -> Vec<PolicySample> + Send + Syn
                 guest_us: counted.guest_us,
                 host_us: counted.host_us,
             })
-            .collect()
+            .collect();
+        (samples, shadow)
     }
 }
 

@@ -20,4 +20,4 @@ pub use metrics::{
     METRICS, MetricRow, Metrics, NodeMetrics, SessionMetrics, StorageMetrics, StreamMetrics, SwapMetrics,
     WorkerMetrics,
 };
-pub use policies::{PolicySample, PolicySource};
+pub use policies::{PolicySample, PolicySource, ShadowSample};

@@ -70,6 +70,7 @@ metrics! {
     "tidegate_policy_calls" counter "" ["policy,digest"] "Calls of a policy's component";
     "tidegate_policy_failures" counter "" ["policy,digest"] "Calls that failed: trap, timeout, memory, bad answer";
     "tidegate_policy_phase_microseconds" counter "microseconds" ["policy,digest,phase"] "Time of decisions by phase: queue, instantiate, guest, host";
+    "tidegate_policy_shadow_answers" gauge "" ["outcome"] "Answers of the shadow that runs: same, changed, failed (changed too); skipped questions";
     "tidegate_policy_generation" gauge "" [""] "The generation that decides";
     "tidegate_swaps" counter "" ["outcome"] "Attempts to change the policies, by outcome";
     "tidegate_swap_gate_seconds" histogram "seconds" [""] "From seeing a change to the verdict of the gate";

@@ -6,7 +6,7 @@ use parking_lot::RwLock;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _},
-    metrics::{MetricType, counter::ConstCounter},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 use std::{fmt, sync::Arc};
 
@@ -30,7 +30,16 @@ pub struct PolicySample {
     pub host_us: u64,
 }
 
-type Ask = dyn Fn() -> Vec<PolicySample> + Send + Sync;
+/// What came of the shadow that runs; zero without one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ShadowSample {
+    pub same: u64,
+    pub changed: u64,
+    pub failed: u64,
+    pub skipped: u64,
+}
+
+type Ask = dyn Fn() -> (Vec<PolicySample>, ShadowSample) + Send + Sync;
 
 /// Where the samples come from; empty until `set`.
 #[derive(Clone, Default)]
@@ -42,24 +51,24 @@ pub struct PolicySource {
 
 impl PolicySource {
     /// Says whom to ask at each scrape; it must answer at once.
-    pub fn set(&self, ask: impl Fn() -> Vec<PolicySample> + Send + Sync + 'static) {
+    pub fn set(&self, ask: impl Fn() -> (Vec<PolicySample>, ShadowSample) + Send + Sync + 'static) {
         *self.ask.write() = Some(Box::new(ask));
     }
 
-    fn samples(&self) -> Vec<PolicySample> {
-        let mut samples = self.ask.read().as_ref().map(|ask| ask()).unwrap_or_default();
+    fn samples(&self) -> (Vec<PolicySample>, ShadowSample) {
+        let (mut samples, shadow) = self.ask.read().as_ref().map(|ask| ask()).unwrap_or_default();
         samples.truncate(SAMPLES_MAX);
         for sample in &mut samples {
             let end = sample.digest.char_indices().nth(DIGEST_DIGITS).map_or(sample.digest.len(), |(at, _)| at);
             sample.digest.truncate(end);
         }
-        samples
+        (samples, shadow)
     }
 }
 
 impl Collector for PolicySource {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let samples = self.samples();
+        let (samples, shadow) = self.samples();
         if samples.is_empty() {
             return Ok(());
         }
@@ -87,6 +96,14 @@ impl Collector for PolicySource {
                 let labels = [("policy", sample.policy), ("digest", sample.digest.as_str()), ("phase", phase)];
                 ConstCounter::new(micros).encode(metric.encode_family(&labels)?)?;
             }
+        }
+        let row = self::row("tidegate_policy_shadow_answers");
+        let mut metric = encoder.encode_descriptor(row.name, &help(row), None, MetricType::Gauge)?;
+        for (outcome, count) in
+            [("same", shadow.same), ("changed", shadow.changed), ("failed", shadow.failed), ("skipped", shadow.skipped)]
+        {
+            let labels = [("outcome", outcome)];
+            ConstGauge::new(count as i64).encode(metric.encode_family(&labels)?)?;
         }
         Ok(())
     }

@@ -46,7 +46,7 @@ fn sample() -> PolicySample {
 #[test]
 fn the_exposition_has_exactly_the_metrics_of_the_table() {
     let metrics = Metrics::new();
-    metrics.policies.set(|| vec![sample()]);
+    metrics.policies.set(|| (vec![sample()], ShadowSample::default()));
     let text = metrics.expose();
     let lines = |mark: &str| {
         text.lines().filter_map(|line| line.strip_prefix(mark)).map(str::to_owned).collect::<BTreeSet<_>>()
@@ -78,7 +78,7 @@ fn labelled_counts_land_in_their_series() {
     metrics.events.gapped.of(GapReason::Skipped).inc_by(5);
     metrics.commands.answered("add_item", Outcome::Denied, Duration::from_millis(3));
     metrics.commands.answered("Area1.Pump7.Flow", Outcome::Ok, Duration::ZERO);
-    metrics.policies.set(|| vec![sample(); 100]);
+    metrics.policies.set(|| (vec![sample(); 100], ShadowSample::default()));
     let text = metrics.expose();
     for line in [
         r#"tidegate_events_gapped_total{reason="skipped"} 5"#,

@@ -100,10 +100,8 @@ impl Scanner {
             return unplaced("another file of the folder answers this; take it away first, these are settings alone");
         }
         let mut papers = papers.clone();
-        let with_settings = |old: &&Arc<Loaded>| {
-            old.source.stem == *stem && old.source.has_settings && !embedded::is(&old.source.digest)
-        };
-        if papers.settings.is_none() && basis.chosen.iter().find(with_settings).is_some() {
+        let with_settings = |old: &Arc<Loaded>| old.source.stem == *stem && &*old.source.settings != "{}";
+        if papers.settings.is_none() && basis.chosen.iter().any(with_settings) {
             // Settings that were in force do not go by leaving them out: an empty file says so.
             papers.settings = Some(("toml".to_owned(), String::new()));
         }
