@@ -157,7 +157,7 @@ impl Shadow {
             name: of.name.clone(),
             version: of.version.clone(),
             identity: of.source.identity(),
-            policies: of.answers.iter().copied().collect(),
+            policies: of.answers.to_vec(),
             since_ms: self.desk.since_ms,
             generation: inbox.generation,
             compared,

@@ -16,13 +16,16 @@ pub enum ShadowCommand {
     #[command(after_help = "Example:\n  tidegate policy shadow start access.wasm --settings access.toml")]
     Start(Start),
     /// Show how much it was asked and how much differs.
+    #[command(after_help = "Example:\n  tidegate policy shadow status --json")]
     Status(Local),
     /// Show what differs, by whom it is about and by rule.
+    #[command(after_help = "Example:\n  tidegate policy shadow diff")]
     Diff(Local),
     /// Put it into the plugins folder and let it serve, if it differs little enough.
     #[command(after_help = "Example:\n  tidegate policy shadow promote --max-rate 0.1%")]
     Promote(Promote),
     /// End it.
+    #[command(after_help = "Example:\n  tidegate policy shadow stop")]
     Stop(Local),
 }
 
