@@ -68,6 +68,30 @@ pub struct FieldViolation {
     pub description: String,
 }
 
+/// Which bound was reached, and whose.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct QuotaFailure {
+    #[prost(message, repeated, tag = "1")]
+    pub violations: Vec<QuotaViolation>,
+}
+
+/// One of them.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct QuotaViolation {
+    /// Such as `key:k0123456789abcdef` or `connection`.
+    #[prost(string, tag = "1")]
+    pub subject: String,
+    #[prost(string, tag = "2")]
+    pub description: String,
+}
+
+// === impl QuotaFailure ===
+
+impl QuotaFailure {
+    /// How `Any` names this message.
+    pub const TYPE_URL: &str = "type.googleapis.com/google.rpc.QuotaFailure";
+}
+
 // === impl RetryInfo ===
 
 impl RetryInfo {

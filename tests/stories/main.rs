@@ -20,6 +20,7 @@ mod pressure;
 mod restart;
 mod resume;
 mod secrets;
+mod secure;
 mod settings;
 mod start;
 mod streams;

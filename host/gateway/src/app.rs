@@ -12,7 +12,7 @@ use crate::{
     descriptors,
     error::{Code, Error, Result},
     events::{LogBounds, LogBudget},
-    grpc::{AdminContext, Edge, Listener, Listening, Overview},
+    grpc::{AdminContext, Edge, EdgeBounds, Listener, Listening, Overview},
     health::{Degraded, Health, HealthSource},
     http::{self, Dashboard, HttpState, NodePages},
     keys::{FirstKeyOut, Keys, resume::ResumeTokens},
@@ -23,6 +23,7 @@ use crate::{
     storage::Storage,
     tasks::Tasks,
     telemetry::{self, Metrics},
+    tls::Tls,
     workers::{Backend, WorkerHub},
 };
 use std::{
@@ -61,6 +62,7 @@ pub struct App {
     sessions: Sessions,
     storage: Storage,
     nodes: Nodes,
+    tls: Option<Tls>,
     tasks: Tasks,
     serving: CancellationToken,
     listeners: Tasks,
@@ -72,6 +74,8 @@ pub struct App {
 pub struct Addresses {
     pub grpc: SocketAddr,
     pub http: SocketAddr,
+    /// Both speak TLS.
+    pub tls: bool,
 }
 
 struct Parts {
@@ -79,6 +83,7 @@ struct Parts {
     storage: Storage,
     policies: Policies,
     nodes: Nodes,
+    tls: Option<Tls>,
 }
 
 // === impl App ===
@@ -99,6 +104,7 @@ impl App {
         storage.end_lost_sessions(clock.unix_ms() as i64).await?;
         let inherited = storage.workers().await?;
         let keys = Keys::load(storage.clone(), metrics.keys.clone()).await?;
+        let tls = config.tls.clone().map(|settings| Tls::load(settings, metrics.tls.clone())).transpose()?;
         // Listeners first: what cannot be had is said before a key is made or a guest compiled.
         let grpc = listen("listen", config.listen).await?;
         let pages = listen("http", config.http).await?;
@@ -147,12 +153,13 @@ impl App {
         let people = People::new(storage.clone(), clock.clone());
         let serving = CancellationToken::new();
         let ready = Arc::new(AtomicBool::new(true));
-        let addresses = Addresses { grpc: local(&grpc)?, http: local(&pages)? };
+        let addresses = Addresses { grpc: local(&grpc)?, http: local(&pages)?, tls: tls.is_some() };
         let health = Arc::new(Parts {
             ready: ready.clone(),
             storage: storage.clone(),
             policies: policies.clone(),
             nodes: nodes.clone(),
+            tls: tls.clone(),
         });
         let overview = Overview {
             health: health.clone(),
@@ -170,14 +177,18 @@ impl App {
             people: people.clone(),
             backups: Backups::new(storage.clone(), &data),
         };
-        let edge = Edge::new(sessions.clone(), keys.clone(), metrics.clone(), context).await?;
+        let bounds = EdgeBounds {
+            admin_over_network: config.admin_over_network,
+            streams_per_connection: config.sessions.max_event_streams_per_connection,
+        };
+        let edge = Edge::new(sessions.clone(), keys.clone(), metrics.clone(), context, bounds).await?;
         let dashboard = Dashboard::new(people, sessions.clone(), nodes.clone(), keys.clone(), serving.clone());
         let state = HttpState {
             metrics: metrics.clone(),
             health,
             nodes: Some(NodePages { nodes: nodes.clone(), keys }),
             dashboard: Some(dashboard),
-            tls: false,
+            tls: tls.is_some(),
         };
 
         // Clients wait in the backlog for the moment that is left. Behind this nothing fails any more: who was taken back
@@ -185,9 +196,10 @@ impl App {
         announce(&data, &addresses)?;
         let listeners = Tasks::new();
         let listening = Listening { shutdown: serving.clone(), drain: config.drain };
-        listeners.spawn("grpc", edge.clone().serve(Listener::Clients(grpc), listening.clone()));
+        listeners.spawn("grpc", edge.clone().serve(Listener::Clients(grpc, tls.clone()), listening.clone()));
         listeners.spawn("admin", edge.serve(Listener::Operator(admin), listening));
-        listeners.spawn("http", http::serve(pages, state, serving.clone().cancelled_owned(), config.drain));
+        listeners
+            .spawn("http", http::serve(pages, tls.clone(), state, serving.clone().cancelled_owned(), config.drain));
         let background = tasks.stopping();
         let until_stop = |work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
             let stopping = background.clone();
@@ -202,11 +214,28 @@ impl App {
         tasks.spawn("sweep", until_stop(Box::pin(sessions.clone().sweep())));
         tasks.spawn("nodes", until_stop(Box::pin(nodes.clone().run())));
         tasks.spawn("rejudge", until_stop(Box::pin(sessions.clone().rejudge(flips))));
+        if let Some(tls) = tls.clone() {
+            tasks.spawn("certificate", until_stop(Box::pin(tls.watch())));
+        }
         tasks.spawn("heal", until_stop(Box::pin(heal(storage.clone(), host.clone()))));
         tasks.spawn("swaps", until_stop(Box::pin(swaps::record(host, storage.clone(), metrics.clone()))));
         tasks.spawn("log bytes", until_stop(Box::pin(gauge_logs(budget, sessions.clone(), metrics))));
 
         Ok(Self { addresses, config, data, sessions, storage, nodes, tasks, serving, listeners, ready })
+        let app = Self { addresses, config, data, sessions, storage, nodes, tls, tasks, serving, listeners, ready };
+        app.announce()?;
+        Ok(app)
+    }
+
+    fn announce(&self) -> Result<()> {
+        let path = self.addresses_file();
+        let text = serde_json::to_vec(&self.addresses).unwrap_or_default();
+        write_private(&path, &text)
+            .map_err(|error| Error::new(Code::DataFolderUnusable, format!("cannot write {}: {error}", path.display())))
+    }
+
+    fn addresses_file(&self) -> PathBuf {
+        self.data.root().join("addresses.json")
     }
 
     /// A question: whether every pump gets on. Takes the locks that pumps take: one that is held for ever never answers.
@@ -219,6 +248,9 @@ impl App {
     pub fn reconfigure(&mut self, new: ServeConfig) -> Changes {
         let changes = self.config.adopt(new);
         self.sessions.apply(settings(&self.config));
+        if let Some(tls) = &self.tls {
+            tls.look();
+        }
         changes
     }
 
@@ -271,6 +303,9 @@ impl HealthSource for Parts {
         if let Some(error) = cache {
             degraded.push(Degraded::new("compile-cache", why("the next start compiles again", error)));
         }
+        if let Some(message) = self.tls.as_ref().and_then(Tls::trouble) {
+            degraded.push(Degraded::new("certificate", message));
+        }
         if let Some(message) = telemetry::log_trouble() {
             degraded.push(Degraded::new("log", message));
         }
@@ -293,6 +328,8 @@ fn settings(config: &ServeConfig) -> sessions::Settings {
             .collect(),
         default_backend: config.default_backend.clone(),
         sessions_max: limits.max_sessions,
+        sessions_per_key_max: limits.max_sessions_per_key,
+        streams_per_key_max: limits.max_event_subscribers_per_key,
         bounds: Bounds {
             pending_commands_max: limits.max_pending_commands_per_session,
             readers_max: limits.max_event_subscribers_per_session,

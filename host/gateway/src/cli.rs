@@ -15,6 +15,7 @@ pub mod remote;
 pub mod serve;
 pub mod session;
 pub mod status;
+pub mod tls;
 pub mod top;
 pub mod user;
 pub mod worker;
@@ -88,6 +89,9 @@ enum Command {
     /// Say who may sign in on the dashboard, and which sessions their groups see.
     #[command(subcommand)]
     User(user::UserCommand),
+    /// Make certificates to try TLS with.
+    #[command(subcommand)]
+    Tls(tls::TlsCommand),
     /// See and check the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -133,6 +137,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Man(args) => generate::man(&args, Cli::command()).map(|()| ExitCode::SUCCESS),
         Command::User(command) => block_on(user::run(command)).map(|()| ExitCode::SUCCESS),
         Command::Config(command) => config::run(command).map(|()| ExitCode::SUCCESS),
+        Command::Tls(command) => tls::run(command).map(|()| ExitCode::SUCCESS),
         Command::Worker(command) => block_on(worker::run(command)).map(|()| ExitCode::SUCCESS),
     }
 }
@@ -156,6 +161,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Backup(args) => args.local.json,
         Command::Restore(args) => args.local.json,
         Command::Config(command) => command.json(),
+        Command::Tls(command) => command.json(),
         Command::Completions(args) => args.json,
         Command::Man(args) => args.json,
         Command::User(command) => command.json(),
@@ -234,7 +240,7 @@ mod tests {
     #[test]
     fn a_key_in_the_environment_is_not_shown_in_help() {
         each(&Cli::command(), &mut |command| {
-            for arg in command.get_arguments().filter(|arg| arg.get_id() == "key" && arg.get_env().is_some()) {
+            for arg in command.get_arguments().filter(|arg| arg.get_id() == "api_key" && arg.get_env().is_some()) {
                 assert!(arg.is_hide_env_values_set(), "{} would show the key", command.get_name());
             }
         });

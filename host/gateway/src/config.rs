@@ -31,6 +31,10 @@ pub struct ServeConfig {
     pub http: SocketAddr,
     /// Listeners may be reachable by others, without TLS.
     pub insecure_listen: bool,
+    /// `None`: the listeners speak plain text.
+    pub tls: Option<TlsSettings>,
+    /// Operators' calls are answered on the gRPC listener.
+    pub admin_over_network: bool,
     /// `None`: the embedded policies alone.
     pub plugins: Option<PathBuf>,
     pub backends: Vec<Backend>,
@@ -64,6 +68,33 @@ pub struct Changes {
     pub waiting: Vec<&'static str>,
 }
 
+/// Where the certificate of the listeners is, and what is asked of clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// PEM: the server's certificate first, then what leads to its authority.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// PEM: authorities whose certificates clients may show; there unless `client_auth` is off.
+    pub client_ca: Option<PathBuf>,
+    pub client_auth: ClientAuth,
+    pub version_min: TlsVersion,
+}
+
+/// Whether clients show a certificate of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    Off,
+    /// Who shows one shows a good one.
+    Optional,
+    Required,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    Tls12,
+    Tls13,
+}
+
 /// A named way to start workers.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Backend {
@@ -86,6 +117,11 @@ pub struct SessionLimits {
     pub max_pending_commands_per_session: usize,
     pub max_event_subscribers_per_session: usize,
     pub allow_multiple_event_subscribers: bool,
+    /// 0: no bound of its own.
+    pub max_sessions_per_key: u32,
+    /// 0: no bound of its own.
+    pub max_event_subscribers_per_key: u32,
+    pub max_event_streams_per_connection: u32,
     pub max_items_per_session: usize,
     pub max_bulk_items: usize,
     pub command_timeout: Duration,
@@ -168,6 +204,9 @@ impl ServeConfig {
         self.listen = kept.listen;
         self.http = kept.http;
         self.insecure_listen = kept.insecure_listen;
+        self.tls = kept.tls;
+        self.admin_over_network = kept.admin_over_network;
+        self.sessions.max_event_streams_per_connection = kept.sessions.max_event_streams_per_connection;
         self.plugins = kept.plugins;
         self.drain = kept.drain;
         self.log_format = kept.log_format;

@@ -84,8 +84,8 @@ codes! {
         "The key lacks the scope that the call needs.",
         "Use a key with the scope named in the details.";
     AuthTransport = "auth.transport", PermissionDenied,
-        "Admin calls over the network need TLS and the scope `admin`.",
-        "Use the command line on the gateway's machine, or switch TLS on.";
+        "Operators' calls over the network are switched off, or came without TLS from another machine.",
+        "Use the command line on the gateway's machine, or switch `admin_over_network` and TLS on.";
     SessionNotPermitted = "session.not_permitted", PermissionDenied,
         "The session is unknown, or belongs to another key.",
         "Use the key that opened it, or one with the scope `sessions:all`.";
@@ -98,6 +98,9 @@ codes! {
     SessionLimit = "session.limit", ResourceExhausted,
         "As many sessions as `max_sessions` are open.",
         "Close one, or raise `max_sessions`.";
+    SessionKeyLimit = "session.key_limit", ResourceExhausted,
+        "The key has as many sessions open as `max_sessions_per_key`.",
+        "Close one of them, or raise the limit.";
     SessionStartFailed = "session.start_failed", Unavailable,
         "The worker process did not start, did not prove itself, or died while starting.",
         "Read the gateway's log for the worker's last words; the backend's settings are the usual cause.";
@@ -140,6 +143,12 @@ codes! {
     StreamLimit = "stream.limit", ResourceExhausted,
         "EventSubscriberLimitReached: the session has as many readers as allowed.",
         "End a stream, or raise `max_event_subscribers_per_session`.";
+    StreamKeyLimit = "stream.key_limit", ResourceExhausted,
+        "The key has as many event streams open as `max_event_subscribers_per_key`.",
+        "End one of them, or raise the limit.";
+    StreamConnectionLimit = "stream.connection_limit", ResourceExhausted,
+        "The connection carries as many event streams as `max_event_streams_per_connection`.",
+        "Open another connection, or raise the limit.";
     StreamAlreadyOpen = "stream.already_open", AlreadyExists,
         "The gateway allows one reader per session, and there is one.",
         "End that stream, or set `allow_multiple_event_subscribers`.";
@@ -281,6 +290,9 @@ codes! {
     ConfigInvalid = "config.invalid", InvalidArgument,
         "The configuration has errors; all of them are in the details.",
         "Correct each key as its line says.";
+    TlsUnusable = "tls.unusable", FailedPrecondition,
+        "A certificate, its private key or the clients' authority cannot be read, or they do not belong together.",
+        "Mend the file that is named; `tidegate tls dev` makes a set to try with.";
     ListenFailed = "listen.failed", FailedPrecondition,
         "An address cannot be listened on.",
         "Use a free port, or stop what holds it.";

@@ -1,6 +1,7 @@
 //! The gRPC surface: the only module that knows tonic. Translates requests into calls of `sessions` and
 //! `policies`, and errors into rich statuses; decides nothing. Invariant: whatever reaches `tidegate.v1.Gateway`
-//! carries a key that was checked, and `tidegate.v1.Admin` answers on the machine's own socket only.
+//! carries a key that was checked, and `tidegate.v1.Admin` answers on the
+//! machine's own socket, or to keys with the scope `admin` over connections that nobody overhears.
 
 mod admin;
 mod backup;
@@ -19,5 +20,5 @@ mod status;
 mod stream;
 
 pub use admin::AdminContext;
-pub use edge::{Edge, Listener, Listening};
+pub use edge::{Edge, EdgeBounds, Listener, Listening};
 pub use overview::Overview;

@@ -18,6 +18,7 @@ use crate::{
     error::{Code, Error},
     health::HealthSource,
     telemetry::Metrics,
+    tls::Tls,
 };
 use axum::{
     Json, Router,
@@ -45,9 +46,15 @@ pub struct HttpState {
 }
 
 /// Serves until `shutdown` ends, then lets requests under way finish for at most `drain`.
-pub async fn serve(listener: TcpListener, state: HttpState, shutdown: impl Future<Output = ()>, drain: Duration) {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    state: HttpState,
+    shutdown: impl Future<Output = ()>,
+    drain: Duration,
+) {
     let loopback = listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
-    accept::serve(listener, router(state, loopback), shutdown, drain).await;
+    accept::serve(listener, tls, router(state, loopback), shutdown, drain).await;
 }
 
 fn router(state: HttpState, loopback: bool) -> Router {

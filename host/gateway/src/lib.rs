@@ -22,4 +22,5 @@ pub mod storage;
 pub mod sync;
 pub mod tasks;
 pub mod telemetry;
+pub mod tls;
 pub mod workers;

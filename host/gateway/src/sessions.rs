@@ -14,11 +14,13 @@ mod pressure;
 mod pump;
 pub mod rejudge;
 pub mod session;
+mod shares;
 mod supervise;
 pub mod verdicts;
 
 pub use caller::Caller;
 pub use session::{Session, State, Stop};
+pub use shares::Share;
 pub use supervise::Patience;
 
 use crate::{
@@ -30,7 +32,7 @@ use crate::{
     policies::{Policies, Rate},
     storage::{SessionEnd, SessionRow, Storage, WorkerRow},
     tasks::Tasks,
-    telemetry::{CloseReason, Metrics},
+    telemetry::{CloseReason, Limit, Metrics},
     workers::{Backend, Launch, Worker, WorkerHub},
 };
 use arc_swap::ArcSwap;
@@ -38,6 +40,7 @@ use closed::Closed;
 use ending::draining;
 use parking_lot::RwLock;
 use session::{Bounds, Identity, Parts};
+use shares::Shares;
 use std::{
     collections::HashMap,
     fmt,
@@ -61,6 +64,10 @@ pub struct Settings {
     pub backends: Vec<Backend>,
     pub default_backend: String,
     pub sessions_max: usize,
+    /// Of one key; 0: no bound of its own.
+    pub sessions_per_key_max: u32,
+    /// Of one key, over all sessions; 0: no bound of its own.
+    pub streams_per_key_max: u32,
     pub bounds: Bounds,
     pub log: LogBounds,
     pub lease: Duration,
@@ -115,6 +122,9 @@ struct Shared {
     budget: Arc<LogBudget>,
     tasks: Tasks,
     slots: Arc<Semaphore>,
+    /// Sessions and event streams of each key.
+    sessions_held: Shares,
+    streams_held: Shares,
     open: RwLock<HashMap<SessionId, Arc<Session>>>,
     /// Sessions whose worker is awaited back, with their owners.
     adopting: RwLock<HashMap<SessionId, Option<KeyId>>>,
@@ -156,6 +166,8 @@ impl Sessions {
             budget,
             tasks,
             slots,
+            sessions_held: Shares::default(),
+            streams_held: Shares::default(),
             open: RwLock::default(),
             adopting: RwLock::default(),
             closed: Closed::default(),
@@ -223,6 +235,7 @@ impl Sessions {
         let who = caller.principal();
         shared.policies.admit(&who, &caller.key.id, Rate::Open).await?;
         shared.policies.authorize(&who, &facts, Action::Open).await?;
+        let share = self.session_share(&caller.key.id, settings.sessions_per_key_max)?;
         let slot = shared.slots.clone().try_acquire_owned().map_err(|_full| {
             let max = settings.sessions_max;
             Error::new(Code::SessionLimit, format!("{max} sessions are open, the most allowed")).with("max", max)
@@ -287,15 +300,16 @@ impl Sessions {
         let life = supervise::run(session.clone(), worker, frames, to_worker, stops, settings.patience);
         self.run(session.clone(), slot, Some(row), life);
         self.register(&session).await?;
+        self.run(session.clone(), (slot, Some(share)), Some(row), life);
         Ok(session)
     }
 
-    /// Spawns the tasks of a session and what has to happen at its end.
+    /// Spawns the tasks of a session and what has to happen at its end, `slot` given back among it.
     /// `fresh`: it was opened now, and perhaps its worker is not in the manifest yet.
     fn run(
         &self,
         session: Arc<Session>,
-        slot: OwnedSemaphorePermit,
+        slot: (OwnedSemaphorePermit, Option<Share>),
         fresh: Option<Option<WorkerRow>>,
         life: impl Future<Output = ()> + Send + 'static,
     ) {
@@ -340,6 +354,22 @@ impl Sessions {
                 shared.record_closed(&session, why).await;
             }
         });
+    }
+
+    fn session_share(&self, key: &KeyId, max: u32) -> Result<Share> {
+        self.shared.sessions_held.take(key, max).ok_or_else(|| {
+            self.shared.metrics.limits.reached.of(Limit::SessionsPerKey).inc();
+            reached(Code::SessionKeyLimit, format!("the key {key} has {max} sessions open, the most it may"), key, max)
+        })
+    }
+
+    /// A place for one more event stream of this key.
+    pub fn stream_share(&self, key: &KeyId) -> Result<Share> {
+        let max = self.shared.settings.load().streams_per_key_max;
+        self.shared.streams_held.take(key, max).ok_or_else(|| {
+            self.shared.metrics.limits.reached.of(Limit::StreamsPerKey).inc();
+            reached(Code::StreamKeyLimit, format!("the key {key} has {max} event streams, the most it may"), key, max)
+        })
     }
 
     fn backend(&self, requested: &str) -> Result<Backend> {
@@ -484,6 +514,13 @@ fn manifest(identity: &Identity, worker: &Worker) -> WorkerRow {
 
 fn is_stuck(ready: bool, now_ms: u64, beat_at_ms: u64, silence_ms: u64) -> bool {
     ready && now_ms.saturating_sub(beat_at_ms) > silence_ms.saturating_mul(2)
+}
+
+/// When a place of its own may be free: whoever has them all decides, so this is only so that nobody asks in a loop.
+const ASK_AGAIN_MS: u32 = 1_000;
+
+fn reached(code: Code, message: String, key: &KeyId, max: u32) -> Error {
+    Error::new(code, message).with("max", max).with("quota", format!("key:{key}")).with("retry_ms", ASK_AGAIN_MS)
 }
 
 fn check_names(request: &OpenRequest) -> Result<()> {

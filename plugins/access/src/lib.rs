@@ -11,6 +11,9 @@ pub const SCOPE_OWN: &str = "sessions:own";
 /// Who may use everybody's, too.
 pub const SCOPE_ALL: &str = "sessions:all";
 
+/// Before each name of a client's certificate, among the scopes.
+const CERTIFICATE: &str = "cert:";
+
 /// Indexes into [`Policy::RULES`], in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
@@ -25,6 +28,7 @@ enum Rule {
     SettingsAllow,
     KeyRead,
     KeyWrite,
+    SettingsCertificate,
 }
 
 /// What an operator can set in `access.toml` or `access.json`.
@@ -37,6 +41,8 @@ pub struct Settings {
     writable: Option<Vec<String>>,
     /// If there are any, a tag has to be allowed by one of them, beside the key's own constraints.
     allow: Vec<AllowRule>,
+    /// If there are any, a key is worth something only beside a client certificate of such a name.
+    certificates: Vec<String>,
 }
 
 /// Tags for some keys.
@@ -49,6 +55,8 @@ struct AllowRule {
     read: Vec<String>,
     #[serde(default)]
     write: Vec<String>,
+    /// Glob over the names in the client's certificate, `CN=historian` or `dns=*.plant.example`; absent: any client.
+    certificate: Option<String>,
 }
 
 /// The configured policy.
@@ -76,6 +84,7 @@ impl Policy for Access {
         "settings-allow",
         "key-read",
         "key-write",
+        "settings-certificate",
     ];
     const VECTORS: &'static str = include_str!("../vectors.toml");
     const SETTINGS_SCHEMA: &'static str = include_str!("../settings.schema.json");
@@ -83,8 +92,10 @@ impl Policy for Access {
     fn configure(settings: Settings) -> Result<Self, String> {
         glob::check_all(&settings.deny).map_err(|e| format!("deny: {e}"))?;
         glob::check_all(settings.writable.iter().flatten()).map_err(|e| format!("writable: {e}"))?;
+        glob::check_all(&settings.certificates).map_err(|e| format!("certificates: {e}"))?;
         for (at, rule) in settings.allow.iter().enumerate() {
             glob::check(&rule.key)
+                .and_then(|()| glob::check_all(&rule.certificate))
                 .and_then(|()| glob::check_all(rule.read.iter().chain(&rule.write)))
                 .map_err(|e| format!("allow[{at}]: {e}"))?;
         }
@@ -95,8 +106,8 @@ impl Policy for Access {
 impl AccessPolicy for Access {
     fn decide(&self, who: &Principal, place: &Session, what: &Action) -> Verdict {
         let gate = match what {
-            Action::Open => scope(who),
-            Action::Read | Action::Resume | Action::Close | Action::Command(_) => owner_gate(who, place),
+            Action::Open => self.scope(who),
+            Action::Read | Action::Resume | Action::Close | Action::Command(_) => self.owner_gate(who, place),
         };
         answer(gate.and_then(|by| match what {
             Action::Command(command) if !command.tag.is_empty() => self.command(who, command).map(|()| by),
@@ -105,7 +116,7 @@ impl AccessPolicy for Access {
     }
 
     fn may_read(&self, who: &Principal, place: &Session, tag: &str) -> ItemVerdict {
-        match owner_gate(who, place).and_then(|by| self.read(who, tag).map(|()| by)) {
+        match self.owner_gate(who, place).and_then(|by| self.read(who, tag).map(|()| by)) {
             Ok(by) => ItemVerdict { allow: true, rule: by as u16 },
             Err(by) => ItemVerdict { allow: false, rule: by as u16 },
         }
@@ -113,6 +124,27 @@ impl AccessPolicy for Access {
 }
 
 impl Access {
+    fn scope(&self, who: &Principal) -> Result<Rule, Rule> {
+        // The gateway's own readers (the dashboard's mirror) come without a key.
+        if who.id.is_empty() {
+            return Ok(Rule::Gateway);
+        }
+        let by = scope(who)?;
+        let wanted = &self.settings.certificates;
+        if wanted.is_empty() || wanted.iter().any(|glob| shows(who, glob)) {
+            Ok(by)
+        } else {
+            Err(Rule::SettingsCertificate)
+        }
+    }
+
+    fn owner_gate(&self, who: &Principal, place: &Session) -> Result<Rule, Rule> {
+        match self.scope(who)? {
+            Rule::Owner if place.owner != who.id => Err(Rule::NotOwner),
+            by => Ok(by),
+        }
+    }
+
     /// Methods that return values need the right to read, those that set them the right to write; the
     /// rest (adding, advising, suspending) either.
     fn command(&self, who: &Principal, command: &Command) -> Result<(), Rule> {
@@ -151,16 +183,17 @@ impl Access {
 
     fn allowed(&self, who: &Principal, tag: &str, globs: impl Fn(&AllowRule) -> &Vec<String>) -> Result<(), Rule> {
         let rules = &self.settings.allow;
-        let by_some = rules.iter().any(|rule| glob::matches(&rule.key, &who.id) && glob::any(globs(rule), tag));
+        let by_some = rules.iter().any(|rule| {
+            glob::matches(&rule.key, &who.id)
+                && rule.certificate.as_ref().is_none_or(|glob| shows(who, glob))
+                && glob::any(globs(rule), tag)
+        });
         if rules.is_empty() || who.id.is_empty() || by_some { Ok(()) } else { Err(Rule::SettingsAllow) }
     }
 }
 
 fn scope(who: &Principal) -> Result<Rule, Rule> {
-    // The gateway's own readers (the dashboard's mirror) come without a key.
-    if who.id.is_empty() {
-        Ok(Rule::Gateway)
-    } else if has(who, SCOPE_ALL) {
+    if has(who, SCOPE_ALL) {
         Ok(Rule::SessionsAll)
     } else if has(who, SCOPE_OWN) {
         Ok(Rule::Owner)
@@ -169,11 +202,10 @@ fn scope(who: &Principal) -> Result<Rule, Rule> {
     }
 }
 
-fn owner_gate(who: &Principal, place: &Session) -> Result<Rule, Rule> {
-    match scope(who)? {
-        Rule::Owner if place.owner != who.id => Err(Rule::NotOwner),
-        by => Ok(by),
-    }
+/// Whether the client showed a certificate with such a name. The gateway puts names among the scopes, where no scope of
+/// a key begins like them.
+fn shows(who: &Principal, glob: &str) -> bool {
+    who.scopes.iter().filter_map(|text| text.strip_prefix(CERTIFICATE)).any(|name| glob::matches(glob, name))
 }
 
 fn has(who: &Principal, scope: &str) -> bool {
@@ -189,6 +221,7 @@ fn answer(by: Result<Rule, Rule>) -> Verdict {
         Err(Rule::SettingsWritable) => "the settings do not let this tag be written",
         Err(Rule::SettingsAllow) => "no allow rule of the settings covers this key and tag",
         Err(Rule::KeyRead) => "the key may not read this tag",
+        Err(Rule::SettingsCertificate) => "the settings ask for a client certificate with another name",
         Err(Rule::KeyWrite) => "the key may not write this tag",
         Err(Rule::Gateway | Rule::Owner | Rule::SessionsAll) => "denied",
     };
@@ -266,10 +299,41 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_is_asked_for_beside_the_key_and_never_instead_of_it() {
+        let place = session_of("a");
+        let with = |scopes: &[&str]| Principal {
+            scopes: scopes.iter().map(|s| (*s).to_owned()).collect(),
+            ..key("a", SCOPE_OWN, &[], &[])
+        };
+        let p = policy(r#"{"certificates": ["CN=historian*", "dns=*.plant.example"]}"#);
+        let decided = |scopes: &[&str]| rule_of(p.decide(&with(scopes), &place, &Action::Read));
+        assert_eq!(decided(&[SCOPE_OWN]), (false, "settings-certificate"));
+        assert_eq!(decided(&[SCOPE_OWN, "cert:CN=other", "cert:O=historian"]), (false, "settings-certificate"));
+        assert_eq!(
+            decided(&[SCOPE_OWN, "CN=historian"]),
+            (false, "settings-certificate"),
+            "no scope passes for a name"
+        );
+        assert_eq!(decided(&[SCOPE_OWN, "cert:CN=historian-2"]), (true, "owner"));
+        assert_eq!(decided(&[SCOPE_OWN, "cert:dns=h.plant.example"]), (true, "owner"));
+        assert_eq!(decided(&["cert:CN=historian"]), (false, "no-scope"), "a certificate alone is no key");
+        assert!(p.may_read(&Principal { id: String::new(), ..with(&[]) }, &place, "X").allow, "the gateway itself");
+        let p = policy(
+            r#"{"allow": [{"key": "*", "read": ["*"]}, {"key": "*", "certificate": "CN=writer", "write": ["*"]}]}"#,
+        );
+        let write = |scopes: &[&str]| rule_of(p.decide(&with(scopes), &place, &command("write", "X")));
+        assert_eq!(write(&[SCOPE_OWN]), (false, "settings-allow"));
+        assert_eq!(write(&[SCOPE_OWN, "cert:CN=writer"]), (true, "owner"));
+        assert!(p.may_read(&with(&[SCOPE_OWN]), &place, "X").allow);
+    }
+
+    #[test]
     fn wrong_settings_are_said() {
         let bad = |settings| serde_json::from_str(settings).map_err(|e| e.to_string()).and_then(Access::configure);
         assert!(bad(r#"{"deny": [""]}"#).unwrap_err().starts_with("deny:"));
         assert!(bad(r#"{"dney": []}"#).is_err());
+        assert!(bad(r#"{"certificates": ["**"]}"#).unwrap_err().starts_with("certificates:"));
+        assert!(bad(r#"{"allow": [{"key": "a", "certificate": ""}]}"#).unwrap_err().starts_with("allow[0]:"));
         assert!(bad(r#"{"allow": [{"key": "**"}]}"#).unwrap_err().starts_with("allow[0]:"));
     }
 }

@@ -6,6 +6,7 @@ mod error_docs;
 mod guests;
 mod ledger;
 mod plugins;
+mod python;
 mod source;
 mod tidy;
 mod tree;
@@ -69,6 +70,11 @@ enum Job {
     Chaos {
         #[arg(allow_hyphen_values = true)]
         args: Vec<String>,
+    /// Use a gateway from Python with plain grpcio, without and with TLS (needs python3 and its package index)
+    Python {
+        /// Only make the environment
+        #[arg(long)]
+        install: bool,
     },
     /// Run .ci/run, the whole check as CI does it
     Ci,
@@ -133,6 +139,7 @@ fn run(job: Job) -> anyhow::Result<ExitCode> {
         Job::Plugins(job) => plugins::run(job).map(|()| ExitCode::SUCCESS),
         Job::Bench { args } => measure(&root, args),
         Job::Soak { args } => measure(&root, [vec!["soak".to_owned()], args].concat()),
+        Job::Python { install } => python::run(&root, install).map(|()| ExitCode::SUCCESS),
         Job::Loom => cargo(
             &root,
             &["test", "--release", "--lib", "--manifest-path", "tests/loom/Cargo.toml"],

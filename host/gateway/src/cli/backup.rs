@@ -1,7 +1,11 @@
 //! `tidegate backup` and `tidegate restore`: the first over the operators' socket from a gateway that goes on
 //! working, the second in a data folder that nobody works in. What a backup is, `backup` knows.
 
-use super::{Usage, output, remote::Local, status::bytes};
+use super::{
+    Usage, output,
+    remote::{Folder, Local},
+    status::bytes,
+};
 use crate::backup::{self, MANIFEST, Manifest};
 use crate::data_dir::write_private;
 use anyhow::Context as _;
@@ -35,7 +39,7 @@ pub struct RestoreArgs {
     #[arg(long)]
     replace: bool,
     #[command(flatten)]
-    pub(super) local: Local,
+    pub(super) local: Folder,
 }
 
 pub(super) async fn back_up(args: BackupArgs) -> anyhow::Result<()> {

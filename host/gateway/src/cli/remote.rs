@@ -1,5 +1,6 @@
-//! How a command finds its gateway and its key. It knows the files that a gateway leaves in its
-//! data folder (`addresses.json`, `first-key`, `admin.sock`), nothing of how they are made.
+//! How a command finds its gateway, its key and its certificates. It knows the files that a gateway leaves in its
+//! data folder (`addresses.json`, `first-key`, `admin.sock`), nothing of how they are made. Invariant: an operator's
+//! command goes over the network only where an endpoint is named.
 
 use super::Usage;
 use anyhow::Context as _;
@@ -13,25 +14,21 @@ use tidegate_client::{Admin, Connect, Gateway, NodeAdmin, PeopleAdmin};
 
 const NO_ANSWER: &str =
     "the gateway of this folder does not answer; operators' commands work only for its own user, or root";
+const NO_ANSWER_THERE: &str = "the gateway of --endpoint does not answer";
 const DEFAULT_ENDPOINT: &str = "127.0.0.1:7410";
+
+/// Where bundles of the authorities that everybody trusts lie: Debian and Alpine, Fedora, openSUSE.
+const BUNDLES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"];
 
 /// Which gateway to use, and as whom.
 #[derive(Args, Clone, Debug)]
 pub struct Remote {
-    /// The gateway's address [default: what the gateway wrote into its data folder, else 127.0.0.1:7410].
-    #[arg(long, value_name = "HOST:PORT", env = "TIDEGATE_ENDPOINT")]
-    pub endpoint: Option<String>,
-    /// The API key. Others on this machine can see arguments; prefer the variable or a file.
-    #[arg(long, value_name = "KEY", env = "TIDEGATE_KEY", hide_env_values = true)]
-    pub key: Option<String>,
-    /// A file that holds the API key [default: `first-key` in the data folder].
-    #[arg(long, value_name = "FILE")]
-    pub key_file: Option<PathBuf>,
     #[command(flatten)]
     pub local: Local,
 }
 
-/// The gateway of this machine.
+/// The gateway of this machine, or the one that is named.
 #[derive(Args, Clone, Debug)]
 pub struct Local {
     /// The gateway's data folder.
@@ -40,6 +37,50 @@ pub struct Local {
     /// Print JSON, for programs.
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub network: Network,
+}
+
+/// A data folder that no gateway works in.
+#[derive(Args, Clone, Debug)]
+pub struct Folder {
+    /// The gateway's data folder.
+    #[arg(long, value_name = "DIR", default_value = "data", env = "TIDEGATE_DATA")]
+    pub data: PathBuf,
+    /// Print JSON, for programs.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A gateway over the network.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Network {
+    /// The gateway's address, with TLS as https://HOST:PORT; operators' commands use the socket in the data folder
+    /// without it, clients' commands the address that the gateway wrote there, else 127.0.0.1:7410.
+    #[arg(long, value_name = "HOST:PORT", env = "TIDEGATE_ENDPOINT", help_heading = "Connection")]
+    pub endpoint: Option<String>,
+    /// The API key. Others on this machine can see arguments; prefer the variable or a file.
+    #[arg(
+        long,
+        id = "api_key",
+        value_name = "KEY",
+        env = "TIDEGATE_KEY",
+        hide_env_values = true,
+        help_heading = "Connection"
+    )]
+    pub key: Option<String>,
+    /// A file that holds the API key [default: `first-key` in the data folder].
+    #[arg(long, value_name = "FILE", visible_alias = "api-key-file", help_heading = "Connection")]
+    pub key_file: Option<PathBuf>,
+    /// The authorities, PEM, that the gateway's certificate may be of [default: those of this system].
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_CA", help_heading = "Connection")]
+    pub ca: Option<PathBuf>,
+    /// A certificate of your own, PEM, for gateways that ask for one.
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_CERT", requires = "cert_key", help_heading = "Connection")]
+    pub cert: Option<PathBuf>,
+    /// The private key of that certificate.
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_CERT_KEY", requires = "cert", help_heading = "Connection")]
+    pub cert_key: Option<PathBuf>,
 }
 
 /// What `serve` tells about itself once it listens.
@@ -47,27 +88,90 @@ pub struct Local {
 pub struct Addresses {
     pub grpc: String,
     pub http: String,
+    #[serde(default)]
+    pub tls: bool,
 }
 
 // === impl Remote ===
 
 impl Remote {
     pub async fn connect(&self) -> anyhow::Result<Gateway> {
-        let endpoint = match &self.endpoint {
-            Some(endpoint) => endpoint.clone(),
-            None => Addresses::read(&self.local.data)?.map_or(DEFAULT_ENDPOINT.to_owned(), |found| found.grpc),
+        let Local { data, network, .. } = &self.local;
+        let endpoint = match (&network.endpoint, Addresses::read(data)?) {
+            (Some(endpoint), _) => endpoint.clone(),
+            (None, Some(Addresses { grpc, tls: true, .. })) => format!("https://{grpc}"),
+            (None, Some(found)) => found.grpc,
+            (None, None) => DEFAULT_ENDPOINT.to_owned(),
         };
-        let key = self.find_key()?;
-        let gateway = Connect::to(&endpoint).key(key).gateway().await;
+        let gateway = network.connect(&endpoint, data)?.gateway().await;
         gateway.context("is a gateway running there? `tidegate serve` starts one; --endpoint names another")
+    }
+}
+
+// === impl Local ===
+
+impl Local {
+    pub async fn admin(&self) -> anyhow::Result<Admin> {
+        self.operator()?.admin().await.context(self.no_answer())
+    }
+
+    pub async fn node_admin(&self) -> anyhow::Result<NodeAdmin> {
+        self.operator()?.node_admin().await.context(self.no_answer())
+    }
+
+    pub async fn people_admin(&self) -> anyhow::Result<PeopleAdmin> {
+        self.operator()?.people_admin().await.context(self.no_answer())
+    }
+
+    fn no_answer(&self) -> &'static str {
+        if self.network.endpoint.is_some() { NO_ANSWER_THERE } else { NO_ANSWER }
+    }
+
+    fn operator(&self) -> anyhow::Result<Connect> {
+        if let Some(endpoint) = &self.network.endpoint {
+            return self.network.connect(endpoint, &self.data);
+        }
+        let socket = self.data.join("admin.sock");
+        if !socket.exists() {
+            anyhow::bail!(
+                "no gateway runs on the data folder {}: it has no admin.sock; `tidegate serve` starts one, --data names another folder",
+                self.data.display()
+            );
+        }
+        Ok(Connect::socket(&socket))
+    }
+}
+
+// === impl Network ===
+
+impl Network {
+    fn connect(&self, endpoint: &str, data: &Path) -> anyhow::Result<Connect> {
+        let mut connect = Connect::to(endpoint).key(self.find_key(data)?);
+        if endpoint.starts_with("https:") {
+            connect = connect.authorities(self.authorities()?);
+        } else if self.ca.is_some() || self.cert.is_some() {
+            return Err(Usage(format!("--ca and --cert are for TLS; write --endpoint https://{endpoint}")).into());
+        }
+        if let (Some(certificate), Some(key)) = (&self.cert, &self.cert_key) {
+            connect = connect.certificate(read(certificate)?, read(key)?);
+        }
+        Ok(connect)
+    }
+
+    fn authorities(&self) -> anyhow::Result<Vec<u8>> {
+        let bundle = || BUNDLES.iter().map(PathBuf::from).find(|path| path.exists());
+        let path = self.ca.clone().or_else(bundle).ok_or_else(|| {
+            Usage("this system has no bundle of authorities; name the gateway's own with --ca".to_owned())
+        })?;
+        read(&path)
     }
 
     /// `--key` or its variable, then `--key-file`, then the first key of a gateway on this machine.
-    fn find_key(&self) -> anyhow::Result<String> {
+    fn find_key(&self, data: &Path) -> anyhow::Result<String> {
         if let Some(key) = &self.key {
             return checked(key, "--key");
         }
-        let file = self.key_file.clone().unwrap_or_else(|| self.local.data.join("first-key"));
+        let file = self.key_file.clone().unwrap_or_else(|| data.join("first-key"));
         match fs::read_to_string(&file) {
             Ok(text) => checked(&text, &file.display().to_string()),
             Err(error) if error.kind() == ErrorKind::NotFound && self.key_file.is_none() => Err(Usage(format!(
@@ -78,33 +182,6 @@ impl Remote {
             .into()),
             Err(error) => Err(error).with_context(|| format!("cannot read the key in {}", file.display())),
         }
-    }
-}
-
-// === impl Local ===
-
-impl Local {
-    pub async fn admin(&self) -> anyhow::Result<Admin> {
-        self.socket()?.admin().await.context(NO_ANSWER)
-    }
-
-    pub async fn node_admin(&self) -> anyhow::Result<NodeAdmin> {
-        self.socket()?.node_admin().await.context(NO_ANSWER)
-    }
-
-    pub async fn people_admin(&self) -> anyhow::Result<PeopleAdmin> {
-        self.socket()?.people_admin().await.context(NO_ANSWER)
-    }
-
-    fn socket(&self) -> anyhow::Result<Connect> {
-        let socket = self.data.join("admin.sock");
-        if !socket.exists() {
-            anyhow::bail!(
-                "no gateway runs on the data folder {}: it has no admin.sock; `tidegate serve` starts one, --data names another folder",
-                self.data.display()
-            );
-        }
-        Ok(Connect::socket(&socket))
     }
 }
 
@@ -124,6 +201,10 @@ impl Addresses {
     }
 }
 
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
 fn checked(text: &str, from: &str) -> anyhow::Result<String> {
     let key = text.trim();
     if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -136,32 +217,37 @@ fn checked(text: &str, from: &str) -> anyhow::Result<String> {
 mod tests {
     use super::*;
 
-    fn remote(data: &Path) -> Remote {
-        Remote { endpoint: None, key: None, key_file: None, local: Local { data: data.to_owned(), json: false } }
-    }
-
     #[test]
     fn the_key_is_looked_for_in_the_told_order() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut remote = remote(folder.path());
-        let error = remote.find_key().expect_err("no key anywhere");
+        let mut network = Network::default();
+        let error = network.find_key(folder.path()).expect_err("no key anywhere");
         assert!(error.is::<Usage>() && error.to_string().contains("TIDEGATE_KEY"), "{error}");
         fs::write(folder.path().join("first-key"), "first\n").expect("written");
-        assert_eq!(remote.find_key().expect("found"), "first");
+        assert_eq!(network.find_key(folder.path()).expect("found"), "first");
         fs::write(folder.path().join("mine"), "second\n").expect("written");
-        remote.key_file = Some(folder.path().join("mine"));
-        assert_eq!(remote.find_key().expect("found"), "second");
-        remote.key = Some("third".into());
-        assert_eq!(remote.find_key().expect("found"), "third");
-        remote.key = Some("not a key".into());
-        let error = remote.find_key().expect_err("has a blank");
+        network.key_file = Some(folder.path().join("mine"));
+        assert_eq!(network.find_key(folder.path()).expect("found"), "second");
+        network.key = Some("third".into());
+        assert_eq!(network.find_key(folder.path()).expect("found"), "third");
+        network.key = Some("not a key".into());
+        let error = network.find_key(folder.path()).expect_err("has a blank");
         assert!(!error.to_string().contains("not a key"), "a wrong key is not repeated: {error}");
+    }
+
+    #[test]
+    fn certificates_without_tls_are_a_mistake() {
+        let ca = Some(PathBuf::from("ca.pem"));
+        let network = Network { key: Some("k".into()), ca, ..Network::default() };
+        let error = network.connect("127.0.0.1:1", Path::new("data")).expect_err("plain text");
+        assert!(error.is::<Usage>() && error.to_string().contains("https://127.0.0.1:1"), "{error}");
     }
 
     #[tokio::test]
     async fn a_missing_gateway_is_said_plainly() {
         let folder = tempfile::tempdir().expect("a folder");
-        let error = remote(folder.path()).local.admin().await.expect_err("nothing there");
+        let local = Local { data: folder.path().to_owned(), json: false, network: Network::default() };
+        let error = local.admin().await.expect_err("nothing there");
         assert!(error.to_string().contains("no gateway runs"), "{error}");
     }
 }

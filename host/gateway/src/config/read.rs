@@ -3,7 +3,8 @@
 //! error, so that all are found in one run.
 
 use super::{
-    Backend, BackendKind, LogLimits, PolicyLimits, ServeConfig, SessionLimits, Shown, WorkerTimes,
+    Backend, BackendKind, ClientAuth, LogLimits, PolicyLimits, ServeConfig, SessionLimits, Shown, TlsSettings,
+    TlsVersion, WorkerTimes,
     args::{Given, Origin, ServeArgs},
     file,
     table::{Kind, Setting},
@@ -86,8 +87,11 @@ impl Reader {
     pub(super) fn serve(&mut self) -> ServeConfig {
         let data = self.path("data").unwrap_or_else(|| "data".into());
         let insecure_listen = self.truth("insecure_listen");
-        let listen = self.address("listen", insecure_listen);
-        let http = self.address("http", insecure_listen);
+        let tls = self.tls();
+        let admin_over_network = self.truth("admin_over_network");
+        let may_be_reached = insecure_listen || tls.is_some();
+        let listen = self.address("listen", may_be_reached);
+        let http = self.address("http", may_be_reached);
         if listen == http && listen.port() != 0 {
             self.wrong("http", format!("{http} is taken by listen; use another port"));
         }
@@ -106,6 +110,8 @@ impl Reader {
             listen,
             http,
             insecure_listen,
+            tls,
+            admin_over_network,
             plugins,
             backends,
             default_backend,
@@ -146,6 +152,9 @@ impl Reader {
             max_sessions: self.size("max_sessions"),
             max_pending_commands_per_session: self.size("max_pending_commands_per_session"),
             max_event_subscribers_per_session: self.size("max_event_subscribers_per_session"),
+            max_sessions_per_key: self.small("max_sessions_per_key"),
+            max_event_subscribers_per_key: self.small("max_event_subscribers_per_key"),
+            max_event_streams_per_connection: self.small("max_event_streams_per_connection"),
             allow_multiple_event_subscribers: self.truth("allow_multiple_event_subscribers"),
             max_items_per_session: self.size("max_items_per_session"),
             max_bulk_items: self.size("max_bulk_items"),
@@ -200,7 +209,44 @@ impl Reader {
         times
     }
 
-    fn address(&mut self, key: &'static str, insecure: bool) -> SocketAddr {
+    fn tls(&mut self) -> Option<TlsSettings> {
+        let (certificate, key) = (self.path("tls_cert"), self.path("tls_key"));
+        let client_ca = self.path("tls_client_ca");
+        let client_auth = match self.word("tls_client_auth") {
+            "optional" => ClientAuth::Optional,
+            "required" => ClientAuth::Required,
+            _ => ClientAuth::Off,
+        };
+        let version_min = if self.word("tls_version_min") == "1.3" { TlsVersion::Tls13 } else { TlsVersion::Tls12 };
+        if (client_auth == ClientAuth::Off) != client_ca.is_none() {
+            let (key, why) = match client_ca {
+                None => ("tls_client_auth", "no certificate could be checked; name the authorities with tls_client_ca"),
+                Some(_) => ("tls_client_ca", "nobody is asked for a certificate; set tls_client_auth"),
+            };
+            self.wrong(key, why.into());
+        }
+        match (certificate, key) {
+            (Some(certificate), Some(key)) => {
+                Some(TlsSettings { certificate, key, client_ca, client_auth, version_min })
+            }
+            (Some(_), None) => {
+                self.wrong("tls_key", "the certificate needs its private key; name the file".into());
+                None
+            }
+            (None, Some(_)) => {
+                self.wrong("tls_cert", "the private key needs its certificate; name the file".into());
+                None
+            }
+            (None, None) => {
+                if client_auth != ClientAuth::Off {
+                    self.wrong("tls_client_auth", "there is no TLS; name tls_cert and tls_key".into());
+                }
+                None
+            }
+        }
+    }
+
+    fn address(&mut self, key: &'static str, may_be_reached: bool) -> SocketAddr {
         let (text, _) = self.take(key);
         let default: SocketAddr = setting(key).default.parse().expect("a test reads the table");
         // Names are not looked up: what one resolves to may change after the check.
@@ -209,12 +255,12 @@ impl Reader {
             self.wrong(key, format!("{} is not an address; write e.g. {default} or [::1]:{port}", quoted(&text)));
             return default;
         };
-        if !address.ip().to_canonical().is_loopback() && !insecure {
+        if !address.ip().to_canonical().is_loopback() && !may_be_reached {
             self.wrong(
                 key,
                 format!(
-                    "{address} can be reached by others and there is no TLS; listen on {default}, \
-                     or add --insecure-listen if keys and data may be read on the way"
+                    "{address} can be reached by others and there is no TLS; name --tls-cert and --tls-key, listen on \
+                     {default}, or add --insecure-listen if keys and data may be read on the way"
                 ),
             );
         }
@@ -316,6 +362,11 @@ impl Reader {
 
     fn size(&mut self, key: &'static str) -> usize {
         usize::try_from(self.number(key)).unwrap_or(usize::MAX)
+    }
+
+    /// The table bounds it far below.
+    fn small(&mut self, key: &'static str) -> u32 {
+        u32::try_from(self.number(key)).unwrap_or(u32::MAX)
     }
 
     /// A part of a whole, 0 to 1, written in percent.

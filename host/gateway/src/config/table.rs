@@ -100,8 +100,23 @@ pub const SETTINGS: &[Setting] = &[
     set("http", Gateway, Address, "127.0.0.1:7411", Restart,
         "Address of the HTTP listener (metrics, health)"),
     set("insecure_listen", Gateway, Switch, "false", Restart,
-        "Listen on addresses that others can reach although there is no TLS: keys and data cross the network \
-         readable for everybody on it"),
+        "Listen without TLS on addresses that others can reach: keys and data cross the network readable for \
+         everybody on it"),
+    set("tls_cert", Gateway, Path("FILE"), "", Restart,
+        "Certificate of the listeners, PEM, with what leads to its authority; both listeners speak TLS then. This file \
+         and those of the next settings are watched: what is in them is taken without a restart"),
+    set("tls_key", Gateway, Path("FILE"), "", Restart,
+        "Private key of that certificate, PEM, readable for its owner only"),
+    set("tls_client_ca", Gateway, Path("FILE"), "", Restart,
+        "Authorities, PEM, whose certificates clients may show"),
+    set("tls_client_auth", Gateway, Choice(&["off", "optional", "required"]), "off", Restart,
+        "Whether clients show a certificate of their own, on both listeners; its names are what the access policy can \
+         ask for, beside the key"),
+    set("tls_version_min", Gateway, Choice(&["1.2", "1.3"]), "1.2", Restart,
+        "The oldest version of TLS that is spoken"),
+    set("admin_over_network", Gateway, Switch, "false", Restart,
+        "Answer operators' commands on the gRPC listener, too: for keys with the scope admin, over TLS or from this \
+         machine"),
     set("plugins", Gateway, Path("DIR"), "", Restart,
         "Folder of policy components, watched; without it the embedded policies decide"),
     set("backend", Gateway, Backends, "sim=sim:rate=100", NewSessions,
@@ -124,6 +139,12 @@ pub const SETTINGS: &[Setting] = &[
         "Event streams of clients per session"),
     set("allow_multiple_event_subscribers", Sessions, Truth, "true", NewSessions,
         "Whether a session may have more than one event stream"),
+    set("max_sessions_per_key", Sessions, count(0, 4096), "0", Now,
+        "Sessions that one key may have open at a time; 0: as many as max_sessions"),
+    set("max_event_subscribers_per_key", Sessions, count(0, 100_000), "0", Now,
+        "Event streams that one key may have open at a time, over all sessions; 0: as many as the sessions take"),
+    set("max_event_streams_per_connection", Sessions, count(1, 10_000), "256", Restart,
+        "Event streams on one connection of a client"),
     set("max_items_per_session", Sessions, count(1, 10_000_000), "100000", NewSessions,
         "Items per session"),
     set("max_bulk_items", Sessions, count(1, 1_000_000), "10000", NewSessions,

@@ -70,7 +70,7 @@ fn every_error_is_named_at_once_with_what_to_do() {
     ])
     .expect_err("wrong");
     let wanted = r#"the configuration has 10 errors:
-  --listen: 0.0.0.0:7410 can be reached by others and there is no TLS; listen on 127.0.0.1:7410, or add --insecure-listen if keys and data may be read on the way
+  --listen: 0.0.0.0:7410 can be reached by others and there is no TLS; name --tls-cert and --tls-key, listen on 127.0.0.1:7410, or add --insecure-listen if keys and data may be read on the way
   --http: "here" is not an address; write e.g. 127.0.0.1:7411 or [::1]:7411
   --backend: "line" is of no known kind; write NAME=sim:SETTINGS, e.g. line-1=sim:rate=100
   --backend: a backend has no `=`; write NAME=sim:SETTINGS, e.g. line-1=sim:rate=100
@@ -90,12 +90,28 @@ fn only_the_words_themselves_open_a_listener_without_tls() {
         assert!(read(&["--listen", open]).is_err(), "{open}");
         assert!(read(&["--http", open]).is_err(), "{open}");
         assert!(read(&["--listen", open, "--insecure-listen"]).is_ok(), "{open}");
+        assert!(read(&["--listen", open, "--http", "[::]:2", "--tls-cert=c", "--tls-key=k"]).is_ok(), "{open}");
+        assert!(read(&["--listen", open, "--tls-cert=c"]).is_err(), "{open}");
     }
     for loopback in ["127.0.0.1:0", "127.1.2.3:1", "[::1]:1", "[::ffff:127.0.0.1]:1", "localhost:1"] {
         assert!(read(&["--listen", loopback]).is_ok(), "{loopback}");
     }
     assert!(read(&["--listen=127.0.0.1:5", "--http=127.0.0.1:5"]).is_err(), "one port for two");
     assert!(read(&["--listen=127.0.0.1:0", "--http=127.0.0.1:0"]).is_ok(), "two free ports");
+}
+
+#[test]
+fn what_tls_needs_is_asked_for_and_what_would_do_nothing_is_refused() {
+    let pair = ["--tls-cert=c", "--tls-key=k"];
+    let words = |more: &[&str]| read(&[&pair, more].concat()).map(drop).map_err(|error| error.message().to_owned());
+    words(&["--tls-client-ca=ca", "--tls-client-auth=optional"]).expect("valid");
+    assert!(words(&["--tls-client-ca=ca"]).expect_err("asks nobody").contains("set tls_client_auth"));
+    assert!(words(&["--tls-client-auth=required"]).expect_err("trusts nobody").contains("tls_client_ca"));
+    assert!(words(&["--tls-version-min=1.1"]).expect_err("too old").contains("1.2 or 1.3"));
+    let error = read(&["--tls-key=k"]).expect_err("half a pair");
+    assert!(error.message().contains("tls-cert"), "{error}");
+    let error = read(&["--tls-client-auth=required", "--tls-client-ca=ca"]).expect_err("no TLS");
+    assert!(error.message().contains("there is no TLS"), "{error}");
 }
 
 #[test]
@@ -238,9 +254,11 @@ fn a_running_gateway_takes_over_what_it_can_and_keeps_the_rest() {
     // Another valid value for any setting.
     let other = |key: &'static str| match key {
         "listen" | "http" => (key, "127.0.0.1:0"),
-        "insecure_listen" | "enable_orphan_reattach" | "leave_workers" => (key, "true"),
+        "insecure_listen" | "admin_over_network" | "enable_orphan_reattach" | "leave_workers" => (key, "true"),
         "allow_multiple_event_subscribers" => (key, "false"),
         "log_format" => (key, "json"),
+        "tls_client_auth" => (key, "required"),
+        "tls_version_min" => (key, "1.3"),
         "log_level" => (key, "debug"),
         "policy_unsigned" => (key, "refuse"),
         "log_bytes_max" | "log_bytes_total_max" | "decision_log_file_bytes" => (key, "17MiB"),

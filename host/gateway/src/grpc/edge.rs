@@ -14,9 +14,10 @@ use super::{
 };
 use crate::{
     error::{Code, Error, Result},
-    keys::{self, Keys},
+    keys::{self, Keys, Scope},
     sessions::{Caller, Sessions},
-    telemetry::Metrics,
+    telemetry::{Limit, Metrics},
+    tls::{Certificate, Protocol, Tls},
 };
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt as _, Limited};
@@ -27,7 +28,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -49,8 +50,8 @@ use tower::ServiceExt as _;
 const CANDIDATE_BYTES_MAX: usize = 66 << 20;
 /// Open connections per listener; more wait in the backlog. Guessed: 64 sessions with 8 readers each, twice.
 const CONNECTIONS_MAX: usize = 1024;
-/// HTTP/2 streams per connection.
-const STREAMS_PER_CONNECTION_MAX: u32 = 256;
+/// HTTP/2 streams per connection, beside its event streams: calls under way. Above it a client waits without a word.
+const CALLS_PER_CONNECTION_MAX: u32 = 128;
 /// 64 KiB windows cost a fifth and more (measured); uploads are small, so only downloads matter, and those the client sets.
 const WINDOW_BYTES: u32 = 1 << 20;
 /// What h2 may hold of one response: one message in flight, not more (semantics.md, Streams).
@@ -66,15 +67,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
 const UNUSED_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Services of the operators' socket only.
+/// Services of the operators: on their socket, and where it is switched on over the network.
 const ADMIN: [&str; 3] = ["/tidegate.v1.Admin/", "/tidegate.v1.NodeAdmin/", "/tidegate.v1.PeopleAdmin/"];
+/// How operators' methods that change nothing begin.
+const READS: [&str; 5] = ["Get", "List", "Watch", "Replay", "Diff"];
 const STREAM_EVENTS: &str = "/tidegate.v1.Gateway/StreamEvents";
 
 /// Where requests come from.
 #[derive(Debug)]
 pub enum Listener {
     /// Clients: the Gateway service, health and reflection.
-    Clients(TcpListener),
+    Clients(TcpListener, Option<Tls>),
     /// The operator on this machine: the Admin service. The file's mode is the credential.
     Operator(UnixListener),
 }
@@ -88,6 +91,15 @@ pub struct Listening {
     pub drain: Duration,
 }
 
+/// What the operator set about connections.
+#[derive(Clone, Copy, Debug)]
+pub struct EdgeBounds {
+    /// Operators' calls are answered to clients that have the scope and are not overheard.
+    pub admin_over_network: bool,
+    /// Event streams.
+    pub streams_per_connection: u32,
+}
+
 /// Everything a request may need. Shared by all connections.
 #[derive(Debug)]
 pub struct Edge {
@@ -96,17 +108,28 @@ pub struct Edge {
     metrics: Metrics,
     clients: Routes,
     operator: Routes,
+    bounds: EdgeBounds,
 }
 
 /// What is known of one connection, shared with its streams.
 #[derive(Debug, Default)]
 pub(super) struct Connection {
+    /// Nobody on the way can read it.
+    private: bool,
+    certificate: Certificate,
     cut: CancellationToken,
     /// A key was accepted on it, or health or reflection asked.
     used: AtomicBool,
     /// Event streams that are not stalled.
     live: Arc<AtomicUsize>,
+    /// Event streams, and how many there may be.
+    streams: Arc<AtomicU32>,
+    streams_max: u32,
 }
+
+/// Counts one event stream of a connection against its bound for as long as it lives.
+#[derive(Debug)]
+pub(super) struct OnConnection(Arc<AtomicU32>);
 
 /// Counts one event stream for as long as it lives.
 #[derive(Debug)]
@@ -126,6 +149,21 @@ impl Connection {
         LiveStream(self.live.clone())
     }
 
+    /// A place for one more event stream on it.
+    pub(super) fn stream(&self, metrics: &Metrics) -> Result<OnConnection> {
+        let max = self.streams_max;
+        let taken = |count: u32| (count < max).then_some(count + 1);
+        if self.streams.fetch_update(Ordering::SeqCst, Ordering::SeqCst, taken).is_ok() {
+            return Ok(OnConnection(self.streams.clone()));
+        }
+        metrics.limits.reached.of(Limit::StreamsPerConnection).inc();
+        let message = format!("the connection carries {max} event streams, the most it may");
+        Err(Error::new(Code::StreamConnectionLimit, message)
+            .with("max", max)
+            .with("quota", "connection")
+            .with("retry_ms", 1_000))
+    }
+
     /// No event stream on it delivers.
     pub(super) fn is_idle(&self) -> bool {
         self.live.load(Ordering::SeqCst) == 0
@@ -133,6 +171,12 @@ impl Connection {
 
     pub(super) fn cut(&self) {
         self.cut.cancel();
+    }
+}
+
+impl Drop for OnConnection {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -145,7 +189,13 @@ impl Drop for LiveStream {
 // === impl Edge ===
 
 impl Edge {
-    pub async fn new(sessions: Sessions, keys: Keys, metrics: Metrics, admin: AdminContext) -> Result<Arc<Self>> {
+    pub async fn new(
+        sessions: Sessions,
+        keys: Keys,
+        metrics: Metrics,
+        admin: AdminContext,
+        bounds: EdgeBounds,
+    ) -> Result<Arc<Self>> {
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<GatewayServer<GatewayService>>().await;
         let unserved = |error| Error::new(Code::Internal, format!("the descriptors cannot be served: {error}"));
@@ -171,7 +221,7 @@ impl Edge {
             .add_service(NodeAdminServer::new(nodes))
             .add_service(PeopleAdminServer::new(people))
             .prepare();
-        Ok(Arc::new(Self { sessions, keys, metrics, clients, operator }))
+        Ok(Arc::new(Self { sessions, keys, metrics, clients, operator, bounds }))
     }
 
     /// Accepts and serves until the shutdown, then drains.
@@ -197,12 +247,18 @@ impl Edge {
             connections.spawn(async move {
                 let _permit = permit;
                 match io {
-                    Io::Tcp(io) => {
+                    Io::Tcp(io, None) => {
                         if begins_http2(&io).await {
-                            edge.connection(io, side, shutdown).await;
+                            edge.connection(io, side, Connection::default(), shutdown).await;
                         }
                     }
-                    Io::Unix(io) => edge.connection(io, side, shutdown).await,
+                    Io::Tcp(io, Some(tls)) => {
+                        if let Some((io, certificate)) = tls.accept(io, Protocol::Grpc).await {
+                            let facts = Connection { private: true, certificate, ..Connection::default() };
+                            edge.connection(io, side, facts, shutdown).await;
+                        }
+                    }
+                    Io::Unix(io) => edge.connection(io, side, Connection::default(), shutdown).await,
                 }
             });
         }
@@ -221,10 +277,10 @@ impl Edge {
     ) -> std::io::Result<(tokio::sync::OwnedSemaphorePermit, Side, Io)> {
         let permit = permits.clone().acquire_owned().await.map_err(std::io::Error::other)?;
         match listener {
-            Listener::Clients(listener) => {
+            Listener::Clients(listener, tls) => {
                 let (io, peer) = listener.accept().await?;
                 io.set_nodelay(true)?;
-                Ok((permit, Side::Clients { peer: Some(peer.ip().to_canonical()) }, Io::Tcp(io)))
+                Ok((permit, Side::Clients { peer: Some(peer.ip().to_canonical()) }, Io::Tcp(io, tls.clone())))
             }
             Listener::Operator(listener) => loop {
                 let (io, _) = listener.accept().await?;
@@ -242,9 +298,10 @@ impl Edge {
         self: Arc<Self>,
         io: S,
         side: Side,
+        facts: Connection,
         shutdown: CancellationToken,
     ) {
-        let facts = Arc::new(Connection::default());
+        let facts = Arc::new(Connection { streams_max: self.bounds.streams_per_connection, ..facts });
         let cut = facts.cut.clone();
         let (edge, shared) = (self.clone(), facts.clone());
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
@@ -255,7 +312,7 @@ impl Edge {
         http.timer(TokioTimer::new())
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)
-            .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+            .max_concurrent_streams(self.bounds.streams_per_connection.saturating_add(CALLS_PER_CONNECTION_MAX))
             .max_send_buf_size(SEND_BUFFER_BYTES)
             .max_header_list_size(HEADER_BYTES_MAX)
             .keep_alive_interval(KEEPALIVE_EVERY)
@@ -290,7 +347,7 @@ impl Edge {
                 Side::Operator => {
                     // The socket's mode let it in.
                     facts.used.store(true, Ordering::SeqCst);
-                    Ok(pass(&self.operator, request).await)
+                    Ok(self.operate(request, "the operators' socket").await)
                 }
                 Side::Clients { peer } => self.client(request, peer, facts).await,
             }
@@ -316,14 +373,20 @@ impl Edge {
             facts.used.store(true, Ordering::SeqCst);
             return Ok(pass(&self.clients, request).await);
         }
-        if ADMIN.iter().any(|service| request.uri().path().starts_with(service)) {
-            return Err(Error::new(Code::AuthTransport, "admin calls are answered on the machine's own socket only"));
+        let admin = ADMIN.iter().any(|service| request.uri().path().starts_with(service));
+        if admin {
+            // Before the key is looked at: where it may be overheard it is worth nothing.
+            admits_operators(self.bounds.admin_over_network, facts.private, peer)?;
         }
         let key = bearer(request.headers()).and_then(|text| self.keys.authenticate(text)).inspect_err(|_| {
             self.metrics.keys.auth_failures.inc();
         })?;
         facts.used.store(true, Ordering::SeqCst);
-        let caller = Caller { key, peer };
+        if admin {
+            key.require(Scope::Admin)?;
+            return Ok(self.operate(request, key.id.as_str()).await);
+        }
+        let caller = Caller { key, peer, certificate: facts.certificate.clone() };
         if request.uri().path() == STREAM_EVENTS {
             let body =
                 Limited::new(request.into_body(), stream::REQUEST_BYTES_MAX).collect().await.map_err(|error| {
@@ -338,6 +401,33 @@ impl Edge {
         request.extensions_mut().insert(caller);
         Ok(typed(pass(&self.clients, request).await))
     }
+
+    /// Does what an operator asks for, and leaves a line about who it was and what it came to.
+    async fn operate(&self, request: Request<Incoming>, who: &str) -> Response<EdgeBody> {
+        let path = request.uri().path().to_owned();
+        let response = typed(pass(&self.operator, request).await);
+        let method = path.rsplit('/').next().unwrap_or_default();
+        // What fails at once says so in the head; a stream's end is in nobody's head.
+        let refused = response.headers().get("grpc-status").is_some_and(|status| status != "0");
+        if READS.iter().any(|begin| method.starts_with(begin)) {
+            tracing::debug!(by = who, method, refused, "an operator looked");
+        } else {
+            tracing::info!(by = who, method, refused, "an operator's call");
+        }
+        response
+    }
+}
+
+/// Whether operators' calls are answered on a connection: `private` ones, and those from this machine.
+fn admits_operators(switched_on: bool, private: bool, peer: Option<IpAddr>) -> Result<()> {
+    if !switched_on {
+        let message = "operators' calls are answered on the machine's own socket only";
+        return Err(Error::new(Code::AuthTransport, message).with("needs", "admin_over_network"));
+    }
+    if private || peer.is_some_and(|peer| peer.is_loopback()) {
+        return Ok(());
+    }
+    Err(Error::new(Code::AuthTransport, "operators' calls from another machine need TLS").with("needs", "tls"))
 }
 
 /// Gives a refusal that tonic made before any code of ours its code: what came could not be read, was too long, or is
@@ -378,7 +468,7 @@ async fn begins_http2(io: &tokio::net::TcpStream) -> bool {
 
 /// What was accepted.
 enum Io {
-    Tcp(tokio::net::TcpStream),
+    Tcp(tokio::net::TcpStream, Option<Tls>),
     Unix(tokio::net::UnixStream),
 }
 
@@ -427,6 +517,17 @@ mod tests {
         for wrong in ["", "m", "5", "5x", "123456789m", "-5m"] {
             assert_eq!(deadline(&with("grpc-timeout", wrong)), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn operators_are_heard_where_nobody_listens_in() {
+        let (here, there) = (Some(IpAddr::from([127, 0, 0, 1])), Some(IpAddr::from([10, 1, 2, 3])));
+        let needs = |on, private, peer| admits_operators(on, private, peer).err().map(|e| e.details()[0].1.clone());
+        assert_eq!(needs(true, true, there), None);
+        assert_eq!(needs(true, false, here), None);
+        assert_eq!(needs(true, false, there).as_deref(), Some("tls"));
+        assert_eq!(needs(true, false, None).as_deref(), Some("tls"));
+        assert_eq!(needs(false, true, here).as_deref(), Some("admin_over_network"));
     }
 
     #[test]

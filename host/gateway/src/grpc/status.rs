@@ -2,14 +2,16 @@
 
 use crate::error::{Class, Error};
 use prost::Message as _;
-use tidegate_proto::rpc::{Any, BadRequest, Duration, ErrorInfo, FieldViolation, RetryInfo, Status as RpcStatus};
+use tidegate_proto::rpc::{
+    Any, BadRequest, Duration, ErrorInfo, FieldViolation, QuotaFailure, QuotaViolation, RetryInfo, Status as RpcStatus,
+};
 use tonic::{Code, Status};
 
 /// The longest message that goes into a header; longer ones are cut.
 const MESSAGE_BYTES_MAX: usize = 2048;
 
 /// Code, message and an `ErrorInfo` with the dotted code as its reason; a `RetryInfo` when the error says after how many
-/// milliseconds to try again, a `BadRequest` when it names the field.
+/// milliseconds to try again, a `BadRequest` when it names the field, a `QuotaFailure` when it names whose bound it is.
 pub(super) fn status(error: &Error) -> Status {
     let code = match error.code().class() {
         Class::InvalidArgument => Code::InvalidArgument,
@@ -40,6 +42,10 @@ pub(super) fn status(error: &Error) -> Status {
         // Below a thousand times a million: both fit.
         let delay = Duration { seconds: i64::from(ms / 1000), nanos: (ms % 1000) as i32 * 1_000_000 };
         details.push(any(RetryInfo::TYPE_URL, RetryInfo { retry_delay: Some(delay) }.encode_to_vec()));
+    }
+    if let Some(subject) = detail("quota") {
+        let violation = QuotaViolation { subject: cut(subject).to_owned(), description: message.to_owned() };
+        details.push(any(QuotaFailure::TYPE_URL, QuotaFailure { violations: vec![violation] }.encode_to_vec()));
     }
     if let Some(field) = detail("field").filter(|_| code == Code::InvalidArgument) {
         let violation = FieldViolation { field: cut(field).to_owned(), description: message.to_owned() };
@@ -75,6 +81,10 @@ mod tests {
         assert_eq!((limited.len(), limited[1].type_url.as_str()), (2, RetryInfo::TYPE_URL));
         let delay = RetryInfo::decode(&*limited[1].value).unwrap().retry_delay.unwrap();
         assert_eq!((delay.seconds, delay.nanos), (1, 500_000_000));
+        let bound = Error::new(OurCode::StreamKeyLimit, "no more").with("retry_ms", 1000).with("quota", "key:k1");
+        let bound = details(&bound);
+        assert_eq!((bound.len(), bound[2].type_url.as_str()), (3, QuotaFailure::TYPE_URL));
+        assert_eq!(QuotaFailure::decode(&*bound[2].value).unwrap().violations[0].subject, "key:k1");
         let invalid = details(&Error::new(OurCode::RequestInvalid, "no").with("field", "reason"));
         assert_eq!((invalid.len(), invalid[1].type_url.as_str()), (2, BadRequest::TYPE_URL));
         let bad = BadRequest::decode(&*invalid[1].value).unwrap();

@@ -7,7 +7,7 @@ mod start;
 
 use super::{
     body::{Chunk, Message},
-    edge::Connection,
+    edge::{Connection, OnConnection},
     status::status,
 };
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     events::{self, AttachError, BatchHeader, Cursor, Next, ReaderControl, ReaderMode, ReaderSpec, Start, View},
     policies::{Policies, Rate},
     sessions::{
-        Caller, Session, Sessions,
+        Caller, Session, Sessions, Share,
         session::{GiveWay, ReaderSlot},
         verdicts::{self, Class, Verdicts},
     },
@@ -92,6 +92,8 @@ struct Live {
     told: bool,
     metrics: Metrics,
     _slot: ReaderSlot,
+    _share: Share,
+    _on_connection: OnConnection,
 }
 
 /// What one poll gives.
@@ -148,6 +150,8 @@ impl EventStream {
         if let Some(older) = seats.take(number) {
             older.give_way();
         }
+        let on_connection = connection.stream(&session.metrics)?;
+        let share = sessions.stream_share(&caller.key.id)?;
         let slot = session.take_slot()?;
         session.touch();
         let spec = ReaderSpec {
@@ -186,6 +190,8 @@ impl EventStream {
             told: false,
             metrics,
             _slot: slot,
+            _share: share,
+            _on_connection: on_connection,
         };
         let state = Arc::new(Mutex::new(State::Live(Box::new(live))));
         let seat: Arc<dyn GiveWay> = state.clone();

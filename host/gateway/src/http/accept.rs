@@ -1,6 +1,7 @@
 //! The accept loop: a bound on connections, on the time for a request's head, on the drain. Knows
 //! sockets and a router, no page. Invariant: no connection outlives it.
 
+use crate::tls::{Certificate, Protocol, Tls};
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::{
@@ -9,7 +10,8 @@ use hyper_util::{
 };
 use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     sync::Semaphore,
     task::JoinSet,
 };
@@ -25,10 +27,19 @@ const HEAD_MAX: usize = 64 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Whose request it is, in its extensions.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub(super) IpAddr);
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub(super) ip: IpAddr,
+    pub(super) certificate: Certificate,
+}
 
-pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>, drain: Duration) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    router: Router,
+    shutdown: impl Future<Output = ()>,
+    drain: Duration,
+) {
     let mut connections = JoinSet::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let stopping = CancellationToken::new();
@@ -42,10 +53,18 @@ pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: impl 
             () = &mut shutdown => break,
             (accepted, place) = accepted => match accepted {
                 Ok((stream, peer)) => {
-                    let peer = Peer(peer.ip().to_canonical());
-                    let (router, stopping) = (router.clone(), stopping.clone());
+                    let _ = stream.set_nodelay(true);
+                    let peer = Peer { ip: peer.ip().to_canonical(), certificate: Certificate::default() };
+                    let (tls, router, stopping) = (tls.clone(), router.clone(), stopping.clone());
                     connections.spawn(async move {
-                        connection(stream, peer, router, stopping).await;
+                        match tls {
+                            None => connection(stream, peer, router, stopping).await,
+                            Some(tls) => {
+                                if let Some((stream, certificate)) = tls.accept(stream, Protocol::Http).await {
+                                    connection(stream, Peer { certificate, ..peer }, router, stopping).await;
+                                }
+                            }
+                        }
                         drop(place);
                     });
                 }
@@ -70,14 +89,16 @@ pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: impl 
     }
 }
 
-async fn connection(stream: TcpStream, peer: Peer, router: Router, stopping: CancellationToken) {
-    let _ = stream.set_nodelay(true);
+async fn connection<S>(stream: S, peer: Peer, router: Router, stopping: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_MAX);
     // One extension per request; layering the router would rebuild it for each connection.
     let service = tower::ServiceBuilder::new()
         .map_request(move |mut request: http::Request<hyper::body::Incoming>| {
-            request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(peer.clone());
             request
         })
         .service(router);

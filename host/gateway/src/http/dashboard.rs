@@ -114,7 +114,7 @@ fn of(state: &HttpState) -> Result<&Dashboard> {
 }
 
 fn peer(peer: Option<Extension<Peer>>) -> Option<std::net::IpAddr> {
-    peer.map(|Extension(Peer(ip))| ip)
+    peer.map(|Extension(peer)| peer.ip)
 }
 
 async fn asset(Path(name): Path<String>) -> Response {

@@ -213,7 +213,11 @@ fn known<'s>(
     let key = keys::bearer(header).and_then(|text| pages.keys.authenticate(text)).inspect_err(|_| {
         state.metrics.keys.auth_failures.inc();
     })?;
-    Ok((pages, Caller { key, peer: peer.map(|Extension(Peer(ip))| ip) }))
+    let (peer, certificate) = match peer {
+        Some(Extension(Peer { ip, certificate })) => (Some(ip), certificate),
+        None => (None, Default::default()),
+    };
+    Ok((pages, Caller { key, peer, certificate }))
 }
 
 fn read<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T> {

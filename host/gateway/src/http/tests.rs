@@ -53,7 +53,7 @@ impl Server {
             let shutdown = async {
                 let _ = stopped.await;
             };
-            serve(listener, state, shutdown, drain).await;
+            serve(listener, None, state, shutdown, drain).await;
         });
         Self { address, moods, metrics, stop, ended }
     }

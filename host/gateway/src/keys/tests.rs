@@ -211,3 +211,10 @@ async fn without_a_terminal_the_first_key_is_left_in_a_private_file() {
         keys.authenticate(text.trim()).expect("live");
     }
 }
+
+#[test]
+fn no_scope_looks_like_the_name_in_a_certificate() {
+    // Policies get both in one list.
+    assert!(Scope::ALL.iter().all(|scope| !scope.as_str().starts_with("cert:")));
+    assert!(Scope::parse("cert:CN=historian").is_none());
+}

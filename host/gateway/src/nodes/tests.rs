@@ -144,7 +144,11 @@ impl Bed {
         let mut callers = Vec::new();
         for _ in 0..2 {
             let (info, _secret) = keys.create(NewKey::default()).await.expect("a key");
-            callers.push(Caller { key: keys.get(&info.id).expect("live"), peer: None });
+            callers.push(Caller {
+                key: keys.get(&info.id).expect("live"),
+                peer: None,
+                certificate: Default::default(),
+            });
         }
         let policy =
             TestPolicy { generation: AtomicU64::new(1), asked: AtomicUsize::new(0), says: Mutex::new(Says::Numbers) };

@@ -110,7 +110,9 @@ impl Sessions {
         let pid = worker.pid;
         shared.metrics.sessions.open.inc();
         let life = supervise::run(session.clone(), worker, frames, to_worker, stops, settings.patience);
-        self.run(session.clone(), slot, None, life);
+        // Taken over whatever the bound: it was there before.
+        let share = session.identity.owner.as_ref().and_then(|key| shared.sessions_held.take(key, 0));
+        self.run(session.clone(), (slot, share), None, life);
         // Behind every command that was on its way when the pipe broke, and behind what was sent again.
         let state = session
             .call(Command { method: Some(Method::GetSessionState(GetSessionState {})) }, settings.patience.stuck);

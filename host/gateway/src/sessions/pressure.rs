@@ -16,6 +16,7 @@ use crate::{
     ids::KeyId,
     policies::Policies,
     telemetry::CloseReason,
+    tls::Certificate,
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tidegate_policy::{Pressure, PressureAnswer, Principal};
@@ -90,7 +91,7 @@ fn question(session: &Session, reader: &ReaderControl, ask: Ask, readers: usize)
 fn principal(session: &Session, reader: &ReaderControl) -> Principal {
     let key = KeyId::parse(reader.key_id()).and_then(|id| session.key(&id));
     match key {
-        Some(key) => Caller { key, peer: None }.principal(),
+        Some(key) => Caller { key, peer: None, certificate: Certificate::default() }.principal(),
         // Revoked a moment ago: its stream is ending.
         None => Principal::new(reader.key_id(), Vec::new(), Vec::new(), Vec::new(), ""),
     }

@@ -16,6 +16,7 @@ use crate::{
     keys::{Key, Keys},
     policies::Policies,
     telemetry::{CloseReason, Metrics},
+    tls::Certificate,
 };
 use parking_lot::{Mutex, MutexGuard};
 use std::{
@@ -119,7 +120,7 @@ pub struct Session {
     pub(super) busy_ms: AtomicU64,
 }
 
-type ClassKey = (KeyId, Option<IpAddr>);
+type ClassKey = (KeyId, Option<IpAddr>, Certificate);
 
 /// Commands that wait for the worker.
 #[derive(Debug, Default)]
@@ -251,7 +252,7 @@ impl Session {
     /// The class of a caller's streams; shared while any of them lives.
     pub fn class(&self, caller: &Caller) -> Arc<Class> {
         let mut classes = self.classes.lock();
-        let slot = (caller.key.id.clone(), caller.peer);
+        let slot = (caller.key.id.clone(), caller.peer, caller.certificate.clone());
         if let Some(class) = classes.get(&slot).and_then(Weak::upgrade) {
             return class;
         }

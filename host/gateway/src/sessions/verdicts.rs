@@ -33,7 +33,7 @@ pub struct Verdicts {
     by_key: HashMap<u64, bool>,
 }
 
-/// The readers of one session that have the same rights: one API key from one address.
+/// The readers of one session that have the same rights: one API key from one address with one certificate.
 #[derive(Debug)]
 pub struct Class {
     caller: Caller,

@@ -115,6 +115,41 @@ label! {
 }
 
 label! {
+    /// A bound on what one key or one connection may have.
+    Limit "limit" {
+        SessionsPerKey = "sessions-per-key",
+        StreamsPerKey = "streams-per-key",
+        StreamsPerConnection = "streams-per-connection",
+    }
+}
+
+label! {
+    /// Why a TLS handshake came to nothing.
+    TlsFailure "reason" {
+        /// The peer spoke no TLS.
+        Plaintext = "plaintext",
+        /// It took too long.
+        Timeout = "timeout",
+        /// The client's certificate was missing, or is of no authority of ours.
+        Certificate = "certificate",
+        /// The client turned away: it does not trust this gateway's certificate.
+        Refused = "refused",
+        /// No version, cipher or protocol in common, or nonsense.
+        Protocol = "protocol",
+        /// The peer went.
+        Gone = "gone",
+    }
+}
+
+label! {
+    /// What became of certificate files that had changed.
+    TlsReload "outcome" {
+        Taken = "taken",
+        Refused = "refused",
+    }
+}
+
+label! {
     /// The five policies.
     Policy "policy" {
         Access = "access",

@@ -3,7 +3,9 @@
 //! labelled handle is looked up by array index, so a batch costs no hashing and no lock.
 
 use super::{
-    labels::{CloseReason, GapReason, Label, Of, Outcome, Pair, Policy, StreamEnd, SwapOutcome},
+    labels::{
+        CloseReason, GapReason, Label, Limit, Of, Outcome, Pair, Policy, StreamEnd, SwapOutcome, TlsFailure, TlsReload,
+    },
     policies::PolicySource,
 };
 use prometheus_client::{
@@ -81,6 +83,11 @@ metrics! {
     "tidegate_readers_near_gap" gauge "" [""] "Readers that lose events within ten seconds if nothing changes";
     "tidegate_keys_live" gauge "" [""] "API keys that are not revoked";
     "tidegate_auth_failures" counter "" [""] "Requests without a usable key";
+    "tidegate_limits_reached" counter "" ["limit"] "Requests refused because one key or one connection has enough, by limit";
+    "tidegate_tls_handshakes" counter "" [""] "TLS handshakes that came about";
+    "tidegate_tls_handshakes_failed" counter "" ["reason"] "TLS handshakes that came to nothing, by reason";
+    "tidegate_tls_reloads" counter "" ["outcome"] "Changes of the certificate files: taken, refused";
+    "tidegate_tls_certificate_not_after_seconds" gauge "seconds" [""] "Unix time at which the certificate that serves expires; 0: there is no TLS";
     "tidegate_storage_commits" counter "" [""] "Transactions committed";
     "tidegate_storage_writes" counter "" [""] "Writes in those transactions; divided by them, the size of a group";
     "tidegate_storage_failures" counter "" [""] "Statements and commits that failed for a reason of the disk";
@@ -144,6 +151,8 @@ pub struct Metrics {
     pub swaps: SwapMetrics,
     pub log: LogMetrics,
     pub keys: KeyMetrics,
+    pub limits: LimitMetrics,
+    pub tls: TlsMetrics,
     pub storage: StorageMetrics,
     pub nodes: NodeMetrics,
 }
@@ -227,6 +236,20 @@ pub struct KeyMetrics {
 }
 
 #[derive(Clone, Debug)]
+pub struct LimitMetrics {
+    pub reached: Of<Limit, Counter>,
+}
+
+#[derive(Clone, Debug)]
+pub struct TlsMetrics {
+    pub handshakes: Counter,
+    pub failed: Of<TlsFailure, Counter>,
+    pub reloads: Of<TlsReload, Counter>,
+    /// Unix seconds.
+    pub not_after: Gauge,
+}
+
+#[derive(Clone, Debug)]
 pub struct StorageMetrics {
     pub commits: Counter,
     pub rows: Counter,
@@ -294,6 +317,13 @@ impl Metrics {
                 near_gap: to.add("tidegate_readers_near_gap"),
             },
             keys: KeyMetrics { live: to.add("tidegate_keys_live"), auth_failures: to.add("tidegate_auth_failures") },
+            limits: LimitMetrics { reached: to.add_of("tidegate_limits_reached") },
+            tls: TlsMetrics {
+                handshakes: to.add("tidegate_tls_handshakes"),
+                failed: to.add_of("tidegate_tls_handshakes_failed"),
+                reloads: to.add_of("tidegate_tls_reloads"),
+                not_after: to.add("tidegate_tls_certificate_not_after_seconds"),
+            },
             storage: StorageMetrics {
                 commits: to.add("tidegate_storage_commits"),
                 rows: to.add("tidegate_storage_writes"),

@@ -1,5 +1,5 @@
-//! Makes a connection: TCP without TLS (h2c) or a Unix socket, with windows wide enough for event
-//! streams. It knows addresses and keys, not calls. A key never appears in `Debug`.
+//! Makes a connection: TCP, with TLS or without (h2c), or a Unix socket, with windows wide enough for event
+//! streams. It knows addresses, keys and certificates, not calls. A key never appears in `Debug`.
 
 use crate::{Admin, ClientError, Gateway, NodeAdmin, Nodes, PeopleAdmin};
 use hyper_util::rt::TokioIo;
@@ -11,7 +11,7 @@ use std::{
 use tidegate_proto::v1::{admin_client::AdminClient, gateway_client::GatewayClient};
 use tonic::{
     metadata::{Ascii, MetadataValue},
-    transport::{Channel, Endpoint, Uri},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri},
 };
 
 /// Measured: the default window of 64 KiB costs 20-40 % of the throughput of a stream.
@@ -31,7 +31,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where a gateway listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// `host:port`, with or without `http://`.
+    /// `host:port`, with or without `http://`; TLS with `https://`.
     Tcp(String),
     /// A Unix socket.
     Socket(PathBuf),
@@ -42,6 +42,9 @@ pub enum Target {
 pub struct Connect {
     target: Target,
     key: Option<String>,
+    tls: ClientTlsConfig,
+    /// Authorities were named; without any, no certificate of a gateway can be checked.
+    authorities: bool,
     stream_window: u32,
 }
 
@@ -57,13 +60,36 @@ impl Connect {
     }
 
     pub fn target(target: Target) -> Self {
-        Self { target, key: None, stream_window: STREAM_WINDOW }
+        let tls = ClientTlsConfig::new();
+        Self { target, key: None, tls, authorities: false, stream_window: STREAM_WINDOW }
     }
 
     /// The API key that every call carries.
     #[must_use]
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
+        self
+    }
+
+    /// Authorities, PEM, one of which must have signed the gateway's certificate. For `https://`.
+    #[must_use]
+    pub fn authorities(mut self, pem: impl AsRef<[u8]>) -> Self {
+        self.tls = self.tls.ca_certificate(Certificate::from_pem(pem));
+        self.authorities = true;
+        self
+    }
+
+    /// This client's own certificate and its private key, PEM, for gateways that ask for one.
+    #[must_use]
+    pub fn certificate(mut self, certificate: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Self {
+        self.tls = self.tls.identity(Identity::from_pem(certificate, key));
+        self
+    }
+
+    /// The name that the gateway's certificate has, where it is not the one in the address.
+    #[must_use]
+    pub fn server_name(mut self, name: impl Into<String>) -> Self {
+        self.tls = self.tls.domain_name(name);
         self
     }
 
@@ -97,12 +123,14 @@ impl Connect {
 
     /// The operators' API about nodes.
     pub async fn node_admin(self) -> Result<NodeAdmin, ClientError> {
-        Ok(NodeAdmin::new(self.channel().await?))
+        let key = self.bearer()?;
+        Ok(NodeAdmin::new(self.channel().await?, key))
     }
 
     /// The operators' API about people of the dashboard.
     pub async fn people_admin(self) -> Result<PeopleAdmin, ClientError> {
-        Ok(PeopleAdmin::new(self.channel().await?))
+        let key = self.bearer()?;
+        Ok(PeopleAdmin::new(self.channel().await?, key))
     }
 
     fn bearer(&self) -> Result<Option<MetadataValue<Ascii>>, ClientError> {
@@ -120,8 +148,9 @@ impl Connect {
             Target::Tcp(address) => format!("http://{address}"),
             Target::Socket(_) => "http://localhost".to_owned(),
         };
-        if uri.starts_with("https:") {
-            return Err(ClientError::Usage(format!("{uri}: this client speaks no TLS yet")));
+        let tls = uri.starts_with("https:");
+        if tls && !self.authorities {
+            return Err(ClientError::Usage(format!("{uri}: name the authorities that its certificate may be of")));
         }
         let endpoint = Endpoint::from_shared(uri)
             .map_err(|_| ClientError::Usage(format!("{address} is not an address such as 127.0.0.1:7410")))?
@@ -132,6 +161,14 @@ impl Connect {
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .max_frame_size(FRAME_BYTES)
             .tcp_nodelay(true);
+        let endpoint = if tls {
+            let usable = endpoint.tls_config(self.tls.clone());
+            usable.map_err(|error| {
+                ClientError::Usage(format!("the certificates cannot be used: {}", root_cause(&error)))
+            })?
+        } else {
+            endpoint
+        };
         let connected = match &self.target {
             Target::Tcp(_) => endpoint.connect().await,
             Target::Socket(path) => {
@@ -202,7 +239,8 @@ mod tests {
         for (connect, word) in [
             (Connect::to("127.0.0.1:1").key("line\nbreak"), "key"),
             (Connect::to("not an address"), "address"),
-            (Connect::to("https://127.0.0.1:1"), "TLS"),
+            (Connect::to("https://127.0.0.1:1"), "authorities"),
+            (Connect::to("https://127.0.0.1:1").authorities("no PEM"), "certificates"),
         ] {
             let error = connect.gateway().await.expect_err("refused");
             assert!(matches!(&error, ClientError::Usage(text) if text.contains(word)), "{error}");

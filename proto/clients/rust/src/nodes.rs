@@ -25,6 +25,7 @@ pub struct Nodes {
 #[derive(Clone, Debug)]
 pub struct NodeAdmin {
     client: NodeAdminClient<Channel>,
+    key: Option<MetadataValue<Ascii>>,
 }
 
 /// Transitions as they come.
@@ -94,15 +95,15 @@ impl Nodes {
 // === impl NodeAdmin ===
 
 impl NodeAdmin {
-    pub(crate) fn new(channel: Channel) -> Self {
-        Self { client: NodeAdminClient::new(channel) }
+    pub(crate) fn new(channel: Channel, key: Option<MetadataValue<Ascii>>) -> Self {
+        Self { client: NodeAdminClient::new(channel), key }
     }
 
     /// Every attachment that `request` asks for, page by page.
     pub async fn list(&self, mut request: ListNodesRequest) -> Result<Vec<NodeAttachment>, ClientError> {
         let mut all = Vec::new();
         loop {
-            let page = self.client.clone().list(request.clone()).await?.into_inner();
+            let page = self.client.clone().list(authorized(self.key.as_ref(), request.clone())).await?.into_inner();
             all.extend(page.attachments);
             if page.next_after == 0 {
                 return Ok(all);
@@ -113,24 +114,27 @@ impl NodeAdmin {
 
     pub async fn watch(&self, session_id: &str) -> Result<NodeWatch, ClientError> {
         let request = WatchNodesRequest { session_id: session_id.into() };
-        Ok(NodeWatch { messages: self.client.clone().watch(request).await?.into_inner() })
+        Ok(NodeWatch {
+            messages: self.client.clone().watch(authorized(self.key.as_ref(), request)).await?.into_inner(),
+        })
     }
 
     /// An empty session revokes every record of the node. Returns how many were not revoked before.
     pub async fn revoke(&self, node_id: &str, session_id: &str) -> Result<u32, ClientError> {
         let request = RevokeNodeRequest { node_id: node_id.into(), session_id: session_id.into() };
-        Ok(self.client.clone().revoke(request).await?.into_inner().revoked)
+        Ok(self.client.clone().revoke(authorized(self.key.as_ref(), request)).await?.into_inner().revoked)
     }
 
     pub async fn floor(&self) -> Result<VersionFloor, ClientError> {
-        let response = self.client.clone().get_floor(GetVersionFloorRequest {}).await?.into_inner();
+        let response =
+            self.client.clone().get_floor(authorized(self.key.as_ref(), GetVersionFloorRequest {})).await?.into_inner();
         response.floor.ok_or(ClientError::Incomplete("the floor"))
     }
 
     /// `None` clears it.
     pub async fn set_floor(&self, floor: Option<&str>) -> Result<VersionFloor, ClientError> {
         let request = SetVersionFloorRequest { floor: floor.map(str::to_owned) };
-        let response = self.client.clone().set_floor(request).await?.into_inner();
+        let response = self.client.clone().set_floor(authorized(self.key.as_ref(), request)).await?.into_inner();
         response.floor.ok_or(ClientError::Incomplete("the floor"))
     }
 }

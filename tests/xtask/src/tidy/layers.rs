@@ -17,7 +17,7 @@ const LAYERS: &[(Peers, &[&str])] = &[
     (Peers::MayNot, &["sessions"]),
     (Peers::MayNot, &["backup", "keys", "people"]),
     (Peers::MayNot, &["workers", "events", "policies", "storage"]),
-    (Peers::May, &["clock", "config", "data_dir", "descriptors", "health", "metrics", "tasks", "telemetry"]),
+    (Peers::May, &["clock", "config", "data_dir", "descriptors", "health", "metrics", "tasks", "telemetry", "tls"]),
     (Peers::May, &["error", "ids", "sync"]),
 ];
 
@@ -34,6 +34,7 @@ const ALSO: &[(&str, &str, &str)] = &[("cli", "app", "`serve` and `demo` start a
 const KNOWS: &[(&str, &[&str])] = &[
     ("tonic", &["host/gateway/src/grpc", "host/gateway/src/cli", "proto/"]),
     ("rusqlite", &["host/gateway/src/storage"]),
+    ("rustls", &["host/gateway/src/tls"]),
     ("axum", &["host/gateway/src/http"]),
     ("wasmtime", &["host/policy/"]),
 ];

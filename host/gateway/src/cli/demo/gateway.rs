@@ -63,7 +63,7 @@ impl GatewayProcess {
         let child = command.process_group(0).kill_on_drop(true).spawn().context("cannot start the gateway")?;
         let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         let group = pid.context("the gateway ended at once")?;
-        let addresses = Addresses { grpc: String::new(), http: String::new() };
+        let addresses = Addresses { grpc: String::new(), http: String::new(), tls: false };
         let mut this =
             Self { child, group, ended: false, folder: Some(folder), data, plugins, addresses, key: String::new() };
         this.wait_until_ready().await?;

@@ -1,0 +1,77 @@
+//! A pair is taken or refused, with its reason; a certificate's names come out as texts.
+
+use super::*;
+use crate::{
+    config::{ClientAuth, TlsVersion},
+    error::Code,
+    telemetry::Metrics,
+};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+fn made(names: &[&str]) -> DevFiles {
+    let names = names.iter().map(|name| (*name).to_owned()).collect();
+    DevFiles::make(&DevRequest { names, client: "historian".into() }).expect("made")
+}
+
+fn put(path: &Path, text: &str, mode: u32) {
+    fs::write(path, text).expect("written");
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("mode set");
+}
+
+fn settings(folder: &Path) -> TlsSettings {
+    TlsSettings {
+        certificate: folder.join("server.pem"),
+        key: folder.join("server.key"),
+        client_ca: Some(folder.join("ca.pem")),
+        client_auth: ClientAuth::Required,
+        version_min: TlsVersion::Tls12,
+    }
+}
+
+fn write(folder: &Path, files: &DevFiles) {
+    put(&folder.join("server.pem"), &files.server, 0o644);
+    put(&folder.join("server.key"), &files.server_key, 0o600);
+    put(&folder.join("ca.pem"), &files.ca, 0o644);
+}
+
+#[test]
+fn what_is_not_whole_or_not_private_is_refused_with_its_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (at, files, others) = (folder.path(), made(&["localhost"]), made(&["localhost"]));
+    let load = || Tls::load(settings(at), Metrics::new().tls);
+    let refused = |words: &str| {
+        let error = load().expect_err(words);
+        assert_eq!(error.code(), Code::TlsUnusable, "{error}");
+        assert!(error.message().contains(words), "{words}: {error}");
+        assert!(!error.message().contains("BEGIN"), "no content: {error}");
+    };
+    refused("server.pem cannot be read");
+    write(at, &files);
+    load().expect("whole");
+    put(&at.join("server.key"), &files.server_key, 0o640);
+    refused("server.key can be used by group or others (mode 0640)");
+    put(&at.join("server.key"), &others.server_key, 0o600);
+    refused("do not belong together");
+    put(&at.join("server.key"), &files.server, 0o600);
+    refused("holds no private key");
+    write(at, &files);
+    put(&at.join("server.pem"), "", 0o644);
+    refused("server.pem holds no certificate");
+    write(at, &files);
+    put(&at.join("ca.pem"), &files.ca[..files.ca.len() / 2], 0o644);
+    refused("ca.pem");
+}
+
+#[test]
+fn names_of_a_certificate_come_out_as_texts_that_no_scope_has() {
+    let files = made(&["gate.example", "10.1.2.3", "::1"]);
+    let read = |pem: &str| Certificate::read(&CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM"));
+    let expected = ["cert:CN=Tidegate development server", "cert:dns=gate.example", "cert:ip=10.1.2.3", "cert:ip=::1"];
+    assert_eq!(read(&files.server).names(), expected);
+    assert_eq!(read(&files.client).names(), ["cert:CN=historian"]);
+    assert_eq!(Certificate::read(&CertificateDer::from(vec![1, 2, 3])), Certificate::default());
+    // What is too long is nobody's name.
+    let long = DevFiles::make(&DevRequest { names: vec!["a".repeat(300)], client: "x".repeat(64) }).expect("made");
+    assert_eq!(read(&long.server).names(), ["cert:CN=Tidegate development server"]);
+}
