@@ -154,9 +154,15 @@ def check(channel, key):
     code, details = refused(lambda: next(gateway.StreamEvents(late, metadata=headers, timeout=PATIENCE)))
     assert code == grpc.StatusCode.INVALID_ARGUMENT, code
     assert details["BadRequest"].field_violations[0].field == "max_linger_ms", details
-    # A deadline that has all but passed: kept by this side, or by the gateway.
-    code, _ = refused(lambda: invoke(timeout=0.000_1, get_worker_info=commands_pb2.GetWorkerInfo()))
+    # A read that waits for a first value, and a caller that does not.
+    slow = gateway_pb2.OpenSessionRequest(client_session_name="slow", requested_backend="slow")
+    fast, session = session, gateway.OpenSession(slow, metadata=headers, timeout=PATIENCE).session_id
+    patient = invoke(register=commands_pb2.Register(client_name="plain")).server_handle
+    read = commands_pb2.ReadBulk(server_handle=patient, definitions=tags[:1], timeout_ms=30_000)
+    code, _ = refused(lambda: invoke(timeout=0.3, read_bulk=read))
     assert code == grpc.StatusCode.DEADLINE_EXCEEDED, code
+    gateway.CloseSession(gateway_pb2.CloseSessionRequest(session_id=session), metadata=headers, timeout=PATIENCE)
+    session = fast
 
     # One stream more than the session takes.
     many = queue.SimpleQueue()

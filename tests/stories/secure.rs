@@ -191,7 +191,12 @@ async fn a_rule_asks_for_a_certificate_beside_the_key_also_of_open_streams() {
         Ok(client) => open_as(&client, "x", "").await.map(drop),
         Err(error) => Err(error),
     };
-    assert!(forged.expect_err("signed by a stranger").fault().is_none_or(|fault| fault.code == GrpcCode::Unavailable));
+    forged.expect_err("signed by a stranger");
+    eventually("the refusal counted", async || {
+        let metrics = page(&gw, &ours, "/metrics").await;
+        (sample(&metrics, "tidegate_tls_handshakes_failed_total{reason=\"certificate\"}") >= 1).then_some(())
+    })
+    .await;
 
     // The same key from the same address: only the certificate tells the two apart.
     let s = Session::new(shown.clone(), open_as(&shown, "line-1", "").await.expect("a session")).await;

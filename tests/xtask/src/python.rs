@@ -101,7 +101,9 @@ impl Gateway {
         }
         let mut command = Command::new(tidegate);
         command.args(["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--log-level", "warn"]);
-        command.args(["--backend", "sim=sim:rate=400", "--data"]).arg(&folder).args(flags);
+        // The second one takes its time for a first value.
+        let backends = ["--backend", "sim=sim:rate=400", "--backend", "slow=sim:rate=1,first_change_ms=5000"];
+        command.args(backends).arg("--data").arg(&folder).args(flags);
         let child = command.stdin(Stdio::null()).spawn().context("cannot start the gateway")?;
         let mut gateway = Self { child, folder };
         let deadline = Instant::now() + START;
