@@ -82,7 +82,7 @@ struct Wanted {
     #[arg(long, value_name = "NAME")]
     policy: Option<String>,
     /// Only about this key (of nodes: their kind; of the dashboard: the person).
-    #[arg(long, value_name = "ID")]
+    #[arg(long = "about", value_name = "ID")]
     key: Option<String>,
     /// Only about this tag.
     #[arg(long, value_name = "TAG")]
