@@ -221,21 +221,7 @@ impl App {
         tasks.spawn("swaps", until_stop(Box::pin(swaps::record(host, storage.clone(), metrics.clone()))));
         tasks.spawn("log bytes", until_stop(Box::pin(gauge_logs(budget, sessions.clone(), metrics))));
 
-        Ok(Self { addresses, config, data, sessions, storage, nodes, tasks, serving, listeners, ready })
-        let app = Self { addresses, config, data, sessions, storage, nodes, tls, tasks, serving, listeners, ready };
-        app.announce()?;
-        Ok(app)
-    }
-
-    fn announce(&self) -> Result<()> {
-        let path = self.addresses_file();
-        let text = serde_json::to_vec(&self.addresses).unwrap_or_default();
-        write_private(&path, &text)
-            .map_err(|error| Error::new(Code::DataFolderUnusable, format!("cannot write {}: {error}", path.display())))
-    }
-
-    fn addresses_file(&self) -> PathBuf {
-        self.data.root().join("addresses.json")
+        Ok(Self { addresses, config, data, sessions, storage, nodes, tls, tasks, serving, listeners, ready })
     }
 
     /// A question: whether every pump gets on. Takes the locks that pumps take: one that is held for ever never answers.

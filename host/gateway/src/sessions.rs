@@ -298,9 +298,8 @@ impl Sessions {
         shared.metrics.sessions.open.inc();
         tracing::info!(session = %id, pid = worker.pid, backend = backend.name, key = %caller.key.id, "session opened");
         let life = supervise::run(session.clone(), worker, frames, to_worker, stops, settings.patience);
-        self.run(session.clone(), slot, Some(row), life);
-        self.register(&session).await?;
         self.run(session.clone(), (slot, Some(share)), Some(row), life);
+        self.register(&session).await?;
         Ok(session)
     }
 

@@ -40,8 +40,6 @@ pub use evidence::{
     Change, Comparison, DecisionId, DecisionLog, Last, MemberFacts, Mismatch, Reading, Record, Replay, SetFacts, Window,
 };
 pub use gate::{Cost, Inspection, Refusal, RefusalCode, Tried, Wanted, Workbench};
-pub use host::{Candidate, PastError, PolicyHost};
-pub use gate::{Inspection, Refusal, RefusalCode, inspect};
 pub use host::{Candidate, PastError, PolicyHost, PromoteError};
 pub use model::*;
 pub use record::{

@@ -70,6 +70,7 @@ enum Job {
     Chaos {
         #[arg(allow_hyphen_values = true)]
         args: Vec<String>,
+    },
     /// Use a gateway from Python with plain grpcio, without and with TLS (needs python3 and its package index)
     Python {
         /// Only make the environment
