@@ -37,14 +37,18 @@ pub enum Target {
     Socket(PathBuf),
 }
 
+/// How a certificate begins in PEM (RFC 7468, 5.1).
+const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
+
 /// A connection to be.
 #[derive(Clone)]
 pub struct Connect {
     target: Target,
     key: Option<String>,
     tls: ClientTlsConfig,
-    /// Authorities were named; without any, no certificate of a gateway can be checked.
-    authorities: bool,
+    /// How many of the authorities' texts had a certificate; without any, no certificate of a gateway can be checked.
+    /// None: nobody named any.
+    authorities: Option<usize>,
     stream_window: u32,
 }
 
@@ -61,7 +65,7 @@ impl Connect {
 
     pub fn target(target: Target) -> Self {
         let tls = ClientTlsConfig::new();
-        Self { target, key: None, tls, authorities: false, stream_window: STREAM_WINDOW }
+        Self { target, key: None, tls, authorities: None, stream_window: STREAM_WINDOW }
     }
 
     /// The API key that every call carries.
@@ -74,8 +78,10 @@ impl Connect {
     /// Authorities, PEM, one of which must have signed the gateway's certificate. For `https://`.
     #[must_use]
     pub fn authorities(mut self, pem: impl AsRef<[u8]>) -> Self {
+        // TLS passes over what is no PEM; a gateway's certificate would then be of nobody.
+        let marked = pem.as_ref().windows(CERTIFICATE.len()).any(|window| window == CERTIFICATE);
+        self.authorities = Some(self.authorities.unwrap_or_default() + usize::from(marked));
         self.tls = self.tls.ca_certificate(Certificate::from_pem(pem));
-        self.authorities = true;
         self
     }
 
@@ -149,8 +155,14 @@ impl Connect {
             Target::Socket(_) => "http://localhost".to_owned(),
         };
         let tls = uri.starts_with("https:");
-        if tls && !self.authorities {
-            return Err(ClientError::Usage(format!("{uri}: name the authorities that its certificate may be of")));
+        match self.authorities {
+            None if tls => {
+                return Err(ClientError::Usage(format!("{uri}: name the authorities that its certificate may be of")));
+            }
+            Some(0) => {
+                return Err(ClientError::Usage("the authorities hold no certificates in PEM".to_owned()));
+            }
+            _ => {}
         }
         let endpoint = Endpoint::from_shared(uri)
             .map_err(|_| ClientError::Usage(format!("{address} is not an address such as 127.0.0.1:7410")))?
