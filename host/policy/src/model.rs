@@ -31,13 +31,13 @@ pub enum Policy {
 }
 
 /// Who asks: a key with its scopes and constraints, and the client's address.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(from = "crate::evidence::Who", into = "crate::evidence::Who")]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(from = "crate::evidence::Who<'_>")]
 pub struct Principal(pub(crate) Arc<Packed<types::Principal>>);
 
 /// The session that is asked about.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(from = "crate::evidence::Place", into = "crate::evidence::Place")]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(from = "crate::evidence::Place<'_>")]
 pub struct SessionFacts(pub(crate) Arc<Packed<types::Session>>);
 
 /// What someone wants to do.

@@ -9,13 +9,16 @@ use crate::{
     writer::Writes,
 };
 use anyhow::Context as _;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tidegate_client::Gateway as Client;
 use tokio::{
     sync::watch,
     task::JoinHandle,
     time::{sleep, timeout},
 };
+
+/// For descriptors that are being closed.
+const DESCRIPTORS: Duration = Duration::from_secs(3);
 
 pub(crate) struct Held {
     pub(crate) id: String,
@@ -96,9 +99,20 @@ impl Held {
         Ok(())
     }
 
-    /// Descriptors of the worker beyond those it began with.
-    pub(crate) fn leaked_descriptors(&self) -> i64 {
-        (process::descriptors(self.pid) - self.descriptors).max(0)
+    /// Descriptors of the worker beyond those it began with; one that is about to be closed gets the time for it.
+    pub(crate) async fn leaked_descriptors(&self) -> i64 {
+        let deadline = Instant::now() + DESCRIPTORS;
+        loop {
+            let more = (process::descriptors(self.pid) - self.descriptors).max(0);
+            if more == 0 {
+                return 0;
+            }
+            if Instant::now() > deadline {
+                eprintln!("worker {} has {more} more than at its start: {:?}", self.pid, process::open(self.pid));
+                return more;
+            }
+            sleep(LOOK_EVERY).await;
+        }
     }
 }
 

@@ -40,6 +40,12 @@ pub(crate) fn descriptors(pid: u32) -> i64 {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |open| open.count() as i64)
 }
 
+/// What they lead to.
+pub(crate) fn open(pid: u32) -> Vec<String> {
+    let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
+    links.filter_map(|link| Some(fs::read_link(link.ok()?.path()).ok()?.display().to_string())).collect()
+}
+
 pub(crate) fn rss_kib(pid: u32) -> Option<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().trim_end_matches("kB").trim().parse().ok()

@@ -21,6 +21,9 @@ pub(crate) struct Guests {
     /// Only this language
     #[arg(long, value_enum)]
     lang: Option<Language>,
+    /// Only install the tools that are missing
+    #[arg(long)]
+    install: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -31,12 +34,16 @@ enum Language {
 }
 
 pub(crate) fn run(root: &Path, job: &Guests) -> anyhow::Result<()> {
-    done(Command::new("cargo").args(["build", "--quiet", "--workspace", "--bin", "tidegate"]).current_dir(root))?;
-    let program = std::env::current_exe().context("this program has no path")?.with_file_name("tidegate");
     let folder = root.join("target/guests");
     fs::create_dir_all(&folder)?;
+    let languages = || Language::value_variants().iter().filter(|one| job.lang.is_none_or(|lang| lang == **one));
+    if job.install {
+        return languages().try_for_each(|language| language.tools(&folder).map(drop));
+    }
+    done(Command::new("cargo").args(["build", "--quiet", "--workspace", "--bin", "tidegate"]).current_dir(root))?;
+    let program = std::env::current_exe().context("this program has no path")?.with_file_name("tidegate");
     println!("{:<12} {:<16} {:>10} {:>10}  vectors", "language", "kind", "bytes", "gate ms");
-    for language in Language::value_variants().iter().filter(|one| job.lang.is_none_or(|lang| lang == **one)) {
+    for language in languages() {
         let tools = language.tools(&folder)?;
         for kind in KINDS {
             let name = format!("{}-{kind}", language.name());

@@ -1,7 +1,9 @@
-//! One line of a decision file: eight digits of a checksum, a space, JSON. Tags of bulk questions stand in lines of
+//! One line of a decision file: eight digits of a CRC-32, a space, JSON. Tags of bulk questions stand in lines of
 //! their own, once per file and list, because streams ask about the same items again after each swap. Knows no
 //! file. Invariant: a line that was cut or damaged is recognised, never half understood.
 
+use std::borrow::Cow;
+use std::io::Write as _;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +15,7 @@ use crate::model::{Digest, FailureCause};
 /// What a line says.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Line {
+pub(super) enum Line<'a> {
     /// A process began to write here; ids from here on rise from this one.
     Run {
         first: u64,
@@ -26,7 +28,7 @@ pub(super) enum Line {
         list: String,
         tags: Vec<Arc<str>>,
     },
-    Decision(Kept),
+    Decision(Kept<'a>),
     /// So many decisions were not written, because too many were waiting or the disk refused.
     Dropped {
         count: u64,
@@ -35,17 +37,17 @@ pub(super) enum Line {
     End,
 }
 
-/// A decision in a file.
+/// A decision in a file; borrows what the record has.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Kept {
+pub(super) struct Kept<'a> {
     id: u64,
     at_ms: u64,
     generation: u64,
-    asked: Asked,
+    asked: Cow<'a, Asked>,
     /// Lists of tags, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     tags: Vec<String>,
-    answered: Answered,
+    answered: Cow<'a, Answered>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cause: Option<FailureCause>,
     took_ns: u64,
@@ -60,19 +62,26 @@ const SUM_DIGITS: usize = 8;
 
 // === impl Line ===
 
-impl Line {
+impl Line<'_> {
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        let Ok(json) = serde_json::to_vec(self) else { return };
-        out.extend_from_slice(sum(&json).as_bytes());
-        out.push(b' ');
-        out.extend_from_slice(&json);
+        let start = out.len();
+        out.extend_from_slice(&[b' '; SUM_DIGITS + 1]);
+        let json = out.len();
+        if serde_json::to_writer(&mut *out, self).is_err() {
+            out.truncate(start);
+            return;
+        }
+        let sum = crc32fast::hash(&out[json..]);
+        // Into its place, which is exactly as long.
+        let _ = write!(&mut out[start..start + SUM_DIGITS], "{sum:08x}");
         out.push(b'\n');
     }
 
     /// None: damaged.
     pub(super) fn read(line: &[u8]) -> Option<Self> {
         let (said, json) = line.split_at_checked(SUM_DIGITS + 1)?;
-        if said[..SUM_DIGITS] != *sum(json).as_bytes() {
+        let said = std::str::from_utf8(&said[..SUM_DIGITS]).ok()?;
+        if u32::from_str_radix(said, 16).ok()? != crc32fast::hash(json) {
             return None;
         }
         serde_json::from_slice(json).ok()
@@ -81,9 +90,9 @@ impl Line {
 
 // === impl Kept ===
 
-impl Kept {
+impl<'a> Kept<'a> {
     /// With the lists that its line refers to.
-    pub(super) fn of(record: &Record) -> (Self, Lists<'_>) {
+    pub(super) fn of(record: &'a Record) -> (Self, Lists<'a>) {
         let mut lists = Vec::new();
         if let Asked::Items { tags, .. } = &record.asked {
             lists.extend(tags.chunks(TAGS_PER_LIST).map(|some| (list(some), some)));
@@ -92,9 +101,9 @@ impl Kept {
             id: record.id.0,
             at_ms: record.at_ms,
             generation: record.facts.generation,
-            asked: record.asked.clone(),
+            asked: Cow::Borrowed(&record.asked),
             tags: lists.iter().map(|(name, _)| name.clone()).collect(),
-            answered: record.answered.clone(),
+            answered: Cow::Borrowed(&record.answered),
             cause: record.cause,
             took_ns: record.took_ns,
         };
@@ -103,11 +112,12 @@ impl Kept {
 
     /// None: its generation or a list of its tags is lost.
     pub(super) fn record(
-        mut self,
+        self,
         set: impl Fn(u64) -> Option<Arc<SetFacts>>,
         list: impl Fn(&str) -> Option<Arc<[Arc<str>]>>,
     ) -> Option<Record> {
-        if let Asked::Items { tags, .. } = &mut self.asked {
+        let mut asked = self.asked.into_owned();
+        if let Asked::Items { tags, .. } = &mut asked {
             let mut all = Vec::new();
             for name in &self.tags {
                 all.extend(list(name)?.iter().cloned());
@@ -118,8 +128,8 @@ impl Kept {
             id: DecisionId(self.id),
             at_ms: self.at_ms,
             facts: set(self.generation)?,
-            asked: self.asked,
-            answered: self.answered,
+            asked,
+            answered: self.answered.into_owned(),
             cause: self.cause,
             took_ns: self.took_ns,
         })
@@ -137,8 +147,4 @@ fn list(tags: &[Arc<str>]) -> String {
         text.push('\n');
     }
     Digest::of(text.as_bytes()).to_hex()[..16].to_owned()
-}
-
-fn sum(json: &[u8]) -> String {
-    Digest::of(json).to_hex()[..SUM_DIGITS].to_owned()
 }

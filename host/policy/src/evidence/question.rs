@@ -1,9 +1,10 @@
 //! Questions and answers as values that can be kept, written, read and asked again. Knows the contract's types by
 //! their plain forms only. Invariant: a question that is read back asks exactly what was asked.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::bindings::{access, backpressure, rate_limit, version_floor};
 use crate::host::TAGS_PER_CALL;
@@ -58,25 +59,25 @@ pub(crate) trait IntoAnswered {
     fn answered(&self) -> Answered;
 }
 
-/// A principal in a file.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Who {
-    id: String,
-    scopes: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    read: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    write: Vec<String>,
-    peer: String,
+/// A principal in a file; borrowed while it is written.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Who<'a> {
+    id: Cow<'a, str>,
+    scopes: Cow<'a, [String]>,
+    #[serde(default, skip_serializing_if = "<[String]>::is_empty")]
+    read: Cow<'a, [String]>,
+    #[serde(default, skip_serializing_if = "<[String]>::is_empty")]
+    write: Cow<'a, [String]>,
+    peer: Cow<'a, str>,
 }
 
-/// A session in a file.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Place {
-    id: String,
-    owner: String,
-    tag: String,
-    backend: String,
+/// A session in a file; borrowed while it is written.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Place<'a> {
+    id: Cow<'a, str>,
+    owner: Cow<'a, str>,
+    tag: Cow<'a, str>,
+    backend: Cow<'a, str>,
 }
 
 // === impl Asked ===
@@ -285,35 +286,53 @@ into_answered! {
 
 // === conversions ===
 
-impl From<Principal> for Who {
-    fn from(who: Principal) -> Self {
-        let of = who.contracts();
-        Self {
-            id: of.id.clone(),
-            scopes: of.scopes.clone(),
-            read: of.read.clone(),
-            write: of.write.clone(),
-            peer: of.peer.clone(),
-        }
+impl Serialize for Principal {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let of = self.contracts();
+        let who = Who {
+            id: (&of.id).into(),
+            scopes: (&of.scopes).into(),
+            read: (&of.read).into(),
+            write: (&of.write).into(),
+            peer: (&of.peer).into(),
+        };
+        who.serialize(to)
     }
 }
 
-impl From<Who> for Principal {
-    fn from(who: Who) -> Self {
-        Principal::new(who.id, who.scopes, who.read, who.write, who.peer)
+impl From<Who<'_>> for Principal {
+    fn from(who: Who<'_>) -> Self {
+        Principal::new(
+            who.id.into_owned(),
+            who.scopes.into_owned(),
+            who.read.into_owned(),
+            who.write.into_owned(),
+            who.peer.into_owned(),
+        )
     }
 }
 
-impl From<SessionFacts> for Place {
-    fn from(place: SessionFacts) -> Self {
-        let of = place.contracts();
-        Self { id: of.id.clone(), owner: of.owner.clone(), tag: of.tag.clone(), backend: of.backend.clone() }
+impl Serialize for SessionFacts {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let of = self.contracts();
+        let place = Place {
+            id: (&of.id).into(),
+            owner: (&of.owner).into(),
+            tag: (&of.tag).into(),
+            backend: (&of.backend).into(),
+        };
+        place.serialize(to)
     }
 }
 
-impl From<Place> for SessionFacts {
-    fn from(place: Place) -> Self {
-        SessionFacts::new(place.id, place.owner, place.tag, place.backend)
+impl From<Place<'_>> for SessionFacts {
+    fn from(place: Place<'_>) -> Self {
+        SessionFacts::new(
+            place.id.into_owned(),
+            place.owner.into_owned(),
+            place.tag.into_owned(),
+            place.backend.into_owned(),
+        )
     }
 }
 

@@ -15,8 +15,8 @@ export const plugin = {
 
 export const backpressure = {
   decide(what) {
-    // Counts are 64 bits wide, and so BigInt.
-    const behind = what.lagEvents * 100n >= what.lagEventsMax * BigInt(settings.conflate_at_percent);
+    // Counts are 64 bits wide; these fit a Number, whichever kind they come as.
+    const behind = Number(what.lagEvents) * 100 >= Number(what.lagEventsMax) * settings.conflate_at_percent;
     return { tag: behind ? "conflate" : "wait" };
   },
 };

@@ -18,7 +18,8 @@ export const rateLimit = {
     if (what.kind !== "invoke") return { tag: "unlimited" };
     const bucket = { perSecond: settings.per_second, burst: 2 * settings.per_second };
     const missing = what.cost - (what.tokens ?? bucket.burst);
-    if (missing > 0) return { tag: "limit", val: BigInt(Math.ceil((missing / bucket.perSecond) * 1000)) };
+    // Milliseconds until there are enough; 64 bits wide, and a Number all the same.
+    if (missing > 0) return { tag: "limit", val: Math.ceil((missing / bucket.perSecond) * 1000) };
     return { tag: "pass", val: bucket };
   },
 };

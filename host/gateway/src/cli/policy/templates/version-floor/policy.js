@@ -15,7 +15,8 @@ export const plugin = {
 
 export const versionFloor = {
   admit(who, floor) {
-    if (floor === undefined) return "read-write";
+    // Nothing may be null or undefined.
+    if (floor == null) return "read-write";
     const [have, need] = [parsed(who.version), parsed(floor)];
     const newEnough = have[0] !== need[0] ? have[0] > need[0] : have[1] >= need[1];
     return newEnough || settings.exempt.includes(who.kind) ? "read-write" : "read-only";
