@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tidegate_client::{Admin, Connect, Gateway as Client, wire::OpenSessionRequest};
 
 /// For a gateway to start on a machine that does other things, too. Guessed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// A running gateway.
@@ -44,21 +44,31 @@ pub(crate) struct Session {
 impl Gateway {
     /// `backend` is the simulator's settings; `flags` go to `serve` as they are.
     pub(crate) async fn start(cpu: Option<usize>, backend: &str, flags: &[&str]) -> anyhow::Result<Self> {
-        Self::start_with(process::on_cpu(&tidegate()?, cpu), backend, flags).await
+        let folder = Self::folder()?;
+        Self::start_with(process::on_cpu(&tidegate()?, cpu), folder, backend, flags).await
     }
 
-    /// `around` is the command that runs it, such as valgrind with its flags.
+    /// `around` is the command that runs it, such as valgrind with its flags. Started once without it before, so that
+    /// what is compiled at the first start is not compiled under it.
     pub(crate) async fn start_under(around: &[String], backend: &str, flags: &[&str]) -> anyhow::Result<Self> {
         let (program, words) = around.split_first().context("no command")?;
         let mut command = Command::new(program);
         command.args(words).arg(tidegate()?);
-        Self::start_with(command, backend, flags).await
+        let Self { process, folder, .. } =
+            Self::start_with(Command::new(tidegate()?), Self::folder()?, backend, flags).await?;
+        drop(process);
+        fs::remove_file(folder.path().join("data/addresses.json"))?;
+        Self::start_with(command, folder, backend, flags).await
     }
 
-    async fn start_with(mut command: Command, backend: &str, flags: &[&str]) -> anyhow::Result<Self> {
+    fn folder() -> anyhow::Result<TempDir> {
         let folder = tempfile::Builder::new().prefix("tidegate-bench").tempdir()?;
+        DirBuilder::new().mode(0o700).create(folder.path().join("plugins"))?;
+        Ok(folder)
+    }
+
+    async fn start_with(mut command: Command, folder: TempDir, backend: &str, flags: &[&str]) -> anyhow::Result<Self> {
         let (data, plugins) = (folder.path().join("data"), folder.path().join("plugins"));
-        DirBuilder::new().mode(0o700).create(&plugins)?;
         let log = File::create(folder.path().join("gateway.log"))?;
         command.arg("serve").arg("--data").arg(&data).arg("--plugins").arg(&plugins);
         command.args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--log-level", "warn"]);
