@@ -396,6 +396,27 @@ async fn a_rollback_pins_until_something_new_comes() {
     assert!(!denied(&host).await);
 }
 
+// shows: X-06
+#[tokio::test]
+async fn what_was_refused_is_not_new_after_a_rollback() {
+    let bench = Bench::new();
+    let host = bench.start();
+    bench.put("access.toml", b"deny = [\"Area1.*\"]");
+    until_generation(&host, 2).await;
+    fs::remove_file(bench.plugins().join("access.toml")).expect("remove");
+    bench.put("access.wasm", &guest("deny"));
+    assert_eq!(until_refused(&host, 1).await.code, Some(RefusalCode::SettingsMissing));
+    host.rollback("3 a.m.").await.expect("rolled back");
+    // By then the folder has been looked at, and the next look would have taken it too.
+    bench.put("rate-limit.toml", b"[kinds.invoke]\nper_second = 1");
+    until_generation(&host, 4).await;
+    assert!(!denied(&host).await);
+    assert_ne!(served(&host, Policy::Access).origin, Origin::File("access.wasm".into()));
+    // By hand it comes.
+    assert_eq!(host.reload().await.outcome, Outcome::Swapped);
+    assert!(denied(&host).await);
+}
+
 #[tokio::test]
 async fn nothing_earlier_nothing_to_roll_back_to() {
     let bench = Bench::new();

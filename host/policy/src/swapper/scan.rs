@@ -162,7 +162,7 @@ impl Scanner {
         let force = !matches!(trigger, Trigger::Folder | Trigger::Promotion);
         let look = match folder.look(heard, force) {
             Ok(mut look) => {
-                insist_on_settings(&basis, &mut look);
+                insist_on_settings(&basis, trigger, &mut look);
                 self.vouching.insist(&mut look);
                 look
             }
@@ -288,7 +288,7 @@ impl Scanner {
         // The files it names are checked against it, so whether they seem finished does not matter.
         let look = match self.folder.as_mut().map(|folder| folder.look(&Heard::default(), true)) {
             Some(Ok(mut look)) => {
-                insist_on_settings(basis, &mut look);
+                insist_on_settings(basis, trigger, &mut look);
                 self.vouching.insist(&mut look);
                 look
             }
@@ -398,19 +398,29 @@ fn is_approved(basis: &Basis, new: &Loaded) -> bool {
 }
 
 /// Access settings that are in force and go missing: without them the component may allow what they
-/// denied. Such a version is refused under an identity of its own, so that an empty file is news.
-fn insist_on_settings(basis: &Basis, look: &mut Look) {
-    for loaded in basis.chosen.iter().filter(|loaded| loaded.answers.contains(&Policy::Access)) {
-        let Some(version) = look.versions.get_mut(&*loaded.source.stem) else { continue };
-        let bare = version.source.as_ref().is_ok_and(|source| !source.has_settings);
-        if bare && &*loaded.source.settings != "{}" {
-            let message = format!(
-                "the settings of {} were in force and are gone; put them back, or an empty file for none",
-                loaded.source.stem
-            );
-            version.identity = Digest::of(&[&version.identity.0[..], b"bare"].concat());
-            version.source = Err(Refusal::new(RefusalCode::SettingsMissing, &loaded.source.file, message));
+/// denied. Such a version is refused under an identity of its own, so that an empty file is news. It stays refused when
+/// a roll-back has put other settings in force, or none: nothing new came.
+fn insist_on_settings(basis: &Basis, trigger: Trigger, look: &mut Look) {
+    for (stem, version) in &mut look.versions {
+        let Ok(source) = &version.source else { continue };
+        if source.has_settings {
+            continue;
         }
+        let refused = Digest::of(&[&version.identity.0[..], b"bare"].concat());
+        let serves = basis.chosen.iter().find(|loaded| {
+            loaded.answers.contains(&Policy::Access)
+                && *loaded.source.stem == **stem
+                && &*loaded.source.settings != "{}"
+        });
+        let was = trigger != Trigger::Reload && basis.judged.get(stem) == Some(&refused);
+        if serves.is_none() && !was {
+            continue;
+        }
+        let message =
+            format!("the settings of {stem} were in force and are gone; put them back, or an empty file for none");
+        let file = serves.map_or_else(|| format!("{stem}.wasm"), |loaded| loaded.source.file.to_string());
+        version.identity = refused;
+        version.source = Err(Refusal::new(RefusalCode::SettingsMissing, &file, message));
     }
 }
 
