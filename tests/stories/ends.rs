@@ -22,6 +22,9 @@ fn kill(pid: u32) {
 /// More than ever are in the handshake at once, and as many again.
 const STRANGERS: usize = 160;
 
+/// Twice the heartbeat and the grace of those who are impatient.
+const STOOD_STILL: Duration = Duration::from_secs(6);
+
 /// Short times, for stories about workers that hang or fall silent.
 fn impatient() -> Launch {
     let launch = Launch::new().flag("--heartbeat-seconds", "1").flag("--heartbeat-grace-seconds", "2");
@@ -47,6 +50,28 @@ async fn is_faulted(gw: &Gateway, s: &Session) {
         admin.sessions().await.expect("a listing").iter().all(|one| one.session_id != s.id).then_some(())
     })
     .await;
+}
+
+// shows: S-15
+#[tokio::test]
+async fn a_gateway_that_stood_still_blames_no_worker() {
+    let gw = impatient().start().await;
+    let s = gw.open("line-1").await;
+    s.advise(TAGS).await;
+    gw.signal(Signal::STOP);
+    let until = Instant::now() + STOOD_STILL;
+    eventually("more time than a worker may be silent", async || (Instant::now() > until).then_some(())).await;
+    gw.signal(Signal::CONT);
+    let began = Instant::now();
+    // Looks at its workers several times after that.
+    eventually("it to go on", async || {
+        s.client.state(&s.id).await.expect("an answer");
+        (began.elapsed() > Duration::from_secs(1)).then_some(())
+    })
+    .await;
+    let session = gw.admin().await.sessions().await.expect("a listing").remove(0);
+    assert_eq!((session.state.as_str(), session.fault.as_str()), ("ready", ""));
+    s.close().await;
 }
 
 // shows: S-15

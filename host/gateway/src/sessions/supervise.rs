@@ -13,7 +13,7 @@ use crate::{
 };
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tidegate_proto::worker::v1::{FromGateway, Shutdown, from_gateway};
 use tokio::sync::mpsc;
@@ -32,6 +32,8 @@ pub struct Patience {
 /// After one sign of the end, how long to wait for the other (pipe and process).
 const SETTLE: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// A look that comes later than this means that the gateway stood still (stopped, suspended, starved). Guessed.
+const STOOD_STILL: Duration = Duration::from_secs(2);
 
 /// Why the worker's life ended.
 enum End {
@@ -163,13 +165,22 @@ fn fault(ended: PumpEnd, exit: Option<String>) -> End {
     End::Fault { cause, protocol }
 }
 
-/// Returns with the cause when the worker is silent or hung.
+/// Returns with the cause when the worker is silent or hung. Time in which the gateway itself stood still is nobody's
+/// silence: what the worker said meanwhile waits to be read.
 async fn watch(session: &Session, patience: Patience) -> String {
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut looked = Instant::now();
+    let mut listens_since = 0;
     loop {
         look.tick().await;
-        let silent = session.clock.monotonic_ms().saturating_sub(session.beat_at.load(Ordering::Relaxed));
+        let now = session.clock.monotonic_ms();
+        if looked.elapsed() > LOOK_EVERY + STOOD_STILL {
+            tracing::warn!(session = %session.identity.id, "the gateway stood still; its worker is not blamed for it");
+            listens_since = now;
+        }
+        looked = Instant::now();
+        let silent = now.saturating_sub(session.beat_at.load(Ordering::Relaxed).max(listens_since));
         if silent > patience.silence.as_millis() as u64 {
             return format!("the worker was silent for {silent} ms");
         }
