@@ -222,7 +222,7 @@ async fn a_rule_asks_for_a_certificate_beside_the_key_also_of_open_streams() {
         told.status.success().then(|| String::from_utf8_lossy(&told.stdout).into_owned())
     })
     .await;
-    assert!(words.contains("cert:CN=historian") && words.contains("settings-certificate"), "{words}");
+    assert!(words.contains("with the certificate CN=historian") && words.contains("settings-certificate"), "{words}");
 }
 
 #[tokio::test]

@@ -17,7 +17,8 @@ use crate::config::PolicyConfig;
 use crate::evidence::now_ms;
 use crate::failure::REMOVED_RULE;
 use crate::folder::MANIFEST;
-use crate::gate::{CONTRACT, Loaded, Refusal};
+use crate::contract::Contract;
+use crate::gate::{Loaded, Refusal};
 use crate::generation::{Generation, NOBODY, Set, Unclaimed};
 use crate::instance::PolicySource;
 use crate::model::*;
@@ -556,7 +557,7 @@ fn row(policy: Policy, loaded: &Loaded) -> PolicyRow {
             false => Origin::File(loaded.source.file.to_string()),
         },
         rules: loaded.rules.iter().map(|rule| rule.to_string()).collect(),
-        contract: CONTRACT,
+        contract: loaded.contract.name(),
         signer: loaded.source.signer.as_ref().map(|name| name.to_string()),
     }
 }
@@ -570,7 +571,7 @@ fn closed(policy: Policy) -> PolicyRow {
         settings_digest: NOBODY,
         origin: Origin::Closed,
         rules: vec![REMOVED_RULE.to_owned()],
-        contract: CONTRACT,
+        contract: Contract::NEWEST.name(),
         signer: None,
     }
 }

@@ -21,8 +21,7 @@ use crate::model::*;
 pub(crate) use compare::{Asking, Budget};
 pub use compare::{Change, Comparison, Mismatch, Replay};
 pub(crate) use question::{
-    Answered, Asked, IntoAnswered, Place, Who, contracts_action, contracts_node, contracts_person, contracts_pressure,
-    contracts_request, exact,
+    Answered, Asked, IntoAnswered, KeptAction, Place, Who, exact,
 };
 pub use reading::{Last, Reading, Window};
 pub(crate) use recorder::{Listener, Recorder, now_ms};
@@ -59,6 +58,9 @@ pub struct MemberFacts {
     pub digest: String,
     pub settings_digest: String,
     pub rules: Vec<String>,
+    /// What the rules say, where the component's contract has words for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub texts: Vec<String>,
 }
 
 /// One decision as it is kept.
@@ -70,6 +72,8 @@ pub struct Record {
     pub facts: Arc<SetFacts>,
     pub(crate) asked: Asked,
     pub(crate) answered: Answered,
+    /// Which rule said so, where the answer does not carry it itself.
+    pub(crate) ruled: Option<u16>,
     /// The guest gave no answer, and the failure matrix did.
     pub cause: Option<FailureCause>,
     /// In the guest.
@@ -136,12 +140,22 @@ impl Record {
 
     /// The name of the rule that answered, where one did.
     pub fn rule(&self) -> Option<&str> {
-        let rule = self.answered.rule()?;
+        let rule = self.rule_index()?;
         match self.member() {
             None => Some(crate::failure::REMOVED_RULE),
             Some(_) if self.cause.is_some() => None,
             Some(member) => member.rules.get(usize::from(rule)).map(String::as_str),
         }
+    }
+
+    /// What that rule says, where its component has words for it.
+    pub fn rule_text(&self) -> Option<&str> {
+        let (rule, member) = (self.rule_index()?, self.member().filter(|_| self.cause.is_none())?);
+        member.texts.get(usize::from(rule)).map(String::as_str).filter(|text| !text.is_empty())
+    }
+
+    pub(crate) fn rule_index(&self) -> Option<u16> {
+        self.ruled.or_else(|| self.answered.rule())
     }
 }
 
@@ -159,6 +173,7 @@ impl SetFacts {
                 digest: loaded.source.digest.to_hex(),
                 settings_digest: loaded.source.settings_digest.to_hex(),
                 rules: loaded.rules.iter().map(|rule| rule.to_string()).collect(),
+                texts: loaded.pre.rule_texts.iter().map(|text| text.to_string()).collect(),
             })
         };
         Self { generation: generation.0, members: Policy::ALL.into_iter().filter_map(member).collect() }

@@ -15,13 +15,13 @@ use std::thread::JoinHandle;
 use parking_lot::Mutex;
 use wasmtime::component::Component;
 
-use crate::bindings::{access, access_packed, backpressure, dashboard_tags, plugin, rate_limit, version_floor};
 use crate::cache::CompileCache;
 use crate::config::PolicyConfig;
+use crate::contract::{Contract, Description, Exports};
 use crate::counters::PhaseCounters;
 use crate::engine::{self, Engines};
 use crate::failure::BreakerState;
-use crate::instance::{AnswerLimits, CallFailure, Indices, PolicyPre, PolicySource, clip};
+use crate::instance::{AnswerLimits, CallFailure, PolicyPre, PolicySource, clip};
 use crate::model::*;
 use crate::quick::Quickness;
 use crate::words::Patience;
@@ -36,6 +36,7 @@ pub(crate) struct Loaded {
     pub(crate) pre: PolicyPre,
     pub(crate) name: String,
     pub(crate) version: String,
+    pub(crate) contract: Contract,
     pub(crate) rules: Vec<Arc<str>>,
     pub(crate) answers: Vec<Policy>,
     /// Its notable imports, without versions.
@@ -56,13 +57,13 @@ pub(crate) struct Gate {
     overdue: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// The only version of the contract so far.
-pub(crate) const CONTRACT: &str = "0.1.0";
 /// First bytes of a component in binary form; a core module differs in the last four.
 const MAGIC: [u8; 8] = *b"\0asm\x0d\0\x01\0";
 /// Guessed: names and rules are for tables that people read.
 const NAME_BYTES_MAX: usize = 64;
 const RULES_MAX: usize = 256;
+/// A rule's words: as long as a reason may be by default, which they stand for.
+const RULE_TEXT_BYTES_MAX: usize = 256;
 /// The compiler recurses.
 const COMPILE_STACK_BYTES: usize = 8 << 20;
 
@@ -82,7 +83,7 @@ impl Gate {
     }
 
     /// The way up to its vectors.
-    fn prepare(&self, source: PolicySource) -> Result<(Loaded, plugin::Description), Refusal> {
+    fn prepare(&self, source: PolicySource) -> Result<(Loaded, Description), Refusal> {
         let refuse = |code, message: String| Refusal::new(code, &source.file, message);
         if source.bytes.is_empty() {
             return Err(refuse(RefusalCode::NotAComponent, "the file is empty".into()));
@@ -93,51 +94,30 @@ impl Gate {
         }
         let (component, allocation) = self.compile(&source)?;
         self.check_imports(&component).map_err(|message| refuse(RefusalCode::ImportForbidden, message))?;
-        let (answers, packed) =
-            self.check_contract(&component).map_err(|message| refuse(RefusalCode::ContractUnknown, message))?;
+        let exports = Exports::of(&component).map_err(|message| refuse(RefusalCode::ContractUnknown, message))?;
         let pre = self
             .engines
             .linker(allocation)
             .instantiate_pre(&component)
             .map_err(|error| refuse(RefusalCode::ImportForbidden, format!("{error:#}")))?;
-        let mismatch = |error: wasmtime::Error| refuse(RefusalCode::ContractMismatch, format!("{error:#}"));
-        let has = |policy| answers.contains(&policy);
-        let indices = Indices {
-            plugin: plugin::GuestIndices::new(&pre).map_err(mismatch)?,
-            access: has(Policy::Access).then(|| access::GuestIndices::new(&pre)).transpose().map_err(mismatch)?,
-            access_packed: packed.then(|| access_packed::GuestIndices::new(&pre)).transpose().map_err(mismatch)?,
-            backpressure: has(Policy::Backpressure)
-                .then(|| backpressure::GuestIndices::new(&pre))
-                .transpose()
-                .map_err(mismatch)?,
-            version_floor: has(Policy::VersionFloor)
-                .then(|| version_floor::GuestIndices::new(&pre))
-                .transpose()
-                .map_err(mismatch)?,
-            dashboard_tags: has(Policy::DashboardTags)
-                .then(|| dashboard_tags::GuestIndices::new(&pre))
-                .transpose()
-                .map_err(mismatch)?,
-            rate_limit: has(Policy::RateLimit)
-                .then(|| rate_limit::GuestIndices::new(&pre))
-                .transpose()
-                .map_err(mismatch)?,
-        };
+        let (contract, answers) = (exports.contract, exports.answers.clone());
         let mut pre = PolicyPre {
             engines: Arc::clone(&self.engines),
             pre,
-            indices,
+            exports,
             limits: AnswerLimits {
                 rules: 0,
                 reason_bytes_max: self.config.limits.reason_bytes_max,
                 tags_max: 4096,
                 tag_bytes_max: 512,
             },
+            rule_texts: Arc::default(),
             configure_deadline: self.config.deadlines.configure,
             decide_deadline: self.config.deadlines.decide,
         };
         let description = self.describe(&pre, &source)?;
         pre.limits.rules = description.rules.len() as u16;
+        pre.rule_texts = description.rules.iter().map(|rule| Arc::from(&*rule.text)).collect();
         schema::check(&description.settings_schema, &source.settings).map_err(|wrong| match wrong {
             schema::Wrong::Schema(message) => refuse(RefusalCode::SchemaInvalid, message),
             schema::Wrong::Settings(message) => refuse(RefusalCode::SettingsInvalid, message),
@@ -147,7 +127,8 @@ impl Gate {
             pre,
             name: description.name.clone(),
             version: description.version.clone(),
-            rules: description.rules.iter().map(|rule| Arc::from(&**rule)).collect(),
+            contract,
+            rules: description.rules.iter().map(|rule| Arc::from(&*rule.name)).collect(),
             answers,
             imports: notable_imports(&component),
             counters: PhaseCounters::default(),
@@ -211,44 +192,7 @@ impl Gate {
         Ok(())
     }
 
-    /// Reads from the names of the exports which contract it keeps, which questions it answers, and whether it takes
-    /// them packed.
-    fn check_contract(&self, component: &Component) -> Result<(Vec<Policy>, bool), String> {
-        let ty = component.component_type();
-        let (mut described, mut packed, mut answers) = (false, false, Vec::new());
-        for (name, _) in ty.exports(component.engine()) {
-            let Some((interface, version)) =
-                name.strip_prefix("tidegate:policy/").and_then(|rest| rest.split_once('@'))
-            else {
-                continue;
-            };
-            if version != CONTRACT {
-                return Err(format!(
-                    "it keeps contract {}, this gateway knows {CONTRACT}: rebuild it against that",
-                    clip(version, 32)
-                ));
-            }
-            match Policy::ALL.into_iter().find(|policy| policy.name() == interface) {
-                Some(policy) => answers.push(policy),
-                None if interface == "plugin" => described = true,
-                None if interface == "types" => {}
-                None if interface == "access-packed" => packed = true,
-                None => return Err(format!("it exports an unknown interface `{}`", clip(interface, 64))),
-            }
-        }
-        if !described {
-            return Err(format!("it does not export tidegate:policy/plugin@{CONTRACT}"));
-        }
-        if answers.is_empty() {
-            return Err("it answers none of the five questions".to_owned());
-        }
-        if packed && !answers.contains(&Policy::Access) {
-            return Err("it exports access-packed without access".to_owned());
-        }
-        Ok((answers, packed))
-    }
-
-    fn describe(&self, pre: &PolicyPre, source: &PolicySource) -> Result<plugin::Description, Refusal> {
+    fn describe(&self, pre: &PolicyPre, source: &PolicySource) -> Result<Description, Refusal> {
         let refuse = |code, message: String| Refusal::new(code, &source.file, message);
         let failed = |failure: CallFailure| {
             refuse(RefusalCode::DescribeFailed, format!("describe: {} ({})", failure.message, failure.cause.as_str()))
@@ -266,8 +210,15 @@ impl Gate {
         if !is_version(&description.version) {
             return wrong("the version is not MAJOR.MINOR.PATCH");
         }
-        if description.rules.len() > RULES_MAX || !description.rules.iter().all(|rule| short(rule)) {
+        if description.rules.len() > RULES_MAX || !description.rules.iter().all(|rule| short(&rule.name)) {
             return wrong("there are more than 256 rules, or a rule's name is empty, too long or not printable");
+        }
+        if pre.exports.contract.needs_rules() && description.rules.is_empty() {
+            return wrong("there is no rule, and every answer names one");
+        }
+        let text = |text: &str| text.len() <= RULE_TEXT_BYTES_MAX && !text.contains(char::is_control);
+        if !description.rules.iter().all(|rule| text(&rule.text)) {
+            return wrong("a rule's text is too long or not printable");
         }
         Ok(description)
     }

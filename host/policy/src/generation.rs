@@ -157,7 +157,7 @@ impl Generation {
     pub(crate) fn call_here<T>(
         &self,
         policy: Policy,
-        call: impl FnOnce(&mut PolicyInstance, GenerationId) -> Result<T, CallFailure>,
+        call: impl FnOnce(&mut PolicyInstance, GenerationId) -> Result<Ruled<T>, CallFailure>,
         otherwise: impl FnOnce(Silence) -> T,
     ) -> Option<Called<T>> {
         let at = self.set.answerer[policy.at()]?;
@@ -176,12 +176,12 @@ impl Generation {
         loaded.tell(&instance.words());
         let phases = Phases { guest, ..Phases::default() };
         match answer {
-            Ok(value) => {
+            Ok(Ruled { value, rule }) => {
                 drop(slot);
                 loaded.quickness.answered_here(guest);
                 loaded.counters.count(policy, phases, None);
                 let digest = loaded.source.digest;
-                let decision = Decision { id: DecisionId(0), generation: self.id, digest, value, cause: None };
+                let decision = Decision { id: DecisionId(0), generation: self.id, digest, value, rule, cause: None };
                 Some(Called { decision, tripped: false, took: guest })
             }
             Err(failure) => {
@@ -203,12 +203,19 @@ impl Generation {
         policy: Policy,
         queued: Duration,
         remade: Option<Remade>,
-        call: impl FnOnce(&mut PolicyInstance, GenerationId) -> Result<T, CallFailure>,
+        call: impl FnOnce(&mut PolicyInstance, GenerationId) -> Result<Ruled<T>, CallFailure>,
         otherwise: impl FnOnce(Silence) -> T,
     ) -> Called<T> {
         let Some(at) = self.set.answerer[policy.at()] else {
             let value = otherwise(Silence::Removed);
-            let decision = Decision { id: DecisionId(0), generation: self.id, digest: NOBODY, value, cause: None };
+            let decision = Decision {
+                id: DecisionId(0),
+                generation: self.id,
+                digest: NOBODY,
+                value,
+                rule: None,
+                cause: None,
+            };
             return Called { decision, tripped: false, took: Duration::ZERO };
         };
         let loaded = &self.set.members[at];
@@ -227,12 +234,12 @@ impl Generation {
         let rest = begun.elapsed().saturating_sub(phases.guest);
         phases.host = if was_there { rest } else { rest.saturating_sub(phases.instantiate) };
         match asked {
-            Ok(value) => {
+            Ok(Ruled { value, rule }) => {
                 drop(slot);
                 loaded.quickness.answered(phases.guest);
                 loaded.counters.count(policy, phases, None);
                 let digest = loaded.source.digest;
-                let decision = Decision { id: DecisionId(0), generation: self.id, digest, value, cause: None };
+                let decision = Decision { id: DecisionId(0), generation: self.id, digest, value, rule, cause: None };
                 Called { decision, tripped: false, took: phases.guest }
             }
             Err(failure) => {
@@ -265,6 +272,7 @@ impl Generation {
             generation: self.id,
             digest: loaded.source.digest,
             value,
+            rule: None,
             cause: Some(cause),
         };
         Called { decision, tripped, took: phases.guest }
@@ -273,7 +281,7 @@ impl Generation {
     /// The answer when no thread could ask.
     pub(crate) fn unasked<T>(&self, policy: Policy, cause: FailureCause, value: T) -> Decision<T> {
         let digest = self.set.answerer(policy).map_or(NOBODY, |loaded| loaded.source.digest);
-        Decision { id: DecisionId(0), generation: self.id, digest, value, cause: Some(cause) }
+        Decision { id: DecisionId(0), generation: self.id, digest, value, rule: None, cause: Some(cause) }
     }
 }
 

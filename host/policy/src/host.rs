@@ -18,10 +18,7 @@ use crate::counters::Counters;
 use crate::decider::Decider;
 use crate::embedded;
 use crate::engine::Engines;
-use crate::evidence::{
-    Asked, IntoAnswered, Recorder, contracts_action, contracts_node, contracts_person, contracts_pressure,
-    contracts_request,
-};
+use crate::evidence::{Asked, IntoAnswered, Recorder};
 use crate::failure::{self, Silence};
 use crate::folder::Folder;
 use crate::gate::{Gate, Loaded, Refusal, RefusalCode};
@@ -162,8 +159,8 @@ impl PolicyHost {
     pub async fn access(&self, who: &Principal, place: &SessionFacts, what: Action) -> Decision<Verdict> {
         let (who, place) = (who.clone(), place.clone());
         let asked = Asked::Access { who: who.clone(), place: place.clone(), what: what.clone() };
-        let what = contracts_action(what);
-        self.ask(asked, move |guest, _| guest.access(&who, &place, &what), failure::access).await
+        let access = move |guest: &mut PolicyInstance, _| guest.access(&who, &place, &what).map(Ruled::from);
+        self.ask(asked, access, failure::access).await
     }
 
     /// May `who` see the events of these items? One generation judges all of them.
@@ -186,7 +183,7 @@ impl PolicyHost {
                 }
                 verdicts.extend(guest.judge_items(&who, &place, some)?);
             }
-            Ok(verdicts)
+            Ok(verdicts.into())
         };
         // Long lists take longer than an asking thread has.
         self.queue(asked, judge, move |_| failure::judge_items(count)).await
@@ -195,16 +192,17 @@ impl PolicyHost {
     /// What happens to a reader under pressure?
     pub async fn backpressure(&self, p: Pressure) -> Decision<PressureAnswer> {
         let (lag, max) = (p.lag_events, p.lag_events_max);
-        let what = contracts_pressure(&p);
+        let what = Arc::new(p);
+        let asked = Asked::Backpressure(Arc::clone(&what));
         let otherwise = move |_| failure::backpressure(lag, max);
-        self.ask(Asked::Backpressure(Box::new(p)), move |guest, _| guest.backpressure(&what), otherwise).await
+        self.ask(asked, move |guest, _| guest.backpressure(&what), otherwise).await
     }
 
     /// How is this node let in, given the stored floor?
     pub async fn version_floor(&self, who: &ClientNode, floor: Option<&str>) -> Decision<Admission> {
         let floor = floor.map(str::to_owned);
         let asked = Asked::VersionFloor { node: who.clone(), floor: floor.clone() };
-        let who = contracts_node(who);
+        let who = who.clone();
         let admit = move |guest: &mut PolicyInstance, _| guest.version_floor(&who, floor.as_deref());
         self.ask(asked, admit, failure::version_floor).await
     }
@@ -213,7 +211,7 @@ impl PolicyHost {
     pub async fn dashboard_tags(&self, who: &Person, grants: &[(String, String)]) -> Decision<Sight> {
         let grants = grants.to_vec();
         let asked = Asked::DashboardTags { who: who.clone(), grants: grants.clone() };
-        let who = contracts_person(who);
+        let who = who.clone();
         let sees = move |guest: &mut PolicyInstance, _| guest.dashboard_tags(&who, &grants);
         self.ask(asked, sees, |_| failure::dashboard_tags()).await
     }
@@ -221,8 +219,8 @@ impl PolicyHost {
     /// Does this request fit its bucket?
     pub async fn rate_limit(&self, who: &Principal, what: RateRequest) -> Decision<RateAnswer> {
         let who = who.clone();
-        let request = contracts_request(&what);
         let asked = Asked::RateLimit { who: who.clone(), what: what.clone() };
+        let request = what.clone();
         let otherwise = move |_| failure::rate_limit(&what);
         self.ask(asked, move |guest, _| guest.rate_limit(&who, &request), otherwise).await
     }
@@ -310,7 +308,7 @@ impl PolicyHost {
     async fn ask<T: IntoAnswered + Send + 'static>(
         &self,
         asked: Asked,
-        call: impl Fn(&mut PolicyInstance, GenerationId) -> Result<T, CallFailure> + Send + 'static,
+        call: impl Fn(&mut PolicyInstance, GenerationId) -> Result<Ruled<T>, CallFailure> + Send + 'static,
         otherwise: impl Fn(Silence) -> T + Clone + Send + 'static,
     ) -> Decision<T> {
         let policy = asked.policy();
@@ -329,7 +327,7 @@ impl PolicyHost {
     async fn queue<T: IntoAnswered + Send + 'static>(
         &self,
         asked: Asked,
-        call: impl FnOnce(&mut PolicyInstance, GenerationId) -> Result<T, CallFailure> + Send + 'static,
+        call: impl FnOnce(&mut PolicyInstance, GenerationId) -> Result<Ruled<T>, CallFailure> + Send + 'static,
         otherwise: impl Fn(Silence) -> T + Clone + Send + 'static,
     ) -> Decision<T> {
         let (answer, answered) = oneshot::channel();

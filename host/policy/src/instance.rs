@@ -1,5 +1,6 @@
 //! A component on its way to answering: `PolicySource` (bytes that were read) → `PolicyPre` (compiled,
-//! linked, described) → `PolicyInstance` (configured, answers). Knows the contract, not generations.
+//! linked, described) → `PolicyInstance` (configured, answers). Knows questions, neither how a version of the contract
+//! puts them nor generations.
 //! Invariant: an answer that leaves here was checked as hostile input; after a failure the instance is
 //! not used again.
 
@@ -10,7 +11,7 @@ use std::time::Duration;
 use wasmtime::component::{Instance, InstancePre};
 use wasmtime::{Store, Trap};
 
-use crate::bindings::{access, access_packed, backpressure, dashboard_tags, plugin, rate_limit, types, version_floor};
+use crate::contract::{Contract, Description, Exports, Guest, Said};
 use crate::engine::{self, Engines, GuestState, Waited};
 use crate::model::*;
 use crate::packed;
@@ -45,23 +46,13 @@ pub(crate) struct PolicySource {
 pub(crate) struct PolicyPre {
     pub(crate) engines: Arc<Engines>,
     pub(crate) pre: InstancePre<GuestState>,
-    pub(crate) indices: Indices,
+    pub(crate) exports: Exports,
     pub(crate) limits: AnswerLimits,
+    /// What its rules say, by index; empty texts where its contract has none.
+    pub(crate) rule_texts: Arc<[Arc<str>]>,
     /// One instantiation or `configure`.
     pub(crate) configure_deadline: Duration,
     pub(crate) decide_deadline: Duration,
-}
-
-/// Where the exports are.
-pub(crate) struct Indices {
-    pub(crate) plugin: plugin::GuestIndices,
-    pub(crate) access: Option<access::GuestIndices>,
-    /// Only beside `access`.
-    pub(crate) access_packed: Option<access_packed::GuestIndices>,
-    pub(crate) backpressure: Option<backpressure::GuestIndices>,
-    pub(crate) version_floor: Option<version_floor::GuestIndices>,
-    pub(crate) dashboard_tags: Option<dashboard_tags::GuestIndices>,
-    pub(crate) rate_limit: Option<rate_limit::GuestIndices>,
 }
 
 /// What answers are checked against.
@@ -77,15 +68,10 @@ pub(crate) struct AnswerLimits {
 pub(crate) struct PolicyInstance {
     store: Store<GuestState>,
     instance: Instance,
-    plugin: plugin::Guest,
-    access: Option<access::Guest>,
-    access_packed: Option<access_packed::Guest>,
+    guest: Guest,
     /// The packed question, in the same memory each time.
     question: Vec<u8>,
-    backpressure: Option<backpressure::Guest>,
-    version_floor: Option<version_floor::Guest>,
-    dashboard_tags: Option<dashboard_tags::Guest>,
-    rate_limit: Option<rate_limit::Guest>,
+    rule_texts: Arc<[Arc<str>]>,
     limits: AnswerLimits,
     deadline: Duration,
     /// It answers on the thread that asks, which has no such time.
@@ -117,9 +103,17 @@ impl PolicyPre {
         engine::set_deadline(&mut store, self.configure_deadline);
         let made = self.pre.instantiate(&mut store);
         let instance = made.map_err(|error| classify(&error, &store))?;
-        self.bind(&mut store, &instance)
-            .map(|bound| bound(store, instance))
-            .map_err(|error| CallFailure { cause: FailureCause::BadAnswer, message: format!("{error:#}") })
+        let guest = self.exports.bind(&mut store, &instance).map_err(|error| bad(format!("{error:#}")))?;
+        Ok(PolicyInstance {
+            store,
+            instance,
+            guest,
+            question: Vec::new(),
+            rule_texts: Arc::clone(&self.rule_texts),
+            limits: self.limits.clone(),
+            deadline: self.decide_deadline,
+            brief: false,
+        })
     }
 
     /// Instantiates and configures.
@@ -129,42 +123,6 @@ impl PolicyPre {
             Ok(()) => Ok(instance),
             Err(message) => Err(CallFailure { cause: FailureCause::BadAnswer, message }),
         }
-    }
-
-    /// Looks the exports up and checks their types.
-    fn bind(
-        &self,
-        store: &mut Store<GuestState>,
-        instance: &Instance,
-    ) -> wasmtime::Result<impl FnOnce(Store<GuestState>, Instance) -> PolicyInstance + use<>> {
-        macro_rules! load {
-            ($name:ident) => {
-                self.indices.$name.as_ref().map(|at| at.load(&mut *store, instance)).transpose()?
-            };
-        }
-        let plugin = self.indices.plugin.load(&mut *store, instance)?;
-        let access = load!(access);
-        let access_packed = load!(access_packed);
-        let backpressure = load!(backpressure);
-        let version_floor = load!(version_floor);
-        let dashboard_tags = load!(dashboard_tags);
-        let rate_limit = load!(rate_limit);
-        let (limits, deadline) = (self.limits.clone(), self.decide_deadline);
-        Ok(move |store, instance| PolicyInstance {
-            store,
-            instance,
-            plugin,
-            access,
-            access_packed,
-            question: Vec::new(),
-            backpressure,
-            version_floor,
-            dashboard_tags,
-            rate_limit,
-            limits,
-            deadline,
-            brief: false,
-        })
     }
 }
 
@@ -181,19 +139,6 @@ impl std::fmt::Debug for PolicyInstance {
 }
 
 // === impl PolicyInstance ===
-
-/// Sets the deadline, counts the call, classifies what went wrong.
-macro_rules! call {
-    ($self:ident, $guest:ident . $method:ident ( $($argument:expr),* )) => {{
-        $self.set_deadline();
-        GUEST_CALLS.fetch_add(1, Ordering::Relaxed);
-        let Some(guest) = &$self.$guest else { return Err(unanswered(stringify!($guest))) };
-        match guest.$method(&mut $self.store, $($argument),*) {
-            Ok(answer) => answer,
-            Err(error) => return Err(classify(&error, &$self.store)),
-        }
-    }};
-}
 
 impl PolicyInstance {
     pub(crate) fn set_brief(&mut self, brief: bool) {
@@ -212,17 +157,27 @@ impl PolicyInstance {
         }
     }
 
-    pub(crate) fn describe(&mut self, deadline: Duration) -> Result<plugin::Description, CallFailure> {
+    /// Sets the deadline, counts the call, classifies what went wrong.
+    fn call<T>(
+        &mut self,
+        ask: impl FnOnce(&Guest, &mut Store<GuestState>) -> wasmtime::Result<T>,
+    ) -> Result<T, CallFailure> {
+        self.set_deadline();
+        GUEST_CALLS.fetch_add(1, Ordering::Relaxed);
+        ask(&self.guest, &mut self.store).map_err(|error| classify(&error, &self.store))
+    }
+
+    pub(crate) fn describe(&mut self, deadline: Duration) -> Result<Description, CallFailure> {
         engine::set_deadline(&mut self.store, deadline);
         GUEST_CALLS.fetch_add(1, Ordering::Relaxed);
-        self.plugin.call_describe(&mut self.store).map_err(|error| classify(&error, &self.store))
+        self.guest.describe(&mut self.store).map_err(|error| classify(&error, &self.store))
     }
 
     /// The inner error is the guest's word to the operator.
     pub(crate) fn configure(&mut self, settings: &str, deadline: Duration) -> Result<Result<(), String>, CallFailure> {
         engine::set_deadline(&mut self.store, deadline);
         GUEST_CALLS.fetch_add(1, Ordering::Relaxed);
-        let said = self.plugin.call_configure(&mut self.store, settings);
+        let said = self.guest.configure(&mut self.store, settings);
         let said = said.map_err(|error| classify(&error, &self.store))?;
         Ok(said.map_err(|message| clip(&message, 1024)))
     }
@@ -231,32 +186,43 @@ impl PolicyInstance {
         &mut self,
         who: &Principal,
         place: &SessionFacts,
-        what: &access::Action,
+        what: &Action,
     ) -> Result<Verdict, CallFailure> {
-        if self.access_packed.is_some() {
-            packed::decide(&mut self.question, &who.0, &place.0, what);
-            let answer = call!(self, access_packed.call_decide(&self.question));
-            let (rule, allow) = packed::answer(answer).ok_or_else(|| bad("no packed answer"))?;
-            if allow {
-                return self.rule(rule).map(|rule| Verdict::Allow { rule });
-            }
-            // Its reason is a string, which `access` has to say; what it says there counts if it denies, too.
-            return match self.access_plain(who, place, what)? {
-                Verdict::Deny { rule: plain, reason } if plain == rule => Ok(Verdict::Deny { rule, reason }),
-                _ => Err(bad("`access-packed` denies and `access` answers otherwise")),
-            };
+        if !self.guest.answers_packed() {
+            return self.access_plain(who, place, what);
         }
-        self.access_plain(who, place, what)
+        let contract = self.guest.contract();
+        let mut question = std::mem::take(&mut self.question);
+        packed::decide(contract, &mut question, &who.0, &place.0, what);
+        let answer = self.call(|guest, store| guest.packed_decide(store, &question));
+        self.question = question;
+        let answer = contract.unpack(answer?).ok_or_else(|| bad("no packed answer"))?;
+        let rule = self.rule(answer.rule)?;
+        if answer.allow {
+            return Ok(Verdict::Allow { rule });
+        }
+        if !answer.ask_why {
+            return Ok(Verdict::Deny { rule, reason: self.rule_text(rule) });
+        }
+        // Its reason is a string, which `access` has to say; what it says there counts if it denies, too.
+        match self.access_plain(who, place, what)? {
+            Verdict::Deny { rule: plain, reason } if plain == rule => Ok(Verdict::Deny { rule, reason }),
+            _ => Err(bad("`access-packed` denies and `access` answers otherwise")),
+        }
     }
 
     fn access_plain(
         &mut self,
         who: &Principal,
         place: &SessionFacts,
-        what: &access::Action,
+        what: &Action,
     ) -> Result<Verdict, CallFailure> {
-        let verdict = call!(self, access.call_decide(&who.0, &place.0, what));
-        self.verdict(verdict)
+        let said = self.call(|guest, store| guest.access(store, who, place, what))?;
+        let rule = self.rule(said.rule.unwrap_or_default())?;
+        if said.what {
+            return Ok(Verdict::Allow { rule });
+        }
+        Ok(Verdict::Deny { rule, reason: self.reason(Some(rule), said.reason)? })
     }
 
     /// One call; the caller cuts long lists.
@@ -266,92 +232,82 @@ impl PolicyInstance {
         place: &SessionFacts,
         tags: &[Arc<str>],
     ) -> Result<Vec<ItemVerdict>, CallFailure> {
-        if self.access_packed.is_some() {
-            packed::judge_items(&mut self.question, &who.0, &place.0, tags);
-            let answers = call!(self, access_packed.call_judge_items(&self.question));
+        let wrong = |count| bad(format!("{count} verdicts for {} tags", tags.len()));
+        if self.guest.answers_packed() {
+            let contract = self.guest.contract();
+            let mut question = std::mem::take(&mut self.question);
+            packed::judge_items(contract, &mut question, &who.0, &place.0, tags);
+            let answers = self.call(|guest, store| guest.packed_judge_items(store, &question));
+            self.question = question;
+            let answers = answers?;
             if answers.len() != tags.len() {
-                return Err(bad(format!("{} verdicts for {} tags", answers.len(), tags.len())));
+                return Err(wrong(answers.len()));
             }
             let verdict = |answer: &u32| {
-                let (rule, allow) = packed::answer(*answer).ok_or_else(|| bad("no packed answer"))?;
-                Ok(ItemVerdict { allow, rule: self.rule(rule)? })
+                let answer = contract.unpack(*answer).ok_or_else(|| bad("no packed answer"))?;
+                Ok(ItemVerdict { allow: answer.allow, rule: self.rule(answer.rule)? })
             };
             return answers.iter().map(verdict).collect();
         }
-        type Arguments<'a> = (&'a types::Principal, &'a types::Session, &'a [Arc<str>]);
-        self.set_deadline();
-        GUEST_CALLS.fetch_add(1, Ordering::Relaxed);
-        let Some(guest) = &self.access else { return Err(unanswered("access")) };
-        // Typed by hand, so that tags are lowered from where they are instead of being copied before.
-        let verdicts = guest
-            .func_judge_items()
-            .func()
-            .typed::<Arguments<'_>, (Vec<access::ItemVerdict>,)>(&self.store)
-            .and_then(|judge| judge.call(&mut self.store, (&who.0.plain, &place.0.plain, tags)));
-        let (verdicts,) = verdicts.map_err(|error| classify(&error, &self.store))?;
+        let verdicts = self.call(|guest, store| guest.judge_items(store, who, place, tags))?;
         if verdicts.len() != tags.len() {
-            return Err(bad(format!("{} verdicts for {} tags", verdicts.len(), tags.len())));
+            return Err(wrong(verdicts.len()));
         }
         for verdict in &verdicts {
             self.rule(verdict.rule)?;
         }
-        Ok(verdicts.into_iter().map(|v| ItemVerdict { allow: v.allow, rule: v.rule }).collect())
+        Ok(verdicts)
     }
 
-    pub(crate) fn backpressure(&mut self, what: &backpressure::Pressure) -> Result<PressureAnswer, CallFailure> {
-        Ok(match call!(self, backpressure.call_decide(what)) {
-            backpressure::Answer::Wait => PressureAnswer::Wait,
-            backpressure::Answer::Skip(keep_newest) => PressureAnswer::Skip { keep_newest },
-            backpressure::Answer::Conflate => PressureAnswer::Conflate,
-            backpressure::Answer::Disconnect(reason) => PressureAnswer::Disconnect { reason: self.text(reason)? },
-            backpressure::Answer::FaultSession(reason) => PressureAnswer::FaultSession { reason: self.text(reason)? },
-        })
+    pub(crate) fn backpressure(&mut self, what: &Pressure) -> Result<Ruled<PressureAnswer>, CallFailure> {
+        let Said { what, rule, reason } = self.call(|guest, store| guest.backpressure(store, what))?;
+        let rule = rule.map(|rule| self.rule(rule)).transpose()?;
+        let value = match what {
+            PressureAnswer::Disconnect { .. } => PressureAnswer::Disconnect { reason: self.reason(rule, reason)? },
+            PressureAnswer::FaultSession { .. } => PressureAnswer::FaultSession { reason: self.reason(rule, reason)? },
+            goes_on => goes_on,
+        };
+        Ok(Ruled { value, rule })
     }
 
     pub(crate) fn version_floor(
         &mut self,
-        who: &version_floor::Node,
+        who: &ClientNode,
         floor: Option<&str>,
-    ) -> Result<Admission, CallFailure> {
-        Ok(match call!(self, version_floor.call_admit(who, floor)) {
-            Ok(version_floor::Admission::ReadWrite) => Admission::ReadWrite,
-            Ok(version_floor::Admission::ReadOnly) => Admission::ReadOnly,
-            Err(reason) => Admission::Refused { reason: self.text(reason)? },
-        })
+    ) -> Result<Ruled<Admission>, CallFailure> {
+        match self.call(|guest, store| guest.version_floor(store, who, floor))? {
+            Ok(said) => self.ruled(said),
+            Err(reason) => Ok(Admission::Refused { reason: self.text(reason)? }.into()),
+        }
     }
 
     pub(crate) fn dashboard_tags(
         &mut self,
-        who: &dashboard_tags::Person,
+        who: &Person,
         grants: &[(String, String)],
-    ) -> Result<Sight, CallFailure> {
-        Ok(match call!(self, dashboard_tags.call_sees(who, grants)) {
-            dashboard_tags::Sight::Everything => Sight::Everything,
-            dashboard_tags::Sight::Tags(tags) => {
-                if tags.len() > self.limits.tags_max || tags.iter().any(|tag| tag.len() > self.limits.tag_bytes_max) {
-                    return Err(bad(format!("{} tags, or one too long", tags.len())));
-                }
-                Sight::Tags(tags)
-            }
-        })
+    ) -> Result<Ruled<Sight>, CallFailure> {
+        let said = self.call(|guest, store| guest.dashboard_tags(store, who, grants))?;
+        if let Sight::Tags(tags) = &said.what
+            && (tags.len() > self.limits.tags_max || tags.iter().any(|tag| tag.len() > self.limits.tag_bytes_max))
+        {
+            return Err(bad(format!("{} tags, or one too long", tags.len())));
+        }
+        self.ruled(said)
     }
 
     pub(crate) fn rate_limit(
         &mut self,
         who: &Principal,
-        what: &rate_limit::Request,
-    ) -> Result<RateAnswer, CallFailure> {
-        Ok(match call!(self, rate_limit.call_decide(&who.0, what)) {
-            rate_limit::Answer::Pass(rate_limit::Bucket { per_second, burst }) => {
-                let sane = |number: f64| number.is_finite() && number >= 0.0;
-                if !sane(per_second) || !sane(burst) {
-                    return Err(bad("a bucket's size is not a number"));
-                }
-                RateAnswer::Pass { per_second, burst }
-            }
-            rate_limit::Answer::Limit(retry_ms) => RateAnswer::Limit { retry_ms },
-            rate_limit::Answer::Unlimited => RateAnswer::Unlimited,
-        })
+        what: &RateRequest,
+    ) -> Result<Ruled<RateAnswer>, CallFailure> {
+        let said = self.call(|guest, store| guest.rate_limit(store, who, what))?;
+        let sane = |number: f64| number.is_finite() && number >= 0.0;
+        if let RateAnswer::Pass { per_second, burst } = said.what
+            && (!sane(per_second) || !sane(burst))
+        {
+            return Err(bad("a bucket's size is not a number"));
+        }
+        self.ruled(said)
     }
 
     /// What the guest wrote to its standard output and error since this was last asked.
@@ -359,16 +315,20 @@ impl PolicyInstance {
         engine::words(&self.store)
     }
 
+    pub(crate) fn contract(&self) -> Contract {
+        self.guest.contract()
+    }
+
     pub(crate) fn answers_packed(&self) -> bool {
-        self.access_packed.is_some()
+        self.guest.answers_packed()
     }
 
     /// For vectors: what `access-packed` says to a question, as numbers of the contract.
     pub(crate) fn packed(&mut self, call: &str, question: &[u8]) -> Result<Vec<u32>, CallFailure> {
-        Ok(match call {
-            "access.decide" => vec![call!(self, access_packed.call_decide(question))],
-            _ => call!(self, access_packed.call_judge_items(question)),
-        })
+        match call {
+            "access.decide" => Ok(vec![self.call(|guest, store| guest.packed_decide(store, question))?]),
+            _ => self.call(|guest, store| guest.packed_judge_items(store, question)),
+        }
     }
 
     /// For vectors: the store and instance behind the typed calls.
@@ -376,13 +336,20 @@ impl PolicyInstance {
         (&mut self.store, &self.instance)
     }
 
-    fn verdict(&self, verdict: types::Verdict) -> Result<Verdict, CallFailure> {
-        match verdict {
-            types::Verdict::Allow(rule) => self.rule(rule).map(|rule| Verdict::Allow { rule }),
-            types::Verdict::Deny(types::Denial { rule, reason }) => {
-                Ok(Verdict::Deny { rule: self.rule(rule)?, reason: self.text(reason)? })
-            }
+    fn ruled<T>(&self, said: Said<T>) -> Result<Ruled<T>, CallFailure> {
+        Ok(Ruled { value: said.what, rule: said.rule.map(|rule| self.rule(rule)).transpose()? })
+    }
+
+    /// Its own, or the words of its rule.
+    fn reason(&self, rule: Option<u16>, own: Option<String>) -> Result<String, CallFailure> {
+        match own {
+            Some(own) => self.text(own),
+            None => Ok(rule.map(|rule| self.rule_text(rule)).unwrap_or_default()),
         }
+    }
+
+    fn rule_text(&self, rule: u16) -> String {
+        self.rule_texts.get(usize::from(rule)).map_or_else(String::new, |text| text.to_string())
     }
 
     fn rule(&self, rule: u16) -> Result<u16, CallFailure> {
@@ -415,10 +382,6 @@ pub(crate) fn classify(error: &wasmtime::Error, store: &Store<GuestState>) -> Ca
 
 fn bad(message: impl Into<String>) -> CallFailure {
     CallFailure { cause: FailureCause::BadAnswer, message: message.into() }
-}
-
-fn unanswered(what: &str) -> CallFailure {
-    bad(format!("the component does not answer {what}"))
 }
 
 /// A guest's text for an operator: bounded and printable.

@@ -4,9 +4,9 @@
 //! through `gate` and has `control` flip; `warden` takes back what keeps failing. Invariants: a decision
 //! is made by exactly one generation, and a guest that fails changes no answer but its own.
 
-mod bindings;
 mod cache;
 mod config;
+mod contract;
 mod control;
 mod counters;
 mod decider;

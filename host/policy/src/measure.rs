@@ -6,7 +6,6 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::bindings::access::Action;
 use crate::cache::CompileCache;
 use crate::config::PolicyConfig;
 use crate::embedded;

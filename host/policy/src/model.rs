@@ -7,9 +7,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bindings::types;
 use crate::evidence::DecisionId;
-use crate::packed::Packed;
+use crate::packed::{Labels, PackedPlace, PackedWho, WhoFacts};
 
 /// Number of a generation: rises from 1 with every swap of this process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,16 +38,28 @@ pub struct Principal(pub(crate) Arc<Packed<types::Principal>>);
 #[derive(Clone, Debug, Deserialize)]
 #[serde(from = "crate::evidence::Place<'_>")]
 pub struct SessionFacts(pub(crate) Arc<Packed<types::Session>>);
+/// Who asks: a key with its scopes and constraints, the client's address and the names in its certificate.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "crate::evidence::Who", into = "crate::evidence::Who")]
+pub struct Principal(pub(crate) Arc<PackedWho>);
+
+/// The session that is asked about.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "crate::evidence::Place", into = "crate::evidence::Place")]
+pub struct SessionFacts(pub(crate) Arc<PackedPlace>);
 
 /// What someone wants to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", from = "crate::evidence::KeptAction")]
 pub enum Action {
     Open,
     /// Read events or a snapshot at all.
     Read,
-    /// Continue a stream from a position.
-    Resume,
+    /// Continue a stream from a position, so many events before the newest one.
+    #[serde(rename = "resume-from")]
+    Resume {
+        behind: u64,
+    },
     /// A method in kebab-case (`write`, `add-item`, …) and its tag, empty without one.
     Command {
         method: String,
@@ -173,8 +184,17 @@ pub struct Decision<T> {
     /// Of the component that answers this question in that generation.
     pub digest: Digest,
     pub value: T,
+    /// Which rule said so, where the value does not carry it itself and the component's contract has one for it.
+    pub rule: Option<u16>,
     /// Some: the guest did not answer, and the failure matrix did.
     pub cause: Option<FailureCause>,
+}
+
+/// An answer, and by which rule where the value does not carry it itself.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Ruled<T> {
+    pub(crate) value: T,
+    pub(crate) rule: Option<u16>,
 }
 
 /// Why a guest gave no answer.
@@ -195,6 +215,18 @@ pub enum FailureCause {
 }
 
 // === impls ===
+
+impl<T> Ruled<T> {
+    pub(crate) fn map<U>(self, value: impl FnOnce(T) -> U) -> Ruled<U> {
+        Ruled { value: value(self.value), rule: self.rule }
+    }
+}
+
+impl<T> From<T> for Ruled<T> {
+    fn from(value: T) -> Self {
+        Self { value, rule: None }
+    }
+}
 
 impl Policy {
     pub const ALL: [Policy; 5] =
@@ -231,7 +263,20 @@ impl Principal {
         write: Vec<String>,
         peer: impl Into<String>,
     ) -> Self {
-        Self(Arc::new(Packed::principal(types::Principal { id: id.into(), scopes, read, write, peer: peer.into() })))
+        Self::certified(id, scopes, read, write, peer, Vec::new())
+    }
+
+    /// With the names in the client's certificate: `CN=historian`, `dns=h.plant.example`, …
+    pub fn certified(
+        id: impl Into<String>,
+        scopes: Vec<String>,
+        read: Vec<String>,
+        write: Vec<String>,
+        peer: impl Into<String>,
+        certificate: Vec<String>,
+    ) -> Self {
+        let (id, peer) = (id.into(), peer.into());
+        Self(Arc::new(PackedWho::new(WhoFacts { id, scopes, read, write, peer, certificate })))
     }
 
     /// The gateway itself.
@@ -239,8 +284,8 @@ impl Principal {
         Self::new("", Vec::new(), Vec::new(), Vec::new(), "")
     }
 
-    pub(crate) fn contracts(&self) -> &types::Principal {
-        &self.0.plain
+    pub(crate) fn facts(&self) -> &PackedWho {
+        &self.0
     }
 
     pub fn id(&self) -> &str {
@@ -254,6 +299,11 @@ impl Principal {
     pub fn peer(&self) -> &str {
         &self.0.peer
     }
+
+    /// Names; none: the client showed none.
+    pub fn certificate(&self) -> &[String] {
+        &self.0.certificate
+    }
 }
 
 impl SessionFacts {
@@ -264,11 +314,11 @@ impl SessionFacts {
         backend: impl Into<String>,
     ) -> Self {
         let (id, owner, tag, backend) = (id.into(), owner.into(), tag.into(), backend.into());
-        Self(Arc::new(Packed::session(types::Session { id, owner, tag, backend })))
+        Self(Arc::new(PackedPlace::new(Labels { id, owner, tag, backend })))
     }
 
-    pub(crate) fn contracts(&self) -> &types::Session {
-        &self.0.plain
+    pub(crate) fn labels(&self) -> &Labels {
+        &self.0
     }
 
     pub fn id(&self) -> &str {

@@ -141,8 +141,11 @@ impl EventStream {
         let class = session.class(caller);
         let verdicts = verdicts::fresh(&class, &session, &policies).await?;
         let beginning = Beginning::check(sessions.resume_tokens(), caller, &session, request.start)?;
-        if matches!(beginning.start, Start::Resume { .. }) {
-            policies.authorize(&caller.principal(), &session.facts, Action::Resume).await?;
+        if let Start::Resume { epoch, after } = beginning.start {
+            // Of another epoch everything is missing.
+            let after = if epoch == session.identity.epoch { after } else { 0 };
+            let what = Action::Resume { behind: session.log.head().saturating_sub(after) };
+            policies.authorize(&caller.principal(), &session.facts, what).await?;
         }
         let Beginning { start, reader: number } = beginning;
         // Held until this stream has the seat: of two that resume one reader the later one keeps it.

@@ -92,7 +92,7 @@ impl TestPolicy {
                 (Admission::ReadWrite, None)
             }
         };
-        Decision { id: DecisionId::default(), generation, digest: Digest([0; 32]), value, cause }
+        Decision { id: DecisionId::default(), generation, digest: Digest([0; 32]), value, rule: None, cause }
     }
 }
 

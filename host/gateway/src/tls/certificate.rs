@@ -1,6 +1,5 @@
 //! What a client's certificate says of its bearer, as texts that policies can match. Knows X.509, no policy.
-//! Invariant: the texts are bounded in number and length, hold no control characters, and all begin with `cert:`,
-//! which no scope of a key does.
+//! Invariant: the texts are bounded in number and length and hold no control characters.
 
 use rustls_pki_types::CertificateDer;
 use std::{fmt, net::IpAddr, sync::Arc};
@@ -11,8 +10,8 @@ const NAMES_MAX: usize = 32;
 /// Bytes of a name; longer ones are left out, because a cut one could be somebody else's.
 const NAME_BYTES_MAX: usize = 256;
 
-/// The names in a client's certificate that an authority of ours signed: `cert:CN=…`, `cert:O=…`, `cert:OU=…`,
-/// `cert:dns=…`, `cert:uri=…`, `cert:email=…`, `cert:ip=…`; sorted. Empty: it showed none.
+/// The names in a client's certificate that an authority of ours signed: `CN=…`, `O=…`, `OU=…`, `dns=…`, `uri=…`,
+/// `email=…`, `ip=…`; sorted. Empty: it showed none.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Certificate(Arc<[String]>);
 
@@ -26,7 +25,7 @@ impl Certificate {
         let mut put = |kind: &str, text: &str| {
             let usable = !text.is_empty() && text.len() <= NAME_BYTES_MAX && !text.chars().any(char::is_control);
             if usable && names.len() < NAMES_MAX {
-                names.push(format!("cert:{kind}={text}"));
+                names.push(format!("{kind}={text}"));
             }
         };
         let subject = certificate.subject();

@@ -64,14 +64,14 @@ fn what_is_not_whole_or_not_private_is_refused_with_its_file() {
 }
 
 #[test]
-fn names_of_a_certificate_come_out_as_texts_that_no_scope_has() {
+fn names_of_a_certificate_come_out_as_texts() {
     let files = made(&["gate.example", "10.1.2.3", "::1"]);
     let read = |pem: &str| Certificate::read(&CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM"));
-    let expected = ["cert:CN=Tidegate development server", "cert:dns=gate.example", "cert:ip=10.1.2.3", "cert:ip=::1"];
+    let expected = ["CN=Tidegate development server", "dns=gate.example", "ip=10.1.2.3", "ip=::1"];
     assert_eq!(read(&files.server).names(), expected);
-    assert_eq!(read(&files.client).names(), ["cert:CN=historian"]);
+    assert_eq!(read(&files.client).names(), ["CN=historian"]);
     assert_eq!(Certificate::read(&CertificateDer::from(vec![1, 2, 3])), Certificate::default());
     // What is too long is nobody's name.
     let long = DevFiles::make(&DevRequest { names: vec!["a".repeat(300)], client: "x".repeat(64) }).expect("made");
-    assert_eq!(read(&long.server).names(), ["cert:CN=Tidegate development server"]);
+    assert_eq!(read(&long.server).names(), ["CN=Tidegate development server"]);
 }

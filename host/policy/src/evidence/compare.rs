@@ -113,7 +113,7 @@ impl Asking {
     }
 
     /// The error says why there is no answer.
-    pub(crate) fn ask(&mut self, asked: &Asked) -> Result<Answered, FailureCause> {
+    pub(crate) fn ask(&mut self, asked: &Asked) -> Result<Ruled<Answered>, FailureCause> {
         let answered = self.instance().and_then(|guest| {
             let answered = asked.put(guest);
             // What it says while it is only tried reaches no log.
@@ -184,7 +184,7 @@ impl Comparison {
             }
         };
         match (asking.ask(&record.asked), &record.answered) {
-            (Ok(Answered::Items(is)), Answered::Items(was)) => {
+            (Ok(Ruled { value: Answered::Items(is), .. }), Answered::Items(was)) => {
                 let Asked::Items { tags, .. } = &record.asked else { return };
                 self.asked += was.len() as u64;
                 for ((was, is), tag) in was.iter().zip(&is).zip(tags.iter()).filter(|((a, b), _)| a.allow != b.allow) {
@@ -192,15 +192,15 @@ impl Comparison {
                     self.change(record, was, (effect(is.allow).to_owned(), asking.rule(is.rule)), tag);
                 }
             }
-            (Ok(is), was) => {
+            (Ok(Ruled { value: is, rule: ruled }), was) => {
                 self.asked += 1;
                 if is.effect() != was.effect() {
-                    let is_rule = is.rule().map(|rule| asking.rule(rule)).unwrap_or_default();
+                    let is_rule = ruled.or(is.rule()).map(|rule| asking.rule(rule)).unwrap_or_default();
                     let tag = match &record.asked {
                         Asked::Access { what: Action::Command { tag, .. }, .. } => tag.as_str(),
                         _ => "",
                     };
-                    self.change(record, (was.effect(), rules(was.rule())), (is.effect(), is_rule), tag);
+                    self.change(record, (was.effect(), rules(record.rule_index())), (is.effect(), is_rule), tag);
                 }
             }
             (Err(cause), was) => {
@@ -208,7 +208,7 @@ impl Comparison {
                 self.failed += 1;
                 self.change(
                     record,
-                    (was.effect(), rules(was.rule())),
+                    (was.effect(), rules(record.rule_index())),
                     (format!("no answer: {}", cause.as_str()), String::new()),
                     "",
                 );
@@ -277,14 +277,14 @@ impl Replay {
             };
             replay.replayed += 1;
             let is = asking.ask(&record.asked);
-            if is.as_ref() == Ok(&record.answered) {
+            if is.as_ref().is_ok_and(|is| is.value == record.answered && is.rule == record.ruled) {
                 continue;
             }
             if replay.mismatches.len() == LISTED_MAX {
                 replay.more += 1;
                 continue;
             }
-            let is = is.map_or_else(|cause| format!("no answer: {}", cause.as_str()), |is| is.to_json());
+            let is = is.map_or_else(|cause| format!("no answer: {}", cause.as_str()), |is| is.value.to_json());
             replay.mismatches.push(Mismatch { id: record.id, was: record.answer(), is });
         }
         replay

@@ -16,8 +16,11 @@ impl Record {
     fn question_in_words(&self) -> String {
         let key = |who: &Principal| match (who.id(), who.peer()) {
             ("", _) => "the gateway itself".to_owned(),
-            (id, "") => format!("key {id} ({})", who.scopes().join(" ")),
-            (id, peer) => format!("key {id} ({}) from {peer}", who.scopes().join(" ")),
+            (id, peer) => {
+                let of = |what: &str, text: &str| if text.is_empty() { String::new() } else { format!("{what}{text}") };
+                let (from, with) = (of(" from ", peer), of(" with the certificate ", &who.certificate().join(" ")));
+                format!("key {id} ({}){from}{with}", who.scopes().join(" "))
+            }
         };
         match &self.asked {
             Asked::Access { who, place, what } => {
@@ -28,7 +31,7 @@ impl Record {
                 let what = match what {
                     Action::Open => "to open a session".to_owned(),
                     Action::Read => "to read".to_owned(),
-                    Action::Resume => "to resume a stream".to_owned(),
+                    Action::Resume { behind } => format!("to resume a stream {behind} events back"),
                     Action::Close => "to close it".to_owned(),
                     Action::Command { method, tag } if tag.is_empty() => method.clone(),
                     Action::Command { method, tag } => format!("{method} on {tag}"),
@@ -65,7 +68,8 @@ impl Record {
             Some(rule) => format!(", by the rule `{rule}`"),
             None => String::new(),
         };
-        let why = match self.reason() {
+        // The rule's own words, where the answer brought none.
+        let why = match Some(self.reason()).filter(|reason| !reason.is_empty()).or(self.rule_text()).unwrap_or_default() {
             "" => String::new(),
             reason => format!(": {reason}"),
         };
@@ -88,7 +92,7 @@ impl Record {
                 };
                 by_rule.iter().map(part).collect::<Vec<_>>().join(", ")
             }
-            (answered, None) => format!("{}{why}", answered.effect()),
+            (answered, None) => format!("{}{by}{why}", answered.effect()),
         }
     }
 

@@ -49,6 +49,8 @@ pub(super) struct Kept<'a> {
     tags: Vec<String>,
     answered: Cow<'a, Answered>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    ruled: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     cause: Option<FailureCause>,
     took_ns: u64,
 }
@@ -104,6 +106,8 @@ impl<'a> Kept<'a> {
             asked: Cow::Borrowed(&record.asked),
             tags: lists.iter().map(|(name, _)| name.clone()).collect(),
             answered: Cow::Borrowed(&record.answered),
+            answered: record.answered.clone(),
+            ruled: record.ruled,
             cause: record.cause,
             took_ns: record.took_ns,
         };
@@ -130,6 +134,9 @@ impl<'a> Kept<'a> {
             facts: set(self.generation)?,
             asked,
             answered: self.answered.into_owned(),
+            asked: self.asked,
+            answered: self.answered,
+            ruled: self.ruled,
             cause: self.cause,
             took_ns: self.took_ns,
         })

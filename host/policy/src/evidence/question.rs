@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::bindings::{access, backpressure, rate_limit, version_floor};
 use crate::host::TAGS_PER_CALL;
 use crate::instance::{CallFailure, PolicyInstance};
 use crate::model::*;
+use crate::packed::{CERTIFICATE, Labels, WhoFacts};
 
 /// A question on its way to a component.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ pub(crate) enum Asked {
         #[serde(skip)]
         tags: Arc<[Arc<str>]>,
     },
-    Backpressure(Box<Pressure>),
+    Backpressure(Arc<Pressure>),
     VersionFloor {
         node: ClientNode,
         floor: Option<String>,
@@ -69,6 +69,36 @@ pub(crate) struct Who<'a> {
     #[serde(default, skip_serializing_if = "<[String]>::is_empty")]
     write: Cow<'a, [String]>,
     peer: Cow<'a, str>,
+/// A principal in a file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Who {
+    id: String,
+    scopes: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    read: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    write: Vec<String>,
+    peer: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    certificate: Vec<String>,
+}
+
+/// An action in a file.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum KeptAction {
+    Open,
+    Read,
+    /// Of before positions were part of the question.
+    Resume,
+    ResumeFrom {
+        behind: u64,
+    },
+    Command {
+        method: String,
+        tag: String,
+    },
+    Close,
 }
 
 /// A session in a file; borrowed while it is written.
@@ -134,71 +164,23 @@ impl Asked {
     }
 
     /// Asks a component, outside of any generation.
-    pub(crate) fn put(&self, guest: &mut PolicyInstance) -> Result<Answered, CallFailure> {
+    pub(crate) fn put(&self, guest: &mut PolicyInstance) -> Result<Ruled<Answered>, CallFailure> {
         Ok(match self {
-            Asked::Access { who, place, what } => {
-                Answered::Access(guest.access(who, place, &contracts_action(what.clone()))?)
-            }
+            Asked::Access { who, place, what } => Answered::Access(guest.access(who, place, what)?).into(),
             Asked::Items { who, place, tags } => {
                 let mut verdicts = Vec::with_capacity(tags.len());
                 for some in tags.chunks(TAGS_PER_CALL) {
                     verdicts.extend(guest.judge_items(who, place, some)?);
                 }
-                Answered::Items(verdicts)
+                Answered::Items(verdicts).into()
             }
-            Asked::Backpressure(what) => Answered::Backpressure(guest.backpressure(&contracts_pressure(what))?),
+            Asked::Backpressure(what) => guest.backpressure(what)?.map(Answered::Backpressure),
             Asked::VersionFloor { node, floor } => {
-                let node = contracts_node(node);
-                Answered::VersionFloor(guest.version_floor(&node, floor.as_deref())?)
+                guest.version_floor(node, floor.as_deref())?.map(Answered::VersionFloor)
             }
-            Asked::DashboardTags { who, grants } => {
-                let who = contracts_person(who);
-                Answered::DashboardTags(guest.dashboard_tags(&who, grants)?)
-            }
-            Asked::RateLimit { who, what } => Answered::RateLimit(guest.rate_limit(who, &contracts_request(what))?),
+            Asked::DashboardTags { who, grants } => guest.dashboard_tags(who, grants)?.map(Answered::DashboardTags),
+            Asked::RateLimit { who, what } => guest.rate_limit(who, what)?.map(Answered::RateLimit),
         })
-    }
-}
-
-pub(crate) fn contracts_action(what: Action) -> access::Action {
-    match what {
-        Action::Open => access::Action::Open,
-        Action::Read => access::Action::Read,
-        Action::Resume => access::Action::Resume,
-        Action::Close => access::Action::Close,
-        Action::Command { method, tag } => access::Action::Command(access::Command { method, tag }),
-    }
-}
-
-pub(crate) fn contracts_request(what: &RateRequest) -> rate_limit::Request {
-    rate_limit::Request { kind: what.kind.clone(), cost: what.cost, tokens: what.tokens, now: what.now }
-}
-
-pub(crate) fn contracts_node(node: &ClientNode) -> version_floor::Node {
-    version_floor::Node { id: node.id.clone(), kind: node.kind.clone(), version: node.version.clone() }
-}
-
-pub(crate) fn contracts_person(who: &Person) -> crate::bindings::dashboard_tags::Person {
-    crate::bindings::dashboard_tags::Person {
-        name: who.name.clone(),
-        roles: who.roles.clone(),
-        groups: who.groups.clone(),
-    }
-}
-
-pub(crate) fn contracts_pressure(p: &Pressure) -> backpressure::Pressure {
-    backpressure::Pressure {
-        now: p.now,
-        who: p.who.contracts().clone(),
-        where_: p.session.contracts().clone(),
-        reader: p.reader.clone(),
-        lag_events: p.lag_events,
-        lag_events_max: p.lag_events_max,
-        log_bytes: p.log_bytes,
-        log_bytes_max: p.log_bytes_max,
-        asked: p.asked,
-        since_ms: p.since_ms,
-        readers: p.readers,
     }
 }
 
@@ -322,6 +304,31 @@ impl Serialize for SessionFacts {
             backend: (&of.backend).into(),
         };
         place.serialize(to)
+impl From<Principal> for Who {
+    fn from(who: Principal) -> Self {
+        let WhoFacts { id, scopes, read, write, peer, certificate } = (**who.facts()).clone();
+        Self { id, scopes, read, write, peer, certificate }
+    }
+}
+
+impl From<Who> for Principal {
+    fn from(who: Who) -> Self {
+        // Lines of before have the certificate's names among the scopes.
+        let (mut certificate, mut scopes) = (who.certificate, Vec::with_capacity(who.scopes.len()));
+        for text in who.scopes {
+            match text.strip_prefix(CERTIFICATE) {
+                Some(name) => certificate.push(name.to_owned()),
+                None => scopes.push(text),
+            }
+        }
+        Principal::certified(who.id, scopes, who.read, who.write, who.peer, certificate)
+    }
+}
+
+impl From<SessionFacts> for Place {
+    fn from(place: SessionFacts) -> Self {
+        let Labels { id, owner, tag, backend } = place.labels().clone();
+        Self { id, owner, tag, backend }
     }
 }
 
@@ -333,6 +340,19 @@ impl From<Place<'_>> for SessionFacts {
             place.tag.into_owned(),
             place.backend.into_owned(),
         )
+    }
+}
+
+impl From<KeptAction> for Action {
+    fn from(kept: KeptAction) -> Self {
+        match kept {
+            KeptAction::Open => Self::Open,
+            KeptAction::Read => Self::Read,
+            KeptAction::Resume => Self::Resume { behind: 0 },
+            KeptAction::ResumeFrom { behind } => Self::Resume { behind },
+            KeptAction::Command { method, tag } => Self::Command { method, tag },
+            KeptAction::Close => Self::Close,
+        }
     }
 }
 
@@ -427,7 +447,15 @@ mod tests {
         let text = serde_json::to_string(&Asked::RateLimit { who, what: what.clone() }).expect("writes");
         let Ok(Asked::RateLimit { who, what: read }) = serde_json::from_str(&text) else { panic!("{text}") };
         assert_eq!((read.tokens.map(f64::to_bits), read), (tokens.map(f64::to_bits), what));
-        assert_eq!(who.contracts().write, ["A.*"]);
+        assert_eq!(who.facts().write, ["A.*"]);
+        // Lines of before: a certificate among the scopes, a resumption without its position.
+        let old = r#"{"access":{"who":{"id":"k","scopes":["sessions:own","cert:CN=h"],"peer":""},
+            "place":{"id":"s","owner":"k","tag":"","backend":"sim"},"what":"resume"}}"#;
+        let Ok(Asked::Access { who, what, .. }) = serde_json::from_str(old) else { panic!("{old}") };
+        assert_eq!((who.scopes(), who.certificate()), (&["sessions:own".to_owned()][..], &["CN=h".to_owned()][..]));
+        assert_eq!(what, Action::Resume { behind: 0 });
+        let text = serde_json::to_string(&Action::Resume { behind: 5 }).expect("writes");
+        assert_eq!(serde_json::from_str::<Action>(&text).ok(), Some(Action::Resume { behind: 5 }), "{text}");
         let item = |allow, rule| ItemVerdict { allow, rule };
         let verdicts = Answered::Items(vec![item(true, 1), item(true, 1), item(false, 0), item(true, 1)]);
         let text = verdicts.to_json();

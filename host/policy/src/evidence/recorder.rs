@@ -104,6 +104,7 @@ impl Recorder {
             facts: Arc::clone(facts),
             asked,
             answered: decision.value.answered(),
+            ruled: decision.rule,
             cause: decision.cause,
             took_ns: took.as_nanos() as u64,
         };

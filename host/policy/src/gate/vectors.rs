@@ -160,8 +160,8 @@ impl Question {
         let unusable = |message: String| Trouble::Unusable(clip(&message, 512));
         let (interface, function) =
             vector.call.split_once('.').ok_or_else(|| unusable("`call` must be INTERFACE.FUNCTION".into()))?;
+        let export = instance.contract().export(interface);
         let (store, guest) = instance.raw();
-        let export = format!("tidegate:policy/{interface}@{}", super::CONTRACT);
         let function = guest
             .get_export_index(&mut *store, None, &export)
             .and_then(|at| guest.get_export_index(&mut *store, Some(&at), function))

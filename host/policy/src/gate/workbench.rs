@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::vectors::{self, Question, Trouble, Vector};
-use super::{CONTRACT, Gate, Loaded};
+use super::{Gate, Loaded};
 use crate::cache::CompileCache;
 use crate::config::PolicyConfig;
 use crate::engine::Engines;
@@ -32,7 +32,10 @@ pub struct Inspection {
     /// Of the contract it keeps.
     pub contract: &'static str,
     pub answers: Vec<Policy>,
+    /// Names.
     pub rules: Vec<String>,
+    /// What they say; empty where the contract has no words for them.
+    pub rule_texts: Vec<String>,
     /// JSON Schema; empty: it takes no settings.
     pub settings_schema: String,
     /// TOML
@@ -104,9 +107,10 @@ impl Workbench {
         Ok(Inspection {
             name: loaded.name,
             version: loaded.version,
-            contract: CONTRACT,
+            contract: loaded.contract.name(),
             answers: loaded.answers,
-            rules: described.rules,
+            rules: loaded.rules.iter().map(|name| name.to_string()).collect(),
+            rule_texts: loaded.pre.rule_texts.iter().map(|text| text.to_string()).collect(),
             settings_schema: described.settings_schema,
             vectors: described.vectors,
             imports: loaded.imports.into_iter().collect(),
@@ -194,7 +198,7 @@ impl Workbench {
         Ok(PolicySource::new(stem, file, false, Arc::from(bytes), settings))
     }
 
-    fn describe(&self, loaded: &Loaded) -> Result<crate::bindings::plugin::Description, Refusal> {
+    fn describe(&self, loaded: &Loaded) -> Result<crate::contract::Description, Refusal> {
         let described = loaded.pre.instantiate().and_then(|mut guest| guest.describe(self.config.deadlines.configure));
         described.map_err(|failure| Refusal::new(RefusalCode::DescribeFailed, &loaded.source.file, failure.message))
     }
