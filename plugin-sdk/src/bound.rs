@@ -12,7 +12,7 @@ use crate::dashboard_tags::DashboardTagsPolicy;
 use crate::packed::Question;
 use crate::rate_limit::RateLimitPolicy;
 use crate::version_floor::VersionFloorPolicy;
-use crate::{Policy, worlds};
+use crate::{Policy, schema, worlds};
 
 /// Where the macro keeps the configured policy; a component has one thread.
 pub trait Installed: Policy {
@@ -25,12 +25,18 @@ pub struct Bound<P>(PhantomData<P>);
 
 /// Added to the rule of a packed answer that denies.
 const DENIES: u32 = 1 << 16;
+/// Added to that, where the reason is the denial's own.
+const HAS_REASON: u32 = 1 << 17;
 
 fn configure<P: Installed>(settings: &str) -> Result<(), String> {
     let settings = serde_json::from_str(settings).map_err(|e| format!("settings: {e}"))?;
     let policy = P::configure(settings)?;
     P::slot().with(|slot| *slot.borrow_mut() = Some(Rc::new(policy)));
     Ok(())
+}
+
+fn rule(name: &str, text: &str) -> worlds::plugin::exports::tidegate::policy::plugin::Rule {
+    worlds::plugin::exports::tidegate::policy::plugin::Rule { name: name.to_owned(), text: text.to_owned() }
 }
 
 /// The host configures before it asks; a host that does not is broken, and a trap says so.
@@ -43,8 +49,8 @@ impl<P: Installed> worlds::plugin::exports::tidegate::policy::plugin::Guest for 
         worlds::plugin::exports::tidegate::policy::plugin::Description {
             name: P::NAME.to_owned(),
             version: P::VERSION.to_owned(),
-            settings_schema: P::SETTINGS_SCHEMA.to_owned(),
-            rules: P::RULES.iter().map(|rule| (*rule).to_owned()).collect(),
+            settings_schema: schema::of::<P::Settings>(),
+            rules: P::RULES.iter().map(|(name, text)| rule(name, text)).collect(),
             vectors: P::VECTORS.to_owned(),
         }
     }
@@ -74,8 +80,9 @@ impl<P: Installed + AccessPolicy> worlds::access_packed::exports::tidegate::poli
         let mut question = Question::new(&question);
         let asker = question.asker();
         match configured::<P>().decide(&asker.who, &asker.place, &question.action()) {
-            Verdict::Allow(rule) => rule.into(),
-            Verdict::Deny(denial) => u32::from(denial.rule) + DENIES,
+            Verdict { allow: true, rule, .. } => rule.into(),
+            Verdict { rule, reason: None, .. } => u32::from(rule) + DENIES,
+            Verdict { rule, reason: Some(_), .. } => u32::from(rule) + DENIES + HAS_REASON,
         }
     }
 
@@ -104,7 +111,7 @@ impl<P: Installed + VersionFloorPolicy> worlds::version_floor::exports::tidegate
     fn admit(
         who: crate::version_floor::Node,
         floor: Option<String>,
-    ) -> Result<crate::version_floor::Admission, String> {
+    ) -> Result<crate::version_floor::Answer, String> {
         configured::<P>().admit(&who, floor.as_deref())
     }
 }
@@ -112,7 +119,10 @@ impl<P: Installed + VersionFloorPolicy> worlds::version_floor::exports::tidegate
 impl<P: Installed + DashboardTagsPolicy> worlds::dashboard_tags::exports::tidegate::policy::dashboard_tags::Guest
     for Bound<P>
 {
-    fn sees(who: crate::dashboard_tags::Person, grants: Vec<(String, String)>) -> crate::dashboard_tags::Sight {
+    fn sees(
+        who: crate::dashboard_tags::Person,
+        grants: Vec<crate::dashboard_tags::Grant>,
+    ) -> crate::dashboard_tags::Answer {
         configured::<P>().sees(&who, &grants)
     }
 }

@@ -8,6 +8,13 @@ pub const PATTERN_BYTES_MAX: usize = 512;
 
 /// Says what is wrong with a pattern, if something is: empty, too long, control characters, or `**`
 /// (which elsewhere means 'across folders' and here could only be misread).
+///
+/// ```
+/// use tidegate_plugin_sdk::glob;
+///
+/// assert_eq!(glob::check("Area1.*"), Ok(()));
+/// assert_eq!(glob::check("").unwrap_err(), "a glob is empty; `*` means every tag");
+/// ```
 pub fn check(pattern: &str) -> Result<(), String> {
     if pattern.is_empty() {
         return Err("a glob is empty; `*` means every tag".to_owned());
@@ -25,11 +32,24 @@ pub fn check(pattern: &str) -> Result<(), String> {
 }
 
 /// Checks every pattern of a list.
+///
+/// ```
+/// use tidegate_plugin_sdk::glob;
+///
+/// assert!(glob::check_all(&["*.Flow".to_owned(), "Area1.**".to_owned()]).is_err());
+/// ```
 pub fn check_all<'a>(patterns: impl IntoIterator<Item = &'a String>) -> Result<(), String> {
     patterns.into_iter().try_for_each(|pattern| check(pattern))
 }
 
 /// Does `pattern` match all of `tag`?
+///
+/// ```
+/// use tidegate_plugin_sdk::glob;
+///
+/// assert!(glob::matches("Area?.*.Flow", "AREA1.Pump7.Flow"));
+/// assert!(!glob::matches("Area1.*", "Area10.Pump7"));
+/// ```
 pub fn matches(pattern: &str, tag: &str) -> bool {
     let mut pattern_at = pattern.chars();
     let mut tag_at = tag.chars();
@@ -58,6 +78,12 @@ pub fn matches(pattern: &str, tag: &str) -> bool {
 }
 
 /// Does any of `patterns` match?
+///
+/// ```
+/// use tidegate_plugin_sdk::glob;
+///
+/// assert!(glob::any(&["*.Flow".to_owned(), "*.Level".to_owned()], "Area1.Tank.Level"));
+/// ```
 pub fn any(patterns: &[String], tag: &str) -> bool {
     patterns.iter().any(|pattern| matches(pattern, tag))
 }

@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::access::{Action, Command, Principal, Session};
+use crate::access::{Action, Command, Principal, Resumption, Session};
 
 /// Who asks, and about which session.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl<'a> Question<'a> {
         match self.take(1)[0] {
             0 => Action::Open,
             1 => Action::Read,
-            2 => Action::Resume,
+            2 => Action::Resume(Resumption { behind: self.number() as u32 }),
             3 => Action::Command(Command { method: self.text().to_owned(), tag: self.text().to_owned() }),
             4 => Action::Close,
             unknown => panic!("the host asks for action {unknown}"),
@@ -79,6 +79,7 @@ impl<'a> Question<'a> {
             read: self.texts(),
             write: self.texts(),
             peer: self.text().to_owned(),
+            certificate: self.texts(),
         };
         let mut text = || self.text().to_owned();
         Asker { who, place: Session { id: text(), owner: text(), tag: text(), backend: text() } }

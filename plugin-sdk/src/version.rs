@@ -4,14 +4,29 @@
 use std::fmt;
 
 /// MAJOR.MINOR
+///
+/// ```
+/// use tidegate_plugin_sdk::version::Version;
+///
+/// assert!(Version::parse("1.10").unwrap() > Version { major: 1, minor: 9 });
+/// assert_eq!(Version { major: 1, minor: 10 }.to_string(), "1.10");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
+    /// Before the dot; counts first.
     pub major: u32,
+    /// Behind it.
     pub minor: u32,
 }
 
 impl Version {
     /// Reads exactly two decimal numbers without sign, space or leading zero.
+    ///
+    /// ```
+    /// use tidegate_plugin_sdk::version::Version;
+    ///
+    /// assert_eq!(Version::parse("1.02").unwrap_err(), "`1.02` is not a version MAJOR.MINOR");
+    /// ```
     pub fn parse(text: &str) -> Result<Self, String> {
         let malformed =
             || format!("`{}` is not a version MAJOR.MINOR", text.escape_default().take(64).collect::<String>());

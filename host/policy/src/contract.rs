@@ -92,6 +92,15 @@ pub(crate) struct PackedAnswer {
     pub(crate) ask_why: bool,
 }
 
+/// Why a component is asked by no adapter; sentences for the operator.
+#[derive(Debug)]
+pub(crate) enum Unusable {
+    /// It keeps no version that works here.
+    Unknown(String),
+    /// It does not keep the one that it names.
+    Mismatch(String),
+}
+
 /// Added to the rule of a packed answer that denies.
 pub(crate) const DENIES: u32 = 1 << 16;
 /// Added to that, if the reason is the denial's own.
@@ -149,8 +158,8 @@ impl Contract {
 
 impl Exports {
     /// Reads from the names of the exports which contract it keeps, which questions it answers, and whether it takes
-    /// them packed. The error is a sentence for the operator.
-    pub(crate) fn of(component: &Component) -> std::result::Result<Self, String> {
+    /// them packed.
+    pub(crate) fn of(component: &Component) -> std::result::Result<Self, Unusable> {
         let ty = component.component_type();
         let (mut contract, mut described, mut packed, mut answers) = (None, false, false, Vec::new());
         for (name, _) in ty.exports(component.engine()) {
@@ -160,36 +169,40 @@ impl Exports {
                 continue;
             };
             let Some(found) = Contract::ALL.into_iter().find(|known| known.name() == version) else {
-                return Err(format!(
-                    "it keeps contract {}; this gateway works with {}: build it against one of those",
-                    clip(version, 32),
-                    Contract::all_names()
-                ));
+                let (version, known) = (clip(version, 32), Contract::all_names());
+                return Err(Unusable::Unknown(format!(
+                    "it keeps contract {version}; this gateway works with {known}: build it against one of those"
+                )));
             };
             if let Some(other) = contract.replace(found).filter(|other| *other != found) {
-                return Err(format!("it mixes contract {} and {}", other.name(), found.name()));
+                let mixed = format!("it mixes contract {} and {}", other.name(), found.name());
+                return Err(Unusable::Mismatch(mixed));
             }
             match Policy::ALL.into_iter().find(|policy| policy.name() == interface) {
                 Some(policy) => answers.push(policy),
                 None if interface == "plugin" => described = true,
                 None if interface == "types" => {}
                 None if interface == "access-packed" => packed = true,
-                None => return Err(format!("it exports an unknown interface `{}`", clip(interface, 64))),
+                None => {
+                    let interface = clip(interface, 64);
+                    return Err(Unusable::Unknown(format!("it exports an unknown interface `{interface}`")));
+                }
             }
         }
         let Some(contract) = contract else {
-            return Err(format!("it exports nothing of tidegate:policy; contract {} work here", Contract::all_names()));
+            let known = Contract::all_names();
+            return Err(Unusable::Unknown(format!("it exports nothing of tidegate:policy; {known} work here")));
         };
         if !described {
-            return Err(format!("it does not export {}", contract.interface("plugin")));
+            return Err(Unusable::Unknown(format!("it does not export {}", contract.interface("plugin"))));
         }
         if answers.is_empty() {
-            return Err("it answers none of the five questions".to_owned());
+            return Err(Unusable::Unknown("it answers none of the five questions".to_owned()));
         }
         if packed && !answers.contains(&Policy::Access) {
-            return Err("it exports access-packed without access".to_owned());
+            return Err(Unusable::Unknown("it exports access-packed without access".to_owned()));
         }
-        let at = Places::of(component, contract, &answers, packed)?;
+        let at = Places::of(component, contract, &answers, packed).map_err(Unusable::Mismatch)?;
         Ok(Self { contract, answers, at })
     }
 

@@ -17,7 +17,7 @@ use wasmtime::component::Component;
 
 use crate::cache::CompileCache;
 use crate::config::PolicyConfig;
-use crate::contract::{Contract, Description, Exports};
+use crate::contract::{Contract, Description, Exports, Unusable};
 use crate::counters::PhaseCounters;
 use crate::engine::{self, Engines};
 use crate::failure::BreakerState;
@@ -94,7 +94,10 @@ impl Gate {
         }
         let (component, allocation) = self.compile(&source)?;
         self.check_imports(&component).map_err(|message| refuse(RefusalCode::ImportForbidden, message))?;
-        let exports = Exports::of(&component).map_err(|message| refuse(RefusalCode::ContractUnknown, message))?;
+        let exports = Exports::of(&component).map_err(|wrong| match wrong {
+            Unusable::Unknown(message) => refuse(RefusalCode::ContractUnknown, message),
+            Unusable::Mismatch(message) => refuse(RefusalCode::ContractMismatch, message),
+        })?;
         let pre = self
             .engines
             .linker(allocation)

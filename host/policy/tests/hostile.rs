@@ -13,11 +13,13 @@ use tidegate_policy::*;
 /// Refused at the gate, and as what.
 const REFUSED: &[(&str, RefusalCode)] = &[
     ("bad_schema", RefusalCode::SchemaInvalid),
+    ("claims_newer", RefusalCode::ContractMismatch),
     ("core_module", RefusalCode::NotAComponent),
     ("lies_in_vectors", RefusalCode::VectorFailed),
     ("loop_in_configure", RefusalCode::ConfigureFailed),
     ("loop_in_describe", RefusalCode::DescribeFailed),
     ("missing_export", RefusalCode::ContractMismatch),
+    ("mixed", RefusalCode::ContractMismatch),
     ("no_contract", RefusalCode::ContractUnknown),
     ("no_vectors", RefusalCode::VectorsMissing),
     ("other_version", RefusalCode::ContractUnknown),
@@ -124,20 +126,21 @@ async fn what_fails_in_a_decision_is_denied_and_spoils_no_other() {
 
 /// The failure matrix: five questions, four ways to fail. One component answers all, so that each failure has to leave
 /// the other answers alone.
-// shows
+// shows
 #[tokio::test]
 async fn each_policy_and_cause_has_its_answer() {
     let mut bench = Bench::new();
     bench.config.breaker.failures = 100;
     let host = bench.start();
-    for (n, (fault, cause)) in FAULTS.iter().enumerate() {
-        bench.put("all.wasm", &five(fault));
+    let faults = CONTRACTS.iter().flat_map(|contract| FAULTS.iter().map(move |fault| (contract, fault)));
+    for (n, (contract, (fault, cause))) in faults.enumerate() {
+        bench.put("all.wasm", &five(contract, fault));
         until_generation(&host, n as u64 + 2).await;
         for id in ["k", "boom"] {
             let failed = (id == "boom").then_some(*cause);
             let who = key(id, "sessions:own");
             let access = host.access(&who, &place("s"), Action::Read).await;
-            assert_eq!((access.cause, access.value.is_allow()), (failed, failed.is_none()), "{fault}");
+            assert_eq!((access.cause, access.value.is_allow()), (failed, failed.is_none()), "{contract} {fault}");
             let pressure = Pressure {
                 now: 0,
                 who: who.clone(),
@@ -153,22 +156,28 @@ async fn each_policy_and_cause_has_its_answer() {
             };
             let pressed = host.backpressure(pressure).await;
             let waits = pressed.value == PressureAnswer::Wait;
-            assert_eq!((pressed.cause, waits), (failed, failed.is_none()), "{fault}: {:?}", pressed.value);
-            let node = ClientNode { id: id.into(), kind: "web".into(), version: "1.0".into() };
+            // Every answer of 0.2.0 names its rule, those that 0.1.0 has none for too.
+            let ruled = (failed.is_none() && *contract != CONTRACTS[0]).then_some(0);
+            assert_eq!(pressed.rule, ruled, "{contract} {fault}");
+            assert_eq!((pressed.cause, waits), (failed, failed.is_none()), "{contract} {fault}: {:?}", pressed.value);
+            let node = ClientNode { id: id.into(), kind: id.into(), version: "1.0".into() };
             let admitted = host.version_floor(&node, Some("9.9")).await;
             let enters = admitted.value == Admission::ReadWrite;
-            assert_eq!((admitted.cause, enters), (failed, failed.is_none()), "{fault}: {:?}", admitted.value);
+            assert_eq!(admitted.rule, ruled, "{contract} {fault}");
+            assert_eq!((admitted.cause, enters), (failed, failed.is_none()), "{contract} {fault}: {:?}", admitted.value);
             let person = Person { name: id.into(), roles: vec![], groups: vec!["g".into()] };
             let seen = host.dashboard_tags(&person, &[("g".into(), "t".into())]).await;
             let sight = if failed.is_some() { Sight::Tags(vec![]) } else { Sight::Everything };
-            assert_eq!((seen.cause, seen.value), (failed, sight), "{fault}");
+            assert_eq!(seen.rule, ruled, "{contract} {fault}");
+            assert_eq!((seen.cause, seen.value), (failed, sight), "{contract} {fault}");
             let request = RateRequest { kind: "chat".into(), cost: 1, tokens: Some(0.0), now: 0 };
             let limited = host.rate_limit(&who, request).await;
             let answer = match failed {
                 Some(_) => RateAnswer::Limit { retry_ms: 200 },
                 None => RateAnswer::Pass { per_second: 0.0, burst: 0.0 },
             };
-            assert_eq!((limited.cause, limited.value), (failed, answer), "{fault}");
+            assert_eq!(limited.rule, ruled, "{contract} {fault}");
+            assert_eq!((limited.cause, limited.value), (failed, answer), "{contract} {fault}");
         }
         // Each question was asked twice, failed once for this cause, and its phases have moved.
         let fresh = host.access(&key("k", ""), &place("s"), Action::Read).await;

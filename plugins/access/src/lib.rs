@@ -2,17 +2,13 @@
 //! operator's settings say which tags. Knows nothing of sessions' state. Invariant: what no rule allows
 //! is denied, and every answer names its rule.
 
-use serde::Deserialize;
-use tidegate_plugin_sdk::access::{AccessPolicy, Action, Command, Denial, ItemVerdict, Principal, Session, Verdict};
-use tidegate_plugin_sdk::{Policy, glob};
+use tidegate_plugin_sdk::access::{AccessPolicy, Action, Command, ItemVerdict, Principal, Session, Verdict};
+use tidegate_plugin_sdk::{Policy, glob, settings};
 
 /// Who may open sessions and use its own.
 pub const SCOPE_OWN: &str = "sessions:own";
 /// Who may use everybody's, too.
 pub const SCOPE_ALL: &str = "sessions:all";
-
-/// Before each name of a client's certificate, among the scopes.
-const CERTIFICATE: &str = "cert:";
 
 /// Indexes into [`Policy::RULES`], in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,30 +28,38 @@ enum Rule {
 }
 
 /// What an operator can set in `access.toml` or `access.json`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[settings]
+#[derive(Debug)]
 pub struct Settings {
     /// Tags nobody reads or writes, whatever else allows them.
+    #[setting(max_items = 1024, max_length = 512)]
     deny: Vec<String>,
     /// The only tags that are ever written; absent: those that the keys allow.
+    #[setting(max_items = 1024, max_length = 512)]
     writable: Option<Vec<String>>,
     /// If there are any, a tag has to be allowed by one of them, beside the key's own constraints.
+    #[setting(max_items = 1024)]
     allow: Vec<AllowRule>,
     /// If there are any, a key is worth something only beside a client certificate of such a name.
+    #[setting(max_items = 1024, max_length = 512)]
     certificates: Vec<String>,
 }
 
 /// Tags for some keys.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[settings]
+#[derive(Debug)]
 struct AllowRule {
     /// Glob over key ids.
+    #[setting(required, max_length = 512)]
     key: String,
-    #[serde(default)]
+    /// Globs of tags that they read.
+    #[setting(max_items = 1024, max_length = 512)]
     read: Vec<String>,
-    #[serde(default)]
+    /// Globs of tags that they write.
+    #[setting(max_items = 1024, max_length = 512)]
     write: Vec<String>,
     /// Glob over the names in the client's certificate, `CN=historian` or `dns=*.plant.example`; absent: any client.
+    #[setting(max_length = 512)]
     certificate: Option<String>,
 }
 
@@ -73,21 +77,20 @@ impl Policy for Access {
     type Settings = Settings;
     const NAME: &'static str = "access";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
-    const RULES: &'static [&'static str] = &[
-        "gateway",
-        "owner",
-        "sessions-all",
-        "no-scope",
-        "not-owner",
-        "settings-deny",
-        "settings-writable",
-        "settings-allow",
-        "key-read",
-        "key-write",
-        "settings-certificate",
+    const RULES: &'static [(&'static str, &'static str)] = &[
+        ("gateway", "the gateway itself asks"),
+        ("owner", "the session is the key's own, or is being opened"),
+        ("sessions-all", "the key reaches every session"),
+        ("no-scope", "the key has neither the scope sessions:own nor sessions:all"),
+        ("not-owner", "the session belongs to another key"),
+        ("settings-deny", "the settings deny this tag"),
+        ("settings-writable", "the settings do not let this tag be written"),
+        ("settings-allow", "no allow rule of the settings covers this key and tag"),
+        ("key-read", "the key may not read this tag"),
+        ("key-write", "the key may not write this tag"),
+        ("settings-certificate", "the settings ask for a client certificate with another name"),
     ];
     const VECTORS: &'static str = include_str!("../vectors.toml");
-    const SETTINGS_SCHEMA: &'static str = include_str!("../settings.schema.json");
 
     fn configure(settings: Settings) -> Result<Self, String> {
         glob::check_all(&settings.deny).map_err(|e| format!("deny: {e}"))?;
@@ -107,7 +110,7 @@ impl AccessPolicy for Access {
     fn decide(&self, who: &Principal, place: &Session, what: &Action) -> Verdict {
         let gate = match what {
             Action::Open => self.scope(who),
-            Action::Read | Action::Resume | Action::Close | Action::Command(_) => self.owner_gate(who, place),
+            Action::Read | Action::Resume(_) | Action::Close | Action::Command(_) => self.owner_gate(who, place),
         };
         answer(gate.and_then(|by| match what {
             Action::Command(command) if !command.tag.is_empty() => self.command(who, command).map(|()| by),
@@ -117,8 +120,8 @@ impl AccessPolicy for Access {
 
     fn may_read(&self, who: &Principal, place: &Session, tag: &str) -> ItemVerdict {
         match self.owner_gate(who, place).and_then(|by| self.read(who, tag).map(|()| by)) {
-            Ok(by) => ItemVerdict { allow: true, rule: by as u16 },
-            Err(by) => ItemVerdict { allow: false, rule: by as u16 },
+            Ok(by) => ItemVerdict::allow(by as u16),
+            Err(by) => ItemVerdict::deny(by as u16),
         }
     }
 }
@@ -202,10 +205,9 @@ fn scope(who: &Principal) -> Result<Rule, Rule> {
     }
 }
 
-/// Whether the client showed a certificate with such a name. The gateway puts names among the scopes, where no scope of
-/// a key begins like them.
+/// Whether the client showed a certificate with such a name.
 fn shows(who: &Principal, glob: &str) -> bool {
-    who.scopes.iter().filter_map(|text| text.strip_prefix(CERTIFICATE)).any(|name| glob::matches(glob, name))
+    who.certificate.iter().any(|name| glob::matches(glob, name))
 }
 
 fn has(who: &Principal, scope: &str) -> bool {
@@ -213,29 +215,20 @@ fn has(who: &Principal, scope: &str) -> bool {
 }
 
 fn answer(by: Result<Rule, Rule>) -> Verdict {
-    let reason = match by {
-        Ok(by) => return Verdict::Allow(by as u16),
-        Err(Rule::NoScope) => "the key has neither the scope sessions:own nor sessions:all",
-        Err(Rule::NotOwner) => "the session belongs to another key",
-        Err(Rule::SettingsDeny) => "the settings deny this tag",
-        Err(Rule::SettingsWritable) => "the settings do not let this tag be written",
-        Err(Rule::SettingsAllow) => "no allow rule of the settings covers this key and tag",
-        Err(Rule::KeyRead) => "the key may not read this tag",
-        Err(Rule::SettingsCertificate) => "the settings ask for a client certificate with another name",
-        Err(Rule::KeyWrite) => "the key may not write this tag",
-        Err(Rule::Gateway | Rule::Owner | Rule::SessionsAll) => "denied",
-    };
-    let (Ok(rule) | Err(rule)) = by;
-    Verdict::Deny(Denial { rule: rule as u16, reason: reason.to_owned() })
+    match by {
+        Ok(by) => Verdict::allow(by as u16),
+        Err(by) => Verdict::deny(by as u16),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidegate_plugin_sdk::access::Resumption;
 
     fn key(id: &str, scope: &str, read: &[&str], write: &[&str]) -> Principal {
         let all = |of: &[&str]| of.iter().map(|s| (*s).to_owned()).collect();
-        Principal { id: id.into(), scopes: all(&[scope]), read: all(read), write: all(write), peer: String::new() }
+        Principal { id: id.into(), scopes: all(&[scope]), read: all(read), write: all(write), ..Principal::default() }
     }
 
     fn session_of(owner: &str) -> Session {
@@ -247,14 +240,11 @@ mod tests {
     }
 
     fn command(method: &str, tag: &str) -> Action {
-        Action::Command(Command { method: method.into(), tag: tag.into() })
+        Action::command(method, tag)
     }
 
     fn rule_of(verdict: Verdict) -> (bool, &'static str) {
-        match verdict {
-            Verdict::Allow(rule) => (true, Access::RULES[rule as usize]),
-            Verdict::Deny(denial) => (false, Access::RULES[denial.rule as usize]),
-        }
+        (verdict.allow, Access::RULES[verdict.rule as usize].0)
     }
 
     // shows: S-13
@@ -262,7 +252,7 @@ mod tests {
     fn a_session_is_for_its_owner_and_for_sessions_all() {
         let p = policy("{}");
         let place = session_of("a");
-        for what in [Action::Read, Action::Resume, Action::Close, command("register", "")] {
+        for what in [Action::Read, Action::Resume(Resumption { behind: 5 }), Action::Close, command("register", "")] {
             assert_eq!(rule_of(p.decide(&key("a", SCOPE_OWN, &[], &[]), &place, &what)), (true, "owner"));
             assert_eq!(rule_of(p.decide(&key("b", SCOPE_OWN, &[], &[]), &place, &what)), (false, "not-owner"));
             assert_eq!(rule_of(p.decide(&key("b", SCOPE_ALL, &[], &[]), &place, &what)), (true, "sessions-all"));
@@ -301,30 +291,25 @@ mod tests {
     #[test]
     fn a_certificate_is_asked_for_beside_the_key_and_never_instead_of_it() {
         let place = session_of("a");
-        let with = |scopes: &[&str]| Principal {
-            scopes: scopes.iter().map(|s| (*s).to_owned()).collect(),
-            ..key("a", SCOPE_OWN, &[], &[])
+        let with = |scope: &str, names: &[&str]| Principal {
+            certificate: names.iter().map(|s| (*s).to_owned()).collect(),
+            ..key("a", scope, &[], &[])
         };
         let p = policy(r#"{"certificates": ["CN=historian*", "dns=*.plant.example"]}"#);
-        let decided = |scopes: &[&str]| rule_of(p.decide(&with(scopes), &place, &Action::Read));
-        assert_eq!(decided(&[SCOPE_OWN]), (false, "settings-certificate"));
-        assert_eq!(decided(&[SCOPE_OWN, "cert:CN=other", "cert:O=historian"]), (false, "settings-certificate"));
-        assert_eq!(
-            decided(&[SCOPE_OWN, "CN=historian"]),
-            (false, "settings-certificate"),
-            "no scope passes for a name"
-        );
-        assert_eq!(decided(&[SCOPE_OWN, "cert:CN=historian-2"]), (true, "owner"));
-        assert_eq!(decided(&[SCOPE_OWN, "cert:dns=h.plant.example"]), (true, "owner"));
-        assert_eq!(decided(&["cert:CN=historian"]), (false, "no-scope"), "a certificate alone is no key");
-        assert!(p.may_read(&Principal { id: String::new(), ..with(&[]) }, &place, "X").allow, "the gateway itself");
+        let decided = |scope: &str, names: &[&str]| rule_of(p.decide(&with(scope, names), &place, &Action::Read));
+        assert_eq!(decided(SCOPE_OWN, &[]), (false, "settings-certificate"));
+        assert_eq!(decided(SCOPE_OWN, &["CN=other", "O=historian"]), (false, "settings-certificate"));
+        assert_eq!(decided(SCOPE_OWN, &["CN=historian-2"]), (true, "owner"));
+        assert_eq!(decided(SCOPE_OWN, &["dns=h.plant.example"]), (true, "owner"));
+        assert_eq!(decided("CN=historian", &["CN=historian"]), (false, "no-scope"), "a certificate alone is no key");
+        assert!(p.may_read(&Principal { id: String::new(), ..with("", &[]) }, &place, "X").allow, "the gateway itself");
         let p = policy(
             r#"{"allow": [{"key": "*", "read": ["*"]}, {"key": "*", "certificate": "CN=writer", "write": ["*"]}]}"#,
         );
-        let write = |scopes: &[&str]| rule_of(p.decide(&with(scopes), &place, &command("write", "X")));
-        assert_eq!(write(&[SCOPE_OWN]), (false, "settings-allow"));
-        assert_eq!(write(&[SCOPE_OWN, "cert:CN=writer"]), (true, "owner"));
-        assert!(p.may_read(&with(&[SCOPE_OWN]), &place, "X").allow);
+        let write = |names: &[&str]| rule_of(p.decide(&with(SCOPE_OWN, names), &place, &command("write", "X")));
+        assert_eq!(write(&[]), (false, "settings-allow"));
+        assert_eq!(write(&["CN=writer"]), (true, "owner"));
+        assert!(p.may_read(&with(SCOPE_OWN, &[]), &place, "X").allow);
     }
 
     #[test]

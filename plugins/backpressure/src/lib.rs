@@ -2,41 +2,56 @@
 //! hysteresis are the gateway's. Invariant: an unconfigured gateway lets a slow reader wait and, close to
 //! the hard bound, ends that reader only.
 
-use serde::Deserialize;
-use tidegate_plugin_sdk::Policy;
-use tidegate_plugin_sdk::backpressure::{Answer, BackpressurePolicy, Pressure};
+use tidegate_plugin_sdk::backpressure::{Answer, BackpressurePolicy, Outcome, Pressure};
+use tidegate_plugin_sdk::{Policy, settings};
 
 /// What an operator can set in `backpressure.toml` or `backpressure.json`.
-#[derive(Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[settings]
+#[derive(Debug)]
 pub struct Settings {
     /// Rising; the highest level that is reached answers, below the lowest a reader waits.
+    // 90 %: room for one more ask before events leave the log unread. Guessed.
+    #[setting(max_items = 16, default = [{"at": 0.9, "answer": "disconnect"}])]
     levels: Vec<Level>,
     /// For `skip`: how many of the newest events stay.
-    keep_newest: u64,
-    /// A reader under pressure for longer is treated as at the highest level; 0: never.
-    patience_ms: u64,
+    #[setting(default = 256)]
+    keep_newest: u32,
+    /// A reader under pressure for so many milliseconds is treated as at the highest level; 0: never.
+    patience_ms: u32,
     /// Where a reader would be disconnected and is the session's only one, fault the session.
     fail_fast: bool,
 }
 
 /// From this share of the bound on, do this.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[settings]
+#[derive(Clone, Copy, Debug)]
 struct Level {
-    /// Above 0, at most 1.
+    /// Share of the hard bound, above 0.
+    #[setting(required, min = 0, max = 1)]
     at: f64,
+    /// What is done then.
+    #[setting(required)]
     answer: Choice,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[settings]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Choice {
     Wait,
     Skip,
     Conflate,
     Disconnect,
     FaultSession,
+}
+
+/// Indexes into [`Policy::RULES`], in its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+enum Rule {
+    KeepsUp,
+    Level,
+    Patience,
+    FailFast,
 }
 
 /// The configured policy.
@@ -47,23 +62,19 @@ pub struct Backpressure {
 
 tidegate_plugin_sdk::export_backpressure!(Backpressure);
 
-impl Default for Settings {
-    fn default() -> Self {
-        // 90 %: room for one more ask before events leave the log unread. Guessed.
-        let levels = vec![Level { at: 0.9, answer: Choice::Disconnect }];
-        Self { levels, keep_newest: 256, patience_ms: 0, fail_fast: false }
-    }
-}
-
 // === impl Backpressure ===
 
 impl Policy for Backpressure {
     type Settings = Settings;
     const NAME: &'static str = "backpressure";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
-    const RULES: &'static [&'static str] = &[];
+    const RULES: &'static [(&'static str, &'static str)] = &[
+        ("keeps-up", "the reader keeps up well enough"),
+        ("level", "the reader fell too far behind"),
+        ("patience", "the reader was behind for too long"),
+        ("fail-fast", "the only reader fell too far behind"),
+    ];
     const VECTORS: &'static str = include_str!("../vectors.toml");
-    const SETTINGS_SCHEMA: &'static str = include_str!("../settings.schema.json");
 
     fn configure(settings: Settings) -> Result<Self, String> {
         let mut below = 0.0;
@@ -81,21 +92,23 @@ impl BackpressurePolicy for Backpressure {
     fn decide(&self, what: &Pressure) -> Answer {
         let Settings { levels, keep_newest, patience_ms, fail_fast } = &self.settings;
         let fill = fill(what);
-        let reached = if *patience_ms > 0 && what.since_ms >= *patience_ms {
-            levels.last()
+        let (reached, rule) = if *patience_ms > 0 && what.since_ms >= *patience_ms {
+            (levels.last(), Rule::Patience)
         } else {
-            levels.iter().rev().find(|level| fill >= level.at)
+            (levels.iter().rev().find(|level| fill >= level.at), Rule::Level)
         };
-        match reached.map_or(Choice::Wait, |level| level.answer) {
-            Choice::Wait => Answer::Wait,
-            Choice::Skip => Answer::Skip(*keep_newest),
-            Choice::Conflate => Answer::Conflate,
+        let Some(level) = reached else { return Answer::new(Outcome::Wait, Rule::KeepsUp as u16) };
+        let outcome = match level.answer {
+            Choice::Wait => Outcome::Wait,
+            Choice::Skip => Outcome::Skip(*keep_newest),
+            Choice::Conflate => Outcome::Conflate,
             Choice::Disconnect if *fail_fast && what.readers <= 1 => {
-                Answer::FaultSession("the only reader fell too far behind".to_owned())
+                return Answer::new(Outcome::FaultSession, Rule::FailFast as u16);
             }
-            Choice::Disconnect => Answer::Disconnect("the reader fell too far behind".to_owned()),
-            Choice::FaultSession => Answer::FaultSession("a reader fell too far behind".to_owned()),
-        }
+            Choice::Disconnect => Outcome::Disconnect,
+            Choice::FaultSession => Outcome::FaultSession,
+        };
+        Answer::new(outcome, rule as u16)
     }
 }
 
@@ -106,31 +119,21 @@ fn fill(what: &Pressure) -> f64 {
     if events >= 0.5 { events.max(share(what.log_bytes, what.log_bytes_max)) } else { events }
 }
 
-fn share(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 1.0 } else { part as f64 / whole as f64 }
+fn share(part: u32, whole: u32) -> f64 {
+    if whole == 0 { 1.0 } else { f64::from(part) / f64::from(whole) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate_plugin_sdk::backpressure::{Principal, Session};
 
-    fn pressure(lag_events: u64) -> Pressure {
-        let who = Principal { id: "k".into(), scopes: vec![], read: vec![], write: vec![], peer: String::new() };
-        let place = Session { id: "s".into(), owner: "k".into(), tag: String::new(), backend: "sim".into() };
-        Pressure {
-            now: 0,
-            who,
-            where_: place,
-            reader: "r".into(),
-            lag_events,
-            lag_events_max: 10_000,
-            log_bytes: 0,
-            log_bytes_max: 16 << 20,
-            asked: 1,
-            since_ms: 0,
-            readers: 2,
-        }
+    fn pressure(lag_events: u32) -> Pressure {
+        Pressure { lag_events, lag_events_max: 10_000, log_bytes_max: 16 << 20, readers: 2, ..Pressure::default() }
+    }
+
+    fn decided(policy: &Backpressure, what: &Pressure) -> (Outcome, &'static str) {
+        let answer = policy.decide(what);
+        (answer.outcome, Backpressure::RULES[answer.rule as usize].0)
     }
 
     fn policy(settings: &str) -> Backpressure {
@@ -141,16 +144,16 @@ mod tests {
     #[test]
     fn by_default_a_reader_waits_then_it_alone_is_ended() {
         let p = policy("{}");
-        assert_eq!(p.decide(&pressure(8_999)), Answer::Wait);
-        assert!(matches!(p.decide(&pressure(9_000)), Answer::Disconnect(_)));
+        assert_eq!(decided(&p, &pressure(8_999)), (Outcome::Wait, "keeps-up"));
+        assert_eq!(decided(&p, &pressure(9_000)), (Outcome::Disconnect, "level"));
     }
 
     // shows: S-08
     #[test]
     fn fail_fast_faults_only_when_the_reader_is_alone() {
         let p = policy(r#"{"fail_fast": true}"#);
-        assert!(matches!(p.decide(&pressure(9_500)), Answer::Disconnect(_)));
-        assert!(matches!(p.decide(&Pressure { readers: 1, ..pressure(9_500) }), Answer::FaultSession(_)));
+        assert_eq!(decided(&p, &pressure(9_500)), (Outcome::Disconnect, "level"));
+        assert_eq!(decided(&p, &Pressure { readers: 1, ..pressure(9_500) }), (Outcome::FaultSession, "fail-fast"));
     }
 
     #[test]
@@ -158,18 +161,18 @@ mod tests {
         let p = policy(
             r#"{"levels": [{"at": 0.5, "answer": "conflate"}, {"at": 0.8, "answer": "skip"}], "keep_newest": 10, "patience_ms": 1000}"#,
         );
-        assert_eq!(p.decide(&pressure(4_000)), Answer::Wait);
-        assert_eq!(p.decide(&pressure(5_000)), Answer::Conflate);
-        assert_eq!(p.decide(&pressure(8_000)), Answer::Skip(10));
-        assert_eq!(p.decide(&Pressure { since_ms: 1_000, ..pressure(5_000) }), Answer::Skip(10));
+        assert_eq!(decided(&p, &pressure(4_000)), (Outcome::Wait, "keeps-up"));
+        assert_eq!(decided(&p, &pressure(5_000)), (Outcome::Conflate, "level"));
+        assert_eq!(decided(&p, &pressure(8_000)), (Outcome::Skip(10), "level"));
+        assert_eq!(decided(&p, &Pressure { since_ms: 1_000, ..pressure(5_000) }), (Outcome::Skip(10), "patience"));
     }
 
     #[test]
     fn a_full_log_counts_only_against_who_lags() {
         let p = policy("{}");
         let full = |lag| Pressure { log_bytes: 16 << 20, ..pressure(lag) };
-        assert_eq!(p.decide(&full(100)), Answer::Wait);
-        assert!(matches!(p.decide(&full(5_000)), Answer::Disconnect(_)));
+        assert_eq!(decided(&p, &full(100)), (Outcome::Wait, "keeps-up"));
+        assert_eq!(decided(&p, &full(5_000)), (Outcome::Disconnect, "level"));
     }
 
     #[test]

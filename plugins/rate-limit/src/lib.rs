@@ -3,23 +3,27 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-use tidegate_plugin_sdk::Policy;
 use tidegate_plugin_sdk::rate_limit::{Answer, Bucket, Principal, RateLimitPolicy, Request};
+use tidegate_plugin_sdk::{Policy, settings};
 
-/// What an operator can set in `rate-limit.toml` or `rate-limit.json`: kind to bucket.
-#[derive(Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+/// What an operator can set in `rate-limit.toml` or `rate-limit.json`.
+#[settings]
+#[derive(Debug)]
 pub struct Settings {
+    /// Kind of request to bucket; a kind that is not here is not limited.
+    #[setting(default = {"move": {"per_second": 20}, "chat": {"per_second": 5}})]
     kinds: BTreeMap<String, Rate>,
 }
 
 /// A bucket's size.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[settings]
+#[derive(Clone, Copy, Debug)]
 struct Rate {
+    /// Tokens that come back a second, above 0.
+    #[setting(required, min = 0)]
     per_second: f64,
-    /// Absent: one second's worth.
+    /// The most that gather; absent: one second's worth.
+    #[setting(min = 0)]
     burst: Option<f64>,
 }
 
@@ -31,20 +35,19 @@ pub struct RateLimit {
 
 tidegate_plugin_sdk::export_rate_limit!(RateLimit);
 
-impl Default for Settings {
-    fn default() -> Self {
-        let rate = |per_second| Rate { per_second, burst: None };
-        Self { kinds: [("move".to_owned(), rate(20.0)), ("chat".to_owned(), rate(5.0))].into() }
-    }
-}
+/// Indexes into [`Policy::RULES`], in its order.
+const NOT_LIMITED: u16 = 0;
+const LIMITED: u16 = 1;
 
 impl Policy for RateLimit {
     type Settings = Settings;
     const NAME: &'static str = "rate-limit";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
-    const RULES: &'static [&'static str] = &[];
+    const RULES: &'static [(&'static str, &'static str)] = &[
+        ("not-limited", "no bucket is set for this kind of request"),
+        ("limited", "requests of this kind have a bucket"),
+    ];
     const VECTORS: &'static str = include_str!("../vectors.toml");
-    const SETTINGS_SCHEMA: &'static str = include_str!("../settings.schema.json");
 
     fn configure(settings: Settings) -> Result<Self, String> {
         for (kind, rate) in &settings.kinds {
@@ -59,36 +62,29 @@ impl Policy for RateLimit {
 
 impl RateLimitPolicy for RateLimit {
     fn decide(&self, _: &Principal, what: &Request) -> Answer {
-        let Some(rate) = self.kinds.get(&what.kind) else { return Answer::Unlimited };
-        let burst = rate.burst.unwrap_or(rate.per_second);
-        let cost = f64::from(what.cost);
-        let tokens = what.tokens.unwrap_or(burst);
-        if tokens >= cost {
-            Answer::Pass(Bucket { per_second: rate.per_second, burst })
-        } else {
-            // A request above the burst never fits; it waits as if it did, and the next answer says the same.
-            Answer::Limit(((cost - tokens) / rate.per_second * 1000.0).ceil() as u64)
-        }
+        let Some(rate) = self.kinds.get(&what.kind) else { return Answer::unlimited(NOT_LIMITED) };
+        let bucket = Bucket { per_second: rate.per_second, burst: rate.burst.unwrap_or(rate.per_second) };
+        Answer::pass_or_limit(bucket, what, LIMITED)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidegate_plugin_sdk::rate_limit::Outcome;
 
-    fn ask(policy: &RateLimit, kind: &str, cost: u32, tokens: Option<f64>) -> Answer {
-        let who = Principal { id: "k".into(), scopes: vec![], read: vec![], write: vec![], peer: String::new() };
-        policy.decide(&who, &Request { kind: kind.into(), cost, tokens, now: 0 })
+    fn ask(policy: &RateLimit, kind: &str, cost: u32, tokens: Option<f64>) -> Outcome {
+        policy.decide(&Principal::default(), &Request { kind: kind.into(), cost, tokens, now_ms: 0.0 }).outcome
     }
 
     // shows: D-08
     #[test]
     fn twenty_moves_and_five_chats_a_second() {
         let policy = RateLimit::configure(Settings::default()).unwrap();
-        assert_eq!(ask(&policy, "move", 1, None), Answer::Pass(Bucket { per_second: 20.0, burst: 20.0 }));
-        assert_eq!(ask(&policy, "chat", 1, Some(0.0)), Answer::Limit(200));
-        assert_eq!(ask(&policy, "chat", 6, None), Answer::Limit(200));
-        assert_eq!(ask(&policy, "invoke", 1_000, Some(0.0)), Answer::Unlimited);
+        assert_eq!(ask(&policy, "move", 1, None), Outcome::Pass(Bucket { per_second: 20.0, burst: 20.0 }));
+        assert_eq!(ask(&policy, "chat", 1, Some(0.0)), Outcome::Limit(200));
+        assert_eq!(ask(&policy, "chat", 6, None), Outcome::Limit(200));
+        assert_eq!(ask(&policy, "invoke", 1_000, Some(0.0)), Outcome::Unlimited);
     }
 
     #[test]

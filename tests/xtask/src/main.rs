@@ -1,6 +1,7 @@
 //! Every repeatable job of the project, one subcommand each; CI calls the same ones. It reads the tree as
 //! text and never links the gateway, so that a broken gateway can still be told what is wrong with it.
 
+mod contract_docs;
 mod deb;
 mod error_docs;
 mod guests;
@@ -85,6 +86,8 @@ enum Job {
 enum Page {
     /// docs/errors.md, from the `codes!` table of host/gateway/src/error.rs
     Errors,
+    /// docs/policies/contract.md, and its like for older versions, from the doc comments of wit/
+    Contract,
     /// docs/top.svg, from what `tidegate top` draws
     Screens,
     /// docs/configuration.md and docs/tidegate.example.toml, from the table in host/gateway/src/config/table.rs
@@ -114,6 +117,13 @@ fn run(job: Job) -> anyhow::Result<ExitCode> {
             let path = root.join(error_docs::PAGE);
             std::fs::write(&path, page).with_context(|| format!("cannot write {}", error_docs::PAGE))?;
             println!("wrote {}", error_docs::PAGE);
+            Ok(ExitCode::SUCCESS)
+        }
+        Job::Docs(Page::Contract) => {
+            for (path, page) in contract_docs::pages(&tree::Tree::read(&root)?)? {
+                std::fs::write(root.join(&path), page).with_context(|| format!("cannot write {path}"))?;
+                println!("wrote {path}");
+            }
             Ok(ExitCode::SUCCESS)
         }
         Job::Docs(Page::Screens) => {

@@ -10,7 +10,7 @@ mod pages;
 mod words;
 
 use crate::tree::Tree;
-use crate::{error_docs, ledger};
+use crate::{contract_docs, error_docs, ledger};
 use std::fmt;
 use std::process::ExitCode;
 
@@ -55,6 +55,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("pages", pages::check),
     ("guests", guests::check),
     ("errors", error_docs::check),
+    ("contract", contract_docs::check),
     ("ledger", ledger::check),
 ];
 

@@ -19,6 +19,7 @@ args = ['{id: "k", scopes: [], read: [], write: [], peer: ""}', '{id: "s", owner
 expect = 'allow(0)'
 "#;
 
+/// Of contract 0.1.0.
 const FIVE_VECTORS: &str = r#"
 [[vector]]
 name = "access"
@@ -50,6 +51,41 @@ call = "rate-limit.decide"
 args = ['{id: "k", scopes: [], read: [], write: [], peer: ""}', '{kind: "x", cost: 1, tokens: none, now: 0}']
 expect = 'pass({per-second: 0, burst: 0})'
 "#;
+
+const FIVE_VECTORS_V2: &str = r#"
+[[vector]]
+name = "access"
+call = "access.decide"
+args = ['{id: "k", scopes: [], read: [], write: [], peer: "", certificate: []}', '{id: "s", owner: "k", tag: "", backend: "sim"}', 'resume({behind: 5})']
+expect = '{allow: true, rule: 0}'
+
+[[vector]]
+name = "pressure"
+call = "backpressure.decide"
+args = ['{now-ms: 0, who: {id: "k", scopes: [], read: [], write: [], peer: "", certificate: []}, place: {id: "s", owner: "k", tag: "", backend: "sim"}, reader: "r", lag-events: 0, lag-events-max: 1, log-bytes: 0, log-bytes-max: 1, asked: 1, since-ms: 0, readers: 1}']
+expect = '{outcome: wait, rule: 0}'
+
+[[vector]]
+name = "floor"
+call = "version-floor.admit"
+args = ['{kind: "web", version: "1.0"}', 'none']
+expect = 'ok({admission: read-write, rule: 0})'
+
+[[vector]]
+name = "tags"
+call = "dashboard-tags.sees"
+args = ['{name: "p", roles: [], groups: []}', '[{group: "g", tag: "t"}]']
+expect = '{sight: everything, rule: 0}'
+
+[[vector]]
+name = "rate"
+call = "rate-limit.decide"
+args = ['{id: "k", scopes: [], read: [], write: [], peer: "", certificate: []}', '{kind: "x", cost: 1, tokens: none, now-ms: 0}']
+expect = '{outcome: pass({per-second: 0, burst: 0}), rule: 0}'
+"#;
+
+/// Versions of the contract that a gateway knows.
+pub(crate) const CONTRACTS: [&str; 2] = ["0.1.0", "0.2.0"];
 
 const CONFIGURE_EXPORT: &str = r#"
 (func (export "configure") (param "settings" string) (result (result (error string)))
@@ -99,13 +135,22 @@ pub(crate) fn marked(name: &str, mark: u32) -> Vec<u8> {
     wat::parse_str(&marked).expect("marked guest")
 }
 
-/// One component for all five questions, with a fault for `boom`.
-pub(crate) fn five(fault: &str) -> Vec<u8> {
-    let text = std::fs::read_to_string(folder().join("five.txt")).expect("five");
+/// One component for all five questions by a version of the contract, with a fault for `boom`.
+pub(crate) fn five(contract: &str, fault: &str) -> Vec<u8> {
+    let text = std::fs::read_to_string(folder().join(format!("five-{contract}.txt"))).expect("five");
     let text = text.replace("@FAULT@", fault);
-    let text =
-        text.replace("@VECTORS_LEN@", &FIVE_VECTORS.len().to_string()).replace("@VECTORS@", &quoted(FIVE_VECTORS));
+    let vectors = if contract == CONTRACTS[0] { FIVE_VECTORS } else { FIVE_VECTORS_V2 };
+    let text = text.replace("@VECTORS_LEN@", &vectors.len().to_string()).replace("@VECTORS@", &quoted(vectors));
     wat::parse_str(&text).unwrap_or_else(|e| panic!("five: {e}"))
+}
+
+/// Of contract 0.2.0, where every answer names a rule, and without one.
+pub(crate) fn five_without_rules() -> Vec<u8> {
+    let text = std::fs::read_to_string(folder().join("five-0.2.0.txt")).expect("five");
+    let count = "(i32.store (i32.const 28) (i32.const 1))";
+    assert!(text.contains(count));
+    let text = text.replace(count, "(i32.store (i32.const 28) (i32.const 0))").replace("@FAULT@", "(unreachable)");
+    wat::parse_str(text.replace("@VECTORS_LEN@", "0").replace("@VECTORS@", "")).expect("five")
 }
 
 fn quoted(text: &str) -> String {
@@ -132,11 +177,19 @@ fn framed(text: &str, when: &str) -> String {
         ("SCHEMA", String::new()),
         ("VECTORS", VECTORS.into()),
         ("VERSION", "0.1.0".into()),
+        // Of `access` alone.
+        ("ACCESS_VERSION", String::new()),
         ("WHEN", when.into()),
     ];
     for section in text.split(";; part ").skip(1) {
         let (name, body) = section.split_once('\n').expect("a part has a body");
         parts.iter_mut().find(|(known, _)| *known == name).expect("a known part").1 = body.trim_end().to_owned();
+    }
+    let part = |parts: &[(&str, String)], name: &str| parts.iter().find(|(known, _)| *known == name).map(|(_, body)| body.clone());
+    if part(&parts, "ACCESS_VERSION").is_some_and(|version| version.is_empty()) {
+        let version = part(&parts, "VERSION").expect("a version");
+        parts.retain(|(name, _)| *name != "ACCESS_VERSION");
+        parts.push(("ACCESS_VERSION", version));
     }
     let mut frame = std::fs::read_to_string(folder().join("frame.txt")).expect("frame");
     for (name, body) in parts {

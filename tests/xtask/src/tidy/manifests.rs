@@ -24,7 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("tidegate-loom", &[]),
     ("tidegate-pipe", &["tidegate-proto"]),
     ("tidegate-plugin-", &["tidegate-plugin-sdk"]),
-    ("tidegate-plugin-sdk", &[]),
+    ("tidegate-plugin-sdk", &["tidegate-plugin-macros"]),
     ("tidegate-policy", &[]),
     ("tidegate-proto", &[]),
     ("tidegate-worker", &["tidegate-pipe", "tidegate-proto"]),
@@ -39,6 +39,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("tonic", &["tidegate", "tidegate-bench", "tidegate-client", "tidegate-proto"]),
     ("wasmtime", &["tidegate-policy"]),
     ("wit-bindgen", &["tidegate-plugin-sdk", "tidegate-plugin-"]),
+    ("wit-parser", &["xtask"]),
 ];
 
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {

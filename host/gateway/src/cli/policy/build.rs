@@ -60,7 +60,7 @@ fn python(project: &Project) -> anyhow::Result<PathBuf> {
     );
     project.write("build/python/policy_files.py", &files)?;
     let mut tool = Command::new(tool("TIDEGATE_COMPONENTIZE_PY", "componentize-py"));
-    tool.args(["--quiet", "--wit-path", "wit/since_v0.1.0", "--world", project.kind.world(), "componentize"]);
+    tool.args(["--quiet", "--wit-path", &project.wit()?, "--world", project.kind.world(), "componentize"]);
     // Python's own library wants a network and more; a policy that reached for it would trap.
     tool.args(["--stub-wasi", "--python-path", ".", "--python-path", "build/python", "app", "--output"]);
     tool.arg(Path::new("build").join(made.file_name().unwrap_or_default()));
@@ -81,14 +81,8 @@ fn javascript(project: &Project) -> anyhow::Result<PathBuf> {
     project.write("build/policy.js", &source)?;
     let mut tool = Command::new(tool("TIDEGATE_JCO", "jco"));
     tool.args(["componentize", "policy.js", "--backend", "quickjs", "--backend-qjs-disable-async"]);
-    tool.args([
-        "--backend-qjs-stub-wasi",
-        "--wit",
-        "../wit/since_v0.1.0",
-        "--world-name",
-        project.kind.world(),
-        "--out",
-    ]);
+    let wit = format!("../{}", project.wit()?);
+    tool.args(["--backend-qjs-stub-wasi", "--wit", &wit, "--world-name", project.kind.world(), "--out"]);
     tool.arg(made.file_name().unwrap_or_default());
     // It looks for the source beside the source when that is in another folder.
     run(&project.folder.join("build"), &mut tool, "run `npm install --global @bytecodealliance/jco`")?;

@@ -52,15 +52,27 @@ struct Template {
 }
 
 const MARK: &str = "policy.toml";
-const WIT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit/since_v0.1.0/policy.wit"));
+/// The newest contract. A project keeps the one that it was made with.
+const WIT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit/since_v0.2.0/policy.wit"));
+const WIT_FOLDER: &str = "wit/since_v0.2.0";
+macro_rules! sdk {
+    ($file:literal) => {
+        ($file, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugin-sdk/", $file)))
+    };
+}
+
 /// What a Rust project carries of the SDK: it is of this gateway's version, and on no registry.
 const SDK: &[(&str, &str)] = &[
-    ("lib.rs", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugin-sdk/src/lib.rs"))),
-    ("bound.rs", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugin-sdk/src/bound.rs"))),
-    ("glob.rs", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugin-sdk/src/glob.rs"))),
-    ("packed.rs", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugin-sdk/src/packed.rs"))),
-    ("version.rs", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugin-sdk/src/version.rs"))),
-    ("worlds.rs", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugin-sdk/src/worlds.rs"))),
+    sdk!("src/answers.rs"),
+    sdk!("src/bound.rs"),
+    sdk!("src/glob.rs"),
+    sdk!("src/lib.rs"),
+    sdk!("src/packed.rs"),
+    sdk!("src/schema.rs"),
+    sdk!("src/version.rs"),
+    sdk!("src/worlds.rs"),
+    sdk!("macros/src/field.rs"),
+    sdk!("macros/src/lib.rs"),
 ];
 
 macro_rules! template {
@@ -116,15 +128,19 @@ impl Project {
         let template = kind.template();
         project.write(MARK, &toml::to_string(&project)?)?;
         project.write("vectors.toml", template.vectors)?;
-        project.write("settings.schema.json", template.schema)?;
-        project.write("wit/since_v0.1.0/policy.wit", WIT)?;
+        // The Rust SDK makes it of the settings' types.
+        if language != Language::Rust {
+            project.write("settings.schema.json", template.schema)?;
+        }
+        project.write(&format!("{WIT_FOLDER}/policy.wit"), WIT)?;
         match language {
             Language::Rust => {
                 project.write("Cargo.toml", &project.manifest())?;
                 project.write("src/lib.rs", &project.named(template.rust))?;
                 project.write("sdk/Cargo.toml", &sdk_manifest())?;
+                project.write("sdk/macros/Cargo.toml", &macros_manifest())?;
                 for (file, text) in SDK {
-                    project.write(&format!("sdk/src/{file}"), text)?;
+                    project.write(&format!("sdk/{file}"), text)?;
                 }
                 project.write(".gitignore", "build/\ntarget/\n")?;
             }
@@ -149,6 +165,17 @@ impl Project {
         let project: Self = toml::from_str(&text).map_err(|error| Usage(format!("{}: {error}", path.display())))?;
         check_name(&project.name)?;
         Ok(Self { folder: folder.to_owned(), ..project })
+    }
+
+    /// The contract it was made with, `wit/since_v…`: projects of an older gateway have an older one.
+    pub(super) fn wit(&self) -> anyhow::Result<String> {
+        let wit = self.folder.join("wit");
+        let entries = fs::read_dir(&wit).with_context(|| wit.display().to_string())?;
+        let mut names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+        names.retain(|name| name.starts_with("since_v"));
+        names.sort();
+        let newest = names.pop().with_context(|| format!("{} holds no contract since_v…", wit.display()))?;
+        Ok(format!("wit/{newest}"))
     }
 
     /// What `build` makes.
@@ -176,9 +203,8 @@ impl Project {
     fn manifest(&self) -> String {
         format!(
             "[package]\nname = \"{}\"\nversion = \"0.1.0\"\nedition = \"2024\"\npublish = false\n\n[lib]\ncrate-type = \
-             [\"cdylib\", \"rlib\"]\n\n[dependencies]\nserde = {{ version = \"1\", features = [\"derive\"] }}\n\
-             serde_json = \"1\"\ntidegate-plugin-sdk = {{ path = \"sdk\" }}\n\n[profile.release]\nlto = true\n\
-             codegen-units = 1\nstrip = true\npanic = \"abort\"\n\n[workspace]\nmembers = [\"sdk\"]\n",
+             [\"cdylib\", \"rlib\"]\n\n[dependencies]\ntidegate-plugin-sdk = {{ path = \"sdk\" }}\n\n[profile.release]\nlto = true\n\
+             codegen-units = 1\nstrip = true\npanic = \"abort\"\n\n[workspace]\nmembers = [\"sdk\", \"sdk/macros\"]\n",
             self.name
         )
     }
@@ -188,7 +214,17 @@ fn sdk_manifest() -> String {
     format!(
         "[package]\nname = \"tidegate-plugin-sdk\"\nversion = \"{}\"\nedition = \"2024\"\npublish = false\n\n\
          [dependencies]\nserde = {{ version = \"1\", features = [\"derive\"] }}\nserde_json = \"1\"\n\
-         wit-bindgen = {{ version = \"0.61\", default-features = false, features = [\"macros\", \"realloc\"] }}\n",
+         tidegate-plugin-macros = {{ path = \"macros\" }}\nwit-bindgen = {{ version = \"0.61\", default-features = false, \
+         features = [\"macros\", \"realloc\"] }}\n",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+fn macros_manifest() -> String {
+    format!(
+        "[package]\nname = \"tidegate-plugin-macros\"\nversion = \"{}\"\nedition = \"2024\"\npublish = false\n\n\
+         [lib]\nproc-macro = true\n\n[dependencies]\nproc-macro2 = \"1\"\nquote = \"1\"\n\
+         syn = {{ version = \"2\", features = [\"full\"] }}\n",
         env!("CARGO_PKG_VERSION")
     )
 }

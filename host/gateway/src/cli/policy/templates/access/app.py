@@ -4,11 +4,14 @@ import json
 
 from policy_files import SETTINGS_SCHEMA, VECTORS
 from wit_world import exports
-from wit_world.exports.access import Action_Command, ItemVerdict
-from wit_world.exports.plugin import Description
-from wit_world.imports.types import Denial, Verdict_Allow, Verdict_Deny
+from wit_world.exports.access import Action_Command, ItemVerdict, Verdict
+from wit_world.exports.plugin import Description, Rule
 
-RULES = ["owner", "not-owner", "read-only"]
+RULES = [
+    Rule("owner", "the session is the key's own"),
+    Rule("not-owner", "the session belongs to another key"),
+    Rule("read-only", "writes are switched off"),
+]
 settings = {"read_only": False}
 
 
@@ -22,18 +25,18 @@ class Plugin(exports.Plugin):
 
 
 class Access(exports.Access):
-    def decide(self, who, where, what):
-        if not owns(who, where):
-            return Verdict_Deny(Denial(1, "the session belongs to another key"))
+    def decide(self, who, place, what):
+        if not owns(who, place):
+            return Verdict(False, 1, None)
         if settings["read_only"] and isinstance(what, Action_Command) and what.value.method.startswith("write"):
-            return Verdict_Deny(Denial(2, "writes are switched off"))
-        return Verdict_Allow(0)
+            return Verdict(False, 2, None)
+        return Verdict(True, 0, None)
 
-    def judge_items(self, who, where, tags):
-        allow = owns(who, where)
+    def judge_items(self, who, place, tags):
+        allow = owns(who, place)
         return [ItemVerdict(allow, 0 if allow else 1) for _ in tags]
 
 
-def owns(who, where):
+def owns(who, place):
     # A session that is being opened has no owner yet; the gateway's own readers have no key.
-    return where.owner in ("", who.id) or who.id == ""
+    return place.owner in ("", who.id) or who.id == ""

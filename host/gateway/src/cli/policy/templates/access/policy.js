@@ -1,7 +1,11 @@
 // Who may do what. Owners use their sessions; writes can be switched off for everybody.
 // VECTORS and SETTINGS_SCHEMA come from vectors.toml and settings.schema.json when this is built.
 
-const RULES = ["owner", "not-owner", "read-only"];
+const RULES = [
+  { name: "owner", text: "the session is the key's own" },
+  { name: "not-owner", text: "the session belongs to another key" },
+  { name: "read-only", text: "writes are switched off" },
+];
 const settings = { read_only: false };
 
 export const plugin = {
@@ -15,24 +19,18 @@ export const plugin = {
 };
 
 export const access = {
-  decide(who, where, what) {
-    if (!owns(who, where)) return deny(1, "the session belongs to another key");
-    if (settings.read_only && what.tag === "command" && what.val.method.startsWith("write")) {
-      return deny(2, "writes are switched off");
-    }
-    return { tag: "allow", val: 0 };
+  decide(who, place, what) {
+    if (!owns(who, place)) return { allow: false, rule: 1 };
+    const writes = what.tag === "command" && what.val.method.startsWith("write");
+    return settings.read_only && writes ? { allow: false, rule: 2 } : { allow: true, rule: 0 };
   },
-  judgeItems(who, where, tags) {
-    const allow = owns(who, where);
+  judgeItems(who, place, tags) {
+    const allow = owns(who, place);
     return tags.map(() => ({ allow, rule: allow ? 0 : 1 }));
   },
 };
 
 // A session that is being opened has no owner yet; the gateway's own readers have no key.
-function owns(who, where) {
-  return where.owner === "" || where.owner === who.id || who.id === "";
-}
-
-function deny(rule, reason) {
-  return { tag: "deny", val: { rule, reason } };
+function owns(who, place) {
+  return place.owner === "" || place.owner === who.id || who.id === "";
 }

@@ -6,15 +6,16 @@ import re
 from componentize_py_types import Err
 from policy_files import SETTINGS_SCHEMA, VECTORS
 from wit_world import exports
-from wit_world.exports.version_floor import Admission
-from wit_world.exports.plugin import Description
+from wit_world.exports.version_floor import Admission, Answer
+from wit_world.exports.plugin import Description, Rule
 
+RULES = [Rule("writes", "the version may write"), Rule("too-old", "the version is below the floor")]
 settings = {"exempt": []}
 
 
 class Plugin(exports.Plugin):
     def describe(self):
-        return Description("@NAME@", "0.1.0", SETTINGS_SCHEMA, [], VECTORS)
+        return Description("@NAME@", "0.1.0", SETTINGS_SCHEMA, RULES, VECTORS)
 
     def configure(self, text):
         # The gateway has checked them against the schema.
@@ -24,7 +25,9 @@ class Plugin(exports.Plugin):
 class VersionFloor(exports.VersionFloor):
     def admit(self, who, floor):
         new_enough = floor is None or parsed(who.version) >= parsed(floor)
-        return Admission.READ_WRITE if new_enough or who.kind in settings["exempt"] else Admission.READ_ONLY
+        if new_enough or who.kind in settings["exempt"]:
+            return Answer(Admission.READ_WRITE, 0)
+        return Answer(Admission.READ_ONLY, 1)
 
 
 def parsed(text):
