@@ -49,7 +49,7 @@ async fn an_author_sees_what_a_component_says_and_where_its_vectors_are_wrong() 
 
     let said = json(at, &["policy", "inspect", ACCESS, "--json"]).await;
     assert_eq!((said["name"].as_str(), &said["answers"]), (Some("access"), &serde_json::json!(["access"])));
-    assert_eq!(said["contract"], "0.1.0");
+    assert_eq!(said["contract"], "0.2.0");
     assert_eq!((&said["rules"][1], &said["rules"][5]), (&"owner".into(), &"settings-deny".into()), "{said}");
 
     // The gate's own word, with its code.

@@ -142,16 +142,17 @@ fn components_of_before_are_untouched_and_pass_the_gate() {
 // shows: X-13
 #[tokio::test]
 async fn components_of_before_answer_beside_todays_and_as_they_do() {
+    let (today, before) = (Bench::new(), Bench::new());
+    let count = put_old(&before);
+    let (new, old) = (today.start(), before.start());
+    until("the old ones serve", || contracts(&old) == vec![CONTRACTS[0]; count]).await;
+    assert_eq!(contracts(&new), vec![CONTRACTS[1]; 5]);
     for settings in ["", "deny = [\"*.Tag3\"]\ncertificates = [\"CN=hist*\"]\n"] {
-        let (today, before) = (Bench::new(), Bench::new());
-        for bench in [&today, &before] {
+        for (bench, host) in [(&today, &new), (&before, &old)] {
             bench.put("access.toml", settings.as_bytes());
+            let record = host.reload().await;
+            assert_ne!(record.outcome, Outcome::Refused, "{record:?}");
         }
-        let count = put_old(&before);
-        let (new, old) = (today.start(), before.start());
-        until("the old ones serve", || contracts(&old) == vec![CONTRACTS[0]; count]).await;
-        until("the settings are in force", || new.list().swaps.iter().any(|swap| swap.outcome == Outcome::Swapped)).await;
-        assert_eq!(contracts(&new), vec![CONTRACTS[1]; 5]);
         let (was, is) = (interview(&old).await, interview(&new).await);
         assert!(was.iter().any(|answer| answer.contains("Deny")) && was.iter().all(|answer| answer.ends_with("None")));
         assert_eq!(was, is);
@@ -179,6 +180,8 @@ async fn what_one_version_decided_is_replayed_compared_and_promoted_across_the_v
     let versions = contracts(&host);
     assert_eq!(versions.iter().filter(|contract| **contract == CONTRACTS[1]).count(), 1, "{versions:?}");
     interview(&host).await;
+    host.rollback("the old one again").await.expect("a way back");
+    assert_eq!(contracts(&host), vec![CONTRACTS[0]; count]);
 
     // Decisions of both, each asked of who made it, over a restart.
     drop(host);
@@ -186,7 +189,6 @@ async fn what_one_version_decided_is_replayed_compared_and_promoted_across_the_v
     let (reading, replay) = host.replay(&all(), budget).expect("replays");
     assert_eq!(replay.mismatches, []);
     assert_eq!((reading.lost, replay.gone, replay.skipped, replay.unanswered), (0, 0, 0, 0), "{replay:?}");
-    host.rollback("the old one again").await.expect("a way back");
 }
 
 // shows
@@ -206,10 +208,4 @@ fn a_contract_that_is_not_known_is_named_with_those_that_work() {
     let without_rules = refused(&five_without_rules());
     assert_eq!(without_rules.code, RefusalCode::DescribeFailed);
     assert!(without_rules.message.contains("no rule"), "{without_rules}");
-}
-
-/// Writes `five.wasm` once.
-#[test]
-fn make() {
-    fs::write(folder().join(ALONE), five(CONTRACTS[0], "(unreachable)")).unwrap();
 }
