@@ -235,6 +235,7 @@ mod tests {
         FaultSession,
     }
 
+    // shows: X-14
     #[test]
     fn defaults_reader_and_schema_are_of_the_same_words() {
         let none: All = serde_json::from_str("{}").unwrap();

@@ -61,6 +61,8 @@ impl Policies {
         let request = RateRequest { kind: kind.to_owned(), cost, tokens, now: self.clock.unix_ms() };
         let decision = self.host.rate_limit(who, request).await;
         let id = decision.id;
+        let name = |rule| self.host.rule_name(decision.generation, Policy::RateLimit, rule);
+        let rule = decision.rule.and_then(name);
         let wait_ms = match decision.value {
             RateAnswer::Unlimited => return Ok(()),
             RateAnswer::Limit { retry_ms } => retry_ms,
@@ -81,10 +83,14 @@ impl Policies {
             }
         };
         self.metrics.decisions.denied.of(telemetry::Policy::RateLimit).inc();
-        Err(Error::new(Code::RateLimited, format!("too many {kind} requests; try again in {wait_ms} ms"))
+        let error = Error::new(Code::RateLimited, format!("too many {kind} requests; try again in {wait_ms} ms"))
             .with("kind", kind)
             .with("retry_ms", wait_ms)
-            .with("decision", id))
+            .with("decision", id);
+        Err(match rule {
+            Some(rule) => error.with("rule", rule),
+            None => error,
+        })
     }
 
     /// What the health page says of the policies; none: all is well.

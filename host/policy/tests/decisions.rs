@@ -121,7 +121,7 @@ async fn replayed_over_a_folder_of_swaps_nothing_answers_otherwise() {
     assert_eq!((replay.replayed, replay.skipped), (0, 6 * 15), "the budget is kept");
 }
 
-// shows: X-11
+// shows
 #[tokio::test]
 async fn a_difference_names_whom_and_which_rule_it_would_hit() {
     let bench = Bench::new();

@@ -31,6 +31,7 @@ enum Language {
     Rust,
     Python,
     Javascript,
+    C,
 }
 
 pub(crate) fn run(root: &Path, job: &Guests) -> anyhow::Result<()> {
@@ -89,6 +90,7 @@ impl Language {
             Self::Rust => "rust",
             Self::Python => "python",
             Self::Javascript => "javascript",
+            Self::C => "c",
         }
     }
 
@@ -120,6 +122,8 @@ impl Language {
                 }
                 Ok(vec![("TIDEGATE_JCO", tool)])
             }
+            // A package of the system; the build says which, if it is not there.
+            Self::C => Ok(Vec::new()),
         }
     }
 }

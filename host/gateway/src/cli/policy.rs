@@ -242,10 +242,11 @@ async fn list(local: Local) -> anyhow::Result<()> {
         .map(|p| {
             let digest = p.digest.chars().take(12).collect();
             let answers = format!("{} {}", p.name, p.version);
-            [p.policy.clone(), answers, p.source.clone(), digest, p.calls.to_string(), p.failures.to_string()]
+            let (calls, failures) = (p.calls.to_string(), p.failures.to_string());
+            [p.policy.clone(), answers, p.source.clone(), p.contract.clone(), digest, calls, failures]
         })
         .collect();
-    output::table(["POLICY", "ANSWERED BY", "FROM", "DIGEST", "CALLS", "FAILURES"], &rows)?;
+    output::table(["POLICY", "ANSWERED BY", "FROM", "CONTRACT", "DIGEST", "CALLS", "FAILURES"], &rows)?;
     if !listing.swaps.is_empty() {
         output::line("\nlast swaps, newest first:")?;
     }

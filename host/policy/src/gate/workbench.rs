@@ -120,6 +120,11 @@ impl Workbench {
         })
     }
 
+    /// Version of the contract that it keeps.
+    pub fn contract(&self, file: &str, bytes: &[u8]) -> Result<&'static str, Refusal> {
+        Ok(self.gate.prepare(self.source(file, bytes, "{}")?)?.0.contract.name())
+    }
+
     /// Every vector: on a fresh instance, then on one that answers all, there and back. `vectors`: those of the component
     /// itself if absent. Gives the names of its rules, too.
     pub fn test(&self, file: &str, bytes: &[u8], vectors: Option<&str>) -> Result<(Vec<Tried>, Vec<String>), Refusal> {

@@ -38,7 +38,9 @@ const OWNED: &[(&str, &[&str])] = &[
     ("rusqlite", &["tidegate", "tidegate-bench"]),
     ("tonic", &["tidegate", "tidegate-bench", "tidegate-client", "tidegate-proto"]),
     ("wasmtime", &["tidegate-policy"]),
-    ("wit-bindgen", &["tidegate-plugin-sdk", "tidegate-plugin-"]),
+    // The gateway's for `policy build` of C; nothing that serves.
+    ("wit-bindgen", &["tidegate", "tidegate-plugin-sdk", "tidegate-plugin-"]),
+    ("wit-component", &["tidegate"]),
     ("wit-parser", &["xtask"]),
 ];
 

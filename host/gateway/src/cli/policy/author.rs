@@ -199,7 +199,7 @@ pub(super) fn inspect(args: &Check) -> anyhow::Result<()> {
         ("name", format!("{} {}", of.name, of.version)),
         ("answers", answers.join(", ")),
         ("contract", of.contract.to_owned()),
-        ("rules", or_none(of.rules.join(", "))),
+        ("rules", or_none(rules(&of))),
         ("inert imports", or_none(of.imports.join(", "))),
         ("settings", or_none(of.settings_schema.trim().to_owned())),
         ("digest", of.digest.to_hex()),
@@ -215,12 +215,18 @@ pub(super) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     let subject = Subject::read(&args.of, args.vectors.as_deref())?;
     let store = tempfile::tempdir()?;
     let bench = Workbench::new(store.path())?;
-    let measure = |file: &str, bytes: &[u8]| {
-        bench.bench(file, bytes, subject.vectors.as_deref(), args.rounds as usize).map_err(anyhow::Error::from)
+    let measure = |file: &str, bytes: &[u8], vectors: Option<&str>| {
+        bench.bench(file, bytes, vectors, args.rounds as usize).map_err(anyhow::Error::from)
     };
-    let costs = measure(&subject.file, &subject.bytes)?;
+    let vectors = subject.vectors.as_deref();
+    let costs = measure(&subject.file, &subject.bytes, vectors)?;
     let before = match &args.against {
-        Some(path) => measure(&name_of(path), &read(path)?).context("measuring the older component")?,
+        Some(path) => {
+            let (file, bytes) = (name_of(path), read(path)?);
+            // Another contract puts the same questions in other words: then the older one's own count, by their names.
+            let alike = bench.contract(&file, &bytes)? == bench.contract(&subject.file, &subject.bytes)?;
+            measure(&file, &bytes, vectors.filter(|_| alike)).context("measuring the older component")?
+        }
         None => Vec::new(),
     };
     let more = |cost: &Cost| {
@@ -347,11 +353,21 @@ fn inspected(args: &Check) -> anyhow::Result<Inspection> {
     Ok(Workbench::new(store.path())?.inspect(&subject.file, &subject.bytes, &settings)?)
 }
 
+/// A line for each that has words, else a list of names.
+fn rules(of: &Inspection) -> String {
+    if of.rule_texts.iter().all(String::is_empty) {
+        return of.rules.join(", ");
+    }
+    let line = |(name, text): (&String, &String)| format!("{name}: {text}");
+    of.rules.iter().zip(&of.rule_texts).map(line).collect::<Vec<_>>().join("\n               ")
+}
+
 fn shown(of: &Inspection) -> anyhow::Result<()> {
     let answers: Vec<_> = of.answers.iter().map(|policy| policy.name()).collect();
     let schema: Json = serde_json::from_str(&of.settings_schema).unwrap_or(Json::Null);
     output::line(json!({
         "name": of.name, "version": of.version, "contract": of.contract, "answers": answers, "rules": of.rules,
+        "rule_texts": of.rule_texts,
         "imports": of.imports, "settings_schema": schema, "digest": of.digest.to_hex(), "bytes": of.bytes,
         "gate_us": of.gate_us,
     }))?;

@@ -1,6 +1,8 @@
 //! Makes a component of a project with the tools of its language. Knows how each is called and what to do when it is not
 //! there. Invariant: a component is in `build/` only as a whole; a failed build leaves the one before.
 
+mod c;
+
 use super::project::{Language, Project};
 use anyhow::{Context as _, ensure};
 use std::{
@@ -25,6 +27,7 @@ pub(super) fn build(project: &Project) -> anyhow::Result<PathBuf> {
         Language::Rust => rust(project),
         Language::Python => python(project),
         Language::Javascript => javascript(project),
+        Language::C => c::build(project),
     }?;
     let to = project.component();
     fs::rename(&made, &to).with_context(|| format!("moving {} to {}", made.display(), to.display()))?;

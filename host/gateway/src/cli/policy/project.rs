@@ -28,6 +28,7 @@ pub(super) enum Language {
     Rust,
     Python,
     Javascript,
+    C,
 }
 
 /// `policy.toml`
@@ -49,12 +50,16 @@ struct Template {
     rust: &'static str,
     python: &'static str,
     javascript: &'static str,
+    c: &'static str,
 }
 
 const MARK: &str = "policy.toml";
 /// The newest contract. A project keeps the one that it was made with.
 const WIT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit/since_v0.2.0/policy.wit"));
 const WIT_FOLDER: &str = "wit/since_v0.2.0";
+/// What a C project needs of JSON and text.
+const C_HELP: &str = include_str!("templates/help.h");
+
 macro_rules! sdk {
     ($file:literal) => {
         ($file, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugin-sdk/", $file)))
@@ -83,6 +88,7 @@ macro_rules! template {
             rust: include_str!(concat!("templates/", $kind, "/lib.rs.in")),
             python: include_str!(concat!("templates/", $kind, "/app.py")),
             javascript: include_str!(concat!("templates/", $kind, "/policy.js")),
+            c: include_str!(concat!("templates/", $kind, "/policy.c")),
         }
     };
 }
@@ -151,6 +157,11 @@ impl Project {
             Language::Javascript => {
                 project.write("policy.js", &project.named(template.javascript))?;
                 project.write(".gitignore", "build/\nnode_modules/\n")?;
+            }
+            Language::C => {
+                project.write("policy.c", &project.named(template.c))?;
+                project.write("help.h", C_HELP)?;
+                project.write(".gitignore", "build/\n")?;
             }
         }
         Ok(project)
@@ -253,7 +264,7 @@ mod tests {
         }
     }
 
-    // shows: X-01
+    // shows
     #[test]
     fn every_template_names_itself_and_is_found_again() {
         let dir = tempfile::tempdir().expect("tempdir");
@@ -268,6 +279,7 @@ mod tests {
                     Language::Rust => "src/lib.rs",
                     Language::Python => "app.py",
                     Language::Javascript => "policy.js",
+                    Language::C => "policy.c",
                 };
                 let source = found.read(source).expect("source");
                 assert!(source.contains("\"mine\"") && !source.contains("@NAME@"), "{source}");
