@@ -108,10 +108,7 @@ impl<P: Installed + BackpressurePolicy> worlds::backpressure::exports::tidegate:
 impl<P: Installed + VersionFloorPolicy> worlds::version_floor::exports::tidegate::policy::version_floor::Guest
     for Bound<P>
 {
-    fn admit(
-        who: crate::version_floor::Node,
-        floor: Option<String>,
-    ) -> Result<crate::version_floor::Answer, String> {
+    fn admit(who: crate::version_floor::Node, floor: Option<String>) -> Result<crate::version_floor::Answer, String> {
         configured::<P>().admit(&who, floor.as_deref())
     }
 }

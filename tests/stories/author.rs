@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 const ACCESS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugins/dist/access.wasm");
 
 /// Of the contract before.
-const OLD_ACCESS: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../../host/policy/tests/corpus/v0.1.0/access.wasm");
+const OLD_ACCESS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../host/policy/tests/corpus/v0.1.0/access.wasm");
 
 /// Exit code, standard output and error of a command line, run in `folder`.
 async fn run(folder: &Path, line: &[&str]) -> (i32, String, String) {
@@ -59,7 +58,10 @@ async fn an_author_sees_what_a_component_says_and_where_its_vectors_are_wrong() 
     assert_eq!(said["rule_texts"][5], "the settings deny this tag");
     assert_eq!(said["settings_schema"]["properties"]["deny"]["maxItems"], 1024, "made of the settings' type: {said}");
     let (code, out, _) = run(at, &["policy", "inspect", OLD_ACCESS]).await;
-    assert!(code == 0 && out.contains("contract       0.1.0") && out.contains("rules          gateway, owner,"), "{out}");
+    assert!(
+        code == 0 && out.contains("contract       0.1.0") && out.contains("rules          gateway, owner,"),
+        "{out}"
+    );
 
     // The gate's own word, with its code.
     write(at, "wrong.toml", b"dney = []\n");

@@ -264,7 +264,8 @@ impl Look<'_> {
         P: ComponentNamedList + Lower,
         R: ComponentNamedList + Lift,
     {
-        let found = self.instance.get_func(&mut *self.store, at).ok_or_else(|| Error::msg("an export is no function"))?;
+        let found =
+            self.instance.get_func(&mut *self.store, at).ok_or_else(|| Error::msg("an export is no function"))?;
         found.typed(&*self.store)
     }
 

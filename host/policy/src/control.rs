@@ -14,10 +14,10 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::config::PolicyConfig;
+use crate::contract::Contract;
 use crate::evidence::now_ms;
 use crate::failure::REMOVED_RULE;
 use crate::folder::MANIFEST;
-use crate::contract::Contract;
 use crate::gate::{Loaded, Refusal};
 use crate::generation::{Generation, NOBODY, Set, Unclaimed};
 use crate::instance::PolicySource;

@@ -20,9 +20,7 @@ use crate::model::*;
 
 pub(crate) use compare::{Asking, Budget};
 pub use compare::{Change, Comparison, Mismatch, Replay};
-pub(crate) use question::{
-    Answered, Asked, IntoAnswered, KeptAction, Place, Who, exact,
-};
+pub(crate) use question::{Answered, Asked, IntoAnswered, KeptAction, Place, Who, exact};
 pub use reading::{Last, Reading, Window};
 pub(crate) use recorder::{Listener, Recorder, now_ms};
 

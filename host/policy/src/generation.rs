@@ -208,14 +208,8 @@ impl Generation {
     ) -> Called<T> {
         let Some(at) = self.set.answerer[policy.at()] else {
             let value = otherwise(Silence::Removed);
-            let decision = Decision {
-                id: DecisionId(0),
-                generation: self.id,
-                digest: NOBODY,
-                value,
-                rule: None,
-                cause: None,
-            };
+            let decision =
+                Decision { id: DecisionId(0), generation: self.id, digest: NOBODY, value, rule: None, cause: None };
             return Called { decision, tripped: false, took: Duration::ZERO };
         };
         let loaded = &self.set.members[at];

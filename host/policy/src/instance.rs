@@ -211,12 +211,7 @@ impl PolicyInstance {
         }
     }
 
-    fn access_plain(
-        &mut self,
-        who: &Principal,
-        place: &SessionFacts,
-        what: &Action,
-    ) -> Result<Verdict, CallFailure> {
+    fn access_plain(&mut self, who: &Principal, place: &SessionFacts, what: &Action) -> Result<Verdict, CallFailure> {
         let said = self.call(|guest, store| guest.access(store, who, place, what))?;
         let rule = self.rule(said.rule.unwrap_or_default())?;
         if said.what {
@@ -295,11 +290,7 @@ impl PolicyInstance {
         self.ruled(said)
     }
 
-    pub(crate) fn rate_limit(
-        &mut self,
-        who: &Principal,
-        what: &RateRequest,
-    ) -> Result<Ruled<RateAnswer>, CallFailure> {
+    pub(crate) fn rate_limit(&mut self, who: &Principal, what: &RateRequest) -> Result<Ruled<RateAnswer>, CallFailure> {
         let said = self.call(|guest, store| guest.rate_limit(store, who, what))?;
         let sane = |number: f64| number.is_finite() && number >= 0.0;
         if let RateAnswer::Pass { per_second, burst } = said.what

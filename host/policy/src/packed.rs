@@ -121,13 +121,7 @@ impl Deref for PackedPlace {
 }
 
 /// Into `question`, which is emptied first: it is the same memory for each call.
-pub(crate) fn decide(
-    contract: Contract,
-    question: &mut Vec<u8>,
-    who: &PackedWho,
-    place: &PackedPlace,
-    what: &Action,
-) {
+pub(crate) fn decide(contract: Contract, question: &mut Vec<u8>, who: &PackedWho, place: &PackedPlace, what: &Action) {
     asker(contract, question, who, place);
     match what {
         Action::Open => question.push(0),
@@ -279,7 +273,8 @@ mod tests {
     #[test]
     fn vectors_and_values_are_packed_alike_in_each_version() {
         let texts = |of: &[&str]| of.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-        let place = PackedPlace::new(Labels { id: "s".into(), owner: "k".into(), tag: "".into(), backend: "sim".into() });
+        let place =
+            PackedPlace::new(Labels { id: "s".into(), owner: "k".into(), tag: "".into(), backend: "sim".into() });
         let session =
             record(&[("id", string("s")), ("owner", string("k")), ("tag", string("")), ("backend", string("sim"))]);
         let commanded = Action::Command { method: "write".into(), tag: "A.B".into() };

@@ -164,7 +164,12 @@ async fn each_policy_and_cause_has_its_answer() {
             let admitted = host.version_floor(&node, Some("9.9")).await;
             let enters = admitted.value == Admission::ReadWrite;
             assert_eq!(admitted.rule, ruled, "{contract} {fault}");
-            assert_eq!((admitted.cause, enters), (failed, failed.is_none()), "{contract} {fault}: {:?}", admitted.value);
+            assert_eq!(
+                (admitted.cause, enters),
+                (failed, failed.is_none()),
+                "{contract} {fault}: {:?}",
+                admitted.value
+            );
             let person = Person { name: id.into(), roles: vec![], groups: vec!["g".into()] };
             let seen = host.dashboard_tags(&person, &[("g".into(), "t".into())]).await;
             let sight = if failed.is_some() { Sight::Tags(vec![]) } else { Sight::Everything };

@@ -31,7 +31,8 @@ impl Field {
         let name = field.ident.clone().ok_or_else(|| Error::new_spanned(&field.ty, "settings have named fields"))?;
         let doc = crate::json(&crate::doc(&field.attrs));
         let mut of = Self { name, ty: field.ty.clone(), default: None, required: false, doc, bounds: Vec::new() };
-        let (own, rest) = std::mem::take(&mut field.attrs).into_iter().partition(|attr| attr.path().is_ident("setting"));
+        let (own, rest) =
+            std::mem::take(&mut field.attrs).into_iter().partition(|attr| attr.path().is_ident("setting"));
         field.attrs = rest;
         let own: Vec<syn::Attribute> = own;
         for attribute in own {
@@ -49,7 +50,10 @@ impl Field {
         let text = word.to_string();
         let unknown = || {
             let known = BOUNDS.join(", ");
-            Err(Error::new(word.span(), format!("`{text}` is not understood here; known are required, default, {known}")))
+            Err(Error::new(
+                word.span(),
+                format!("`{text}` is not understood here; known are required, default, {known}"),
+            ))
         };
         match (text.as_str(), value) {
             ("required", None) => self.required = true,

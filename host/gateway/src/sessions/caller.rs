@@ -21,6 +21,13 @@ impl Caller {
         let key = &self.key;
         let peer = self.peer.map(|ip| ip.to_string()).unwrap_or_default();
         let certificate = self.certificate.names().to_vec();
-        Principal::certified(key.id.as_str(), key.scope_texts(), key.read.to_vec(), key.write.to_vec(), peer, certificate)
+        Principal::certified(
+            key.id.as_str(),
+            key.scope_texts(),
+            key.read.to_vec(),
+            key.write.to_vec(),
+            peer,
+            certificate,
+        )
     }
 }

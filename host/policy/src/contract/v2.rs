@@ -10,15 +10,21 @@ use super::{Description, Look, PackedAccess, Places, Said, Texts, unanswered};
 use crate::engine::GuestState;
 use crate::model;
 
+// Arguments and results, as far as they are long. They live shorter than `'static` says; calls take them so.
+type Items = (Principal<'static>, Session<'static>, &'static [Arc<str>]);
+type Joining = (Node<'static>, Option<&'static str>);
+type Letting = std::result::Result<Admitted, String>;
+type Looking = (Person<'static>, &'static [Grant<'static>]);
+
 pub(crate) struct Guest {
     describe: TypedFunc<(), (Described,)>,
     configure: TypedFunc<(&'static str,), (std::result::Result<(), String>,)>,
     decide: Option<TypedFunc<(Principal<'static>, Session<'static>, Action<'static>), (Verdict,)>>,
-    judge_items: Option<TypedFunc<(Principal<'static>, Session<'static>, &'static [Arc<str>]), (Vec<ItemVerdict>,)>>,
+    judge_items: Option<TypedFunc<Items, (Vec<ItemVerdict>,)>>,
     pub(super) packed: Option<PackedAccess>,
     pressure: Option<TypedFunc<(Pressure<'static>,), (PressureAnswer,)>>,
-    admit: Option<TypedFunc<(Node<'static>, Option<&'static str>), (std::result::Result<Admitted, String>,)>>,
-    sees: Option<TypedFunc<(Person<'static>, &'static [Grant<'static>]), (Seen,)>>,
+    admit: Option<TypedFunc<Joining, (Letting,)>>,
+    sees: Option<TypedFunc<Looking, (Seen,)>>,
     rate: Option<TypedFunc<(Principal<'static>, Request<'static>), (RateAnswer,)>>,
 }
 

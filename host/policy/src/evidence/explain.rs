@@ -69,7 +69,8 @@ impl Record {
             None => String::new(),
         };
         // The rule's own words, where the answer brought none.
-        let why = match Some(self.reason()).filter(|reason| !reason.is_empty()).or(self.rule_text()).unwrap_or_default() {
+        let why = match Some(self.reason()).filter(|reason| !reason.is_empty()).or(self.rule_text()).unwrap_or_default()
+        {
             "" => String::new(),
             reason => format!(": {reason}"),
         };

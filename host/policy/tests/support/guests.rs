@@ -185,7 +185,9 @@ fn framed(text: &str, when: &str) -> String {
         let (name, body) = section.split_once('\n').expect("a part has a body");
         parts.iter_mut().find(|(known, _)| *known == name).expect("a known part").1 = body.trim_end().to_owned();
     }
-    let part = |parts: &[(&str, String)], name: &str| parts.iter().find(|(known, _)| *known == name).map(|(_, body)| body.clone());
+    let part = |parts: &[(&str, String)], name: &str| {
+        parts.iter().find(|(known, _)| *known == name).map(|(_, body)| body.clone())
+    };
     if part(&parts, "ACCESS_VERSION").is_some_and(|version| version.is_empty()) {
         let version = part(&parts, "VERSION").expect("a version");
         parts.retain(|(name, _)| *name != "ACCESS_VERSION");

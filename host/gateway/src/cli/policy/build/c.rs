@@ -15,7 +15,8 @@ use wit_component::ComponentEncoder;
 /// Where Debian's wasi-libc is; a WASI SDK's clang knows its own.
 const DEBIAN_HEADERS: &str = "/usr/include/wasm32-wasi";
 const DEBIAN_SYSROOT: &str = "/usr";
-const REMEDY: &str = "run `apt install clang lld wasi-libc libclang-rt-dev-wasm32`, or set TIDEGATE_CLANG to a WASI SDK's";
+const REMEDY: &str =
+    "run `apt install clang lld wasi-libc libclang-rt-dev-wasm32`, or set TIDEGATE_CLANG to a WASI SDK's";
 
 pub(super) fn build(project: &Project) -> anyhow::Result<PathBuf> {
     let made = fresh(project)?;
@@ -25,7 +26,15 @@ pub(super) fn build(project: &Project) -> anyhow::Result<PathBuf> {
     let files = format!("#define VECTORS {vectors}\n#define SETTINGS_SCHEMA {schema}\n");
     project.write("build/c/policy_files.h", &files)?;
     let mut clang = Command::new(tool("TIDEGATE_CLANG", "clang"));
-    clang.args(["--target=wasm32-wasi", "-mexec-model=reactor", "-std=c11", "-O2", "-Wall", "-Wextra", "-Wl,--strip-all"]);
+    clang.args([
+        "--target=wasm32-wasi",
+        "-mexec-model=reactor",
+        "-std=c11",
+        "-O2",
+        "-Wall",
+        "-Wextra",
+        "-Wl,--strip-all",
+    ]);
     if std::env::var_os("TIDEGATE_CLANG").is_none() && Path::new(DEBIAN_HEADERS).is_dir() {
         clang.arg(format!("--sysroot={DEBIAN_SYSROOT}"));
     }

@@ -59,7 +59,13 @@ static inline void describe(exports_tidegate_policy_plugin_description_t *ret, c
 static inline const char *setting(const char *json, const char *name) {
   size_t len = strlen(name);
   for (const char *at = json; (at = strstr(at, name)) != NULL; at += len) {
-    if (at > json && at[-1] == '"' && at[len] == '"' && at[len + 1] == ':') return at + len + 2;
+    if (at == json || at[-1] != '"' || at[len] != '"') continue;
+    const char *behind = at + len + 1;
+    while (strchr(" \t\r\n", *behind) != NULL && *behind != 0) behind++;
+    if (*behind != ':') continue;
+    do behind++;
+    while (strchr(" \t\r\n", *behind) != NULL && *behind != 0);
+    return behind;
   }
   return NULL;
 }
