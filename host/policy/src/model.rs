@@ -29,23 +29,14 @@ pub enum Policy {
     RateLimit,
 }
 
-/// Who asks: a key with its scopes and constraints, and the client's address.
+/// Who asks: a key with its scopes and constraints, the client's address and the names in its certificate.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(from = "crate::evidence::Who<'_>")]
-pub struct Principal(pub(crate) Arc<Packed<types::Principal>>);
+pub struct Principal(pub(crate) Arc<PackedWho>);
 
 /// The session that is asked about.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(from = "crate::evidence::Place<'_>")]
-pub struct SessionFacts(pub(crate) Arc<Packed<types::Session>>);
-/// Who asks: a key with its scopes and constraints, the client's address and the names in its certificate.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(from = "crate::evidence::Who", into = "crate::evidence::Who")]
-pub struct Principal(pub(crate) Arc<PackedWho>);
-
-/// The session that is asked about.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(from = "crate::evidence::Place", into = "crate::evidence::Place")]
 pub struct SessionFacts(pub(crate) Arc<PackedPlace>);
 
 /// What someone wants to do.

@@ -69,18 +69,8 @@ pub(crate) struct Who<'a> {
     #[serde(default, skip_serializing_if = "<[String]>::is_empty")]
     write: Cow<'a, [String]>,
     peer: Cow<'a, str>,
-/// A principal in a file.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Who {
-    id: String,
-    scopes: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    read: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    write: Vec<String>,
-    peer: String,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    certificate: Vec<String>,
+    #[serde(default, skip_serializing_if = "<[String]>::is_empty")]
+    certificate: Cow<'a, [String]>,
 }
 
 /// An action in a file.
@@ -270,13 +260,14 @@ into_answered! {
 
 impl Serialize for Principal {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let of = self.contracts();
+        let WhoFacts { id, scopes, read, write, peer, certificate } = &**self.facts();
         let who = Who {
-            id: (&of.id).into(),
-            scopes: (&of.scopes).into(),
-            read: (&of.read).into(),
-            write: (&of.write).into(),
-            peer: (&of.peer).into(),
+            id: id.into(),
+            scopes: scopes.into(),
+            read: read.into(),
+            write: write.into(),
+            peer: peer.into(),
+            certificate: certificate.into(),
         };
         who.serialize(to)
     }
@@ -284,62 +275,30 @@ impl Serialize for Principal {
 
 impl From<Who<'_>> for Principal {
     fn from(who: Who<'_>) -> Self {
-        Principal::new(
-            who.id.into_owned(),
-            who.scopes.into_owned(),
-            who.read.into_owned(),
-            who.write.into_owned(),
-            who.peer.into_owned(),
-        )
-    }
-}
-
-impl Serialize for SessionFacts {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let of = self.contracts();
-        let place = Place {
-            id: (&of.id).into(),
-            owner: (&of.owner).into(),
-            tag: (&of.tag).into(),
-            backend: (&of.backend).into(),
-        };
-        place.serialize(to)
-impl From<Principal> for Who {
-    fn from(who: Principal) -> Self {
-        let WhoFacts { id, scopes, read, write, peer, certificate } = (**who.facts()).clone();
-        Self { id, scopes, read, write, peer, certificate }
-    }
-}
-
-impl From<Who> for Principal {
-    fn from(who: Who) -> Self {
         // Lines of before have the certificate's names among the scopes.
-        let (mut certificate, mut scopes) = (who.certificate, Vec::with_capacity(who.scopes.len()));
-        for text in who.scopes {
+        let (mut certificate, mut scopes) = (who.certificate.into_owned(), Vec::with_capacity(who.scopes.len()));
+        for text in who.scopes.into_owned() {
             match text.strip_prefix(CERTIFICATE) {
                 Some(name) => certificate.push(name.to_owned()),
                 None => scopes.push(text),
             }
         }
-        Principal::certified(who.id, scopes, who.read, who.write, who.peer, certificate)
+        let (read, write) = (who.read.into_owned(), who.write.into_owned());
+        Principal::certified(who.id.into_owned(), scopes, read, write, who.peer.into_owned(), certificate)
     }
 }
 
-impl From<SessionFacts> for Place {
-    fn from(place: SessionFacts) -> Self {
-        let Labels { id, owner, tag, backend } = place.labels().clone();
-        Self { id, owner, tag, backend }
+impl Serialize for SessionFacts {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let Labels { id, owner, tag, backend } = self.labels();
+        Place { id: id.into(), owner: owner.into(), tag: tag.into(), backend: backend.into() }.serialize(to)
     }
 }
 
 impl From<Place<'_>> for SessionFacts {
     fn from(place: Place<'_>) -> Self {
-        SessionFacts::new(
-            place.id.into_owned(),
-            place.owner.into_owned(),
-            place.tag.into_owned(),
-            place.backend.into_owned(),
-        )
+        let [id, owner, tag, backend] = [place.id, place.owner, place.tag, place.backend].map(Cow::into_owned);
+        SessionFacts::new(id, owner, tag, backend)
     }
 }
 

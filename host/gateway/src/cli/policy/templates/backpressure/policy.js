@@ -19,9 +19,6 @@ export const plugin = {
 
 export const backpressure = {
   decide(what) {
-    // Counts are 64 bits wide; these fit a Number, whichever kind they come as.
-    const behind = Number(what.lagEvents) * 100 >= Number(what.lagEventsMax) * settings.conflate_at_percent;
-    return { tag: behind ? "conflate" : "wait" };
     const behind = what.lagEvents * 100 >= what.lagEventsMax * settings.conflate_at_percent;
     return { outcome: { tag: behind ? "conflate" : "wait" }, rule: behind ? 1 : 0 };
   },

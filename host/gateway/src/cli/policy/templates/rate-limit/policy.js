@@ -22,9 +22,6 @@ export const rateLimit = {
     if (what.kind !== "invoke") return { outcome: { tag: "unlimited" }, rule: 0 };
     const bucket = { perSecond: settings.per_second, burst: 2 * settings.per_second };
     const missing = what.cost - (what.tokens ?? bucket.burst);
-    // Milliseconds until there are enough; 64 bits wide, and a Number all the same.
-    if (missing > 0) return { tag: "limit", val: Math.ceil((missing / bucket.perSecond) * 1000) };
-    return { tag: "pass", val: bucket };
     const wait = Math.ceil((missing / bucket.perSecond) * 1000);
     return { outcome: missing > 0 ? { tag: "limit", val: wait } : { tag: "pass", val: bucket }, rule: 1 };
   },
