@@ -5,7 +5,7 @@ mod process;
 mod reader;
 mod session;
 
-pub(crate) use process::{ACCESS, Gateway, Launch, Refused, open_as, place, tidegate};
+pub(crate) use process::{ACCESS, Follower, Gateway, Launch, Refused, open_as, place, tidegate};
 pub(crate) use reader::Reader;
 pub(crate) use session::{Item, Session};
 

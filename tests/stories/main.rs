@@ -24,3 +24,4 @@ mod secure;
 mod settings;
 mod start;
 mod streams;
+mod takeover;

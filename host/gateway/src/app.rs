@@ -8,7 +8,7 @@ use crate::{
     backup::Backups,
     clock::{Clock, SystemClock},
     config::{Changes, ServeConfig},
-    data_dir::{DataDir, write_private},
+    data_dir::{DataDir, InstanceId, write_private},
     descriptors,
     error::{Code, Error, Result},
     events::{LogBounds, LogBudget},
@@ -20,7 +20,8 @@ use crate::{
     people::People,
     policies::{self, Policies},
     sessions::{self, Patience, Sessions, rejudge::Flips, session::Bounds},
-    storage::Storage,
+    storage::{self, Storage},
+    takeover::{Given, Sockets},
     tasks::Tasks,
     telemetry::{self, Metrics},
     tls::Tls,
@@ -35,12 +36,8 @@ use std::{
     },
     time::Duration,
 };
-use tidegate_pipe::{PipeError, WorkerListener};
-use tidegate_policy::PolicyHost;
-use tokio::{
-    net::{TcpListener, UnixListener},
-    time::Instant,
-};
+use tidegate_policy::{PolicyHost, Warm};
+use tokio::{net::TcpListener, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// From the request to end until a worker is killed. Guessed.
@@ -50,23 +47,55 @@ const NEAR_GAP_SECONDS: f64 = 10.0;
 /// How long what is left may take after listeners and sessions have ended.
 const LAST_TASKS: Duration = Duration::from_secs(2);
 
+/// How long streams and connections may take to end when another gateway waits for the folder: so long everybody waits.
+/// Who needs longer resumes where it is. Guessed.
+const HANDED_OVER: Duration = Duration::from_millis(500);
+
 /// How soon a part that failed for want of room is tried again. Guessed.
 const HEAL_EVERY: Duration = Duration::from_secs(2);
 
-/// A gateway that is serving.
+/// A gateway that is serving, or about to.
 #[derive(Debug)]
 pub struct App {
     pub addresses: Addresses,
     config: ServeConfig,
-    data: DataDir,
     sessions: Sessions,
     storage: Storage,
+    policies: PolicyHost,
+    instance: InstanceId,
     nodes: Nodes,
     tls: Option<Tls>,
     tasks: Tasks,
     serving: CancellationToken,
     listeners: Tasks,
     ready: Arc<AtomicBool>,
+    /// Until it is open to clients.
+    doors: Option<Doors>,
+    /// Before the lock: whoever has that finds no socket of ours.
+    sockets: Arc<Sockets>,
+    /// The lock goes with it, last.
+    data: DataDir,
+}
+
+/// How a gateway comes by its folder and its sockets.
+#[derive(Debug)]
+pub enum Beginning {
+    /// There was none before it, or it has died or stopped.
+    Afresh(Given),
+    /// The one before let go just now, and may still go back.
+    Following { data: DataDir, given: Given, warm: Box<Warm> },
+    /// The one that was to follow came to nothing.
+    Returning(Arc<Sockets>),
+}
+
+/// What clients come through.
+#[derive(Debug)]
+struct Doors {
+    edge: Arc<Edge>,
+    grpc: Listener,
+    admin: Listener,
+    pages: TcpListener,
+    http: HttpState,
 }
 
 /// Where it listens; written to `<data>/addresses.json` for whoever starts it with port 0.
@@ -89,15 +118,25 @@ struct Parts {
 // === impl App ===
 
 impl App {
-    /// Starts every part. An error leaves nothing running.
-    pub async fn start(config: ServeConfig) -> Result<Self> {
+    /// Makes every part, and has workers taken back; clients wait until `open`. An error leaves nothing running, and
+    /// ends no worker that could go on.
+    pub async fn begin(config: ServeConfig, beginning: Beginning) -> Result<Self> {
         let metrics = Metrics::new();
         let files = descriptors::raise();
         if files.is_tight() {
             let descriptors::Descriptors { soft, hard } = files;
             tracing::warn!(soft, hard, "few file descriptors: each connection takes one, each session about four");
         }
-        let data = DataDir::open(&config.data)?;
+        let following = matches!(beginning, Beginning::Following { .. });
+        let (data, beginning) = match beginning {
+            Beginning::Following { data, given, warm } => (data, Ok((given, Some(*warm)))),
+            Beginning::Afresh(given) => (DataDir::open(&config.data)?, Ok((given, None))),
+            Beginning::Returning(sockets) => {
+                let data = DataDir::open(&config.data)?;
+                storage::put_back(&data.database())?;
+                (data, Err(sockets))
+            }
+        };
         let instance = data.instance().cloned().ok_or_else(|| Error::new(Code::Internal, "no instance id"))?;
         let storage = Storage::open(&data.database(), &instance, metrics.storage.clone())?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -106,11 +145,17 @@ impl App {
         let keys = Keys::load(storage.clone(), metrics.keys.clone()).await?;
         let tls = config.tls.clone().map(|settings| Tls::load(settings, metrics.tls.clone())).transpose()?;
         // Listeners first: what cannot be had is said before a key is made or a guest compiled.
-        let grpc = listen("listen", config.listen).await?;
-        let pages = listen("http", config.http).await?;
-        let workers = WorkerListener::bind(data.workers_socket()).map_err(|error| unusable_socket(&error))?;
-        let admin = admin_socket(data.admin_socket())?;
-        let host = policies::start(&config, data.policy_store()).await?;
+        let (sockets, warm) = match beginning {
+            Ok((given, warm)) => (Arc::new(Sockets::open(&config, &data, given).await?), warm),
+            Err(kept) => (kept, None),
+        };
+        let (grpc, pages) = (sockets.grpc()?, sockets.http()?);
+        let (admin, workers) = (sockets.admin()?, sockets.workers()?);
+        let warm = match warm {
+            Some(warm) => warm,
+            None => policies::warm(&config, data.policy_store()).await?,
+        };
+        let host = policies::start(warm).await?;
         metrics.policies.set(policies::samples(&host));
         let policies = Policies::new(host.clone(), metrics.clone(), clock.clone());
 
@@ -145,6 +190,9 @@ impl App {
         })
         .await?;
         sessions.guard_writes(Arc::new(nodes.clone()));
+        if following {
+            sessions.begin_provisionally();
+        }
         // Before the workers' socket is answered: who comes back must be expected.
         sessions.inherit(inherited).await;
         let flips = Flips::default();
@@ -152,8 +200,9 @@ impl App {
 
         let people = People::new(storage.clone(), clock.clone());
         let serving = CancellationToken::new();
-        let ready = Arc::new(AtomicBool::new(true));
-        let addresses = Addresses { grpc: local(&grpc)?, http: local(&pages)?, tls: tls.is_some() };
+        let ready = Arc::new(AtomicBool::new(false));
+        let (grpc_at, http_at) = sockets.addresses();
+        let addresses = Addresses { grpc: grpc_at, http: http_at, tls: tls.is_some() };
         let health = Arc::new(Parts {
             ready: ready.clone(),
             storage: storage.clone(),
@@ -165,7 +214,7 @@ impl App {
             health: health.clone(),
             metrics: metrics.clone(),
             clock: clock.clone(),
-            instance,
+            instance: instance.clone(),
             started_ms: clock.monotonic_ms(),
             started_unix_ms: clock.unix_ms(),
         };
@@ -183,7 +232,7 @@ impl App {
         };
         let edge = Edge::new(sessions.clone(), keys.clone(), metrics.clone(), context, bounds).await?;
         let dashboard = Dashboard::new(people, sessions.clone(), nodes.clone(), keys.clone(), serving.clone());
-        let state = HttpState {
+        let http = HttpState {
             metrics: metrics.clone(),
             health,
             nodes: Some(NodePages { nodes: nodes.clone(), keys }),
@@ -191,15 +240,10 @@ impl App {
             tls: tls.is_some(),
         };
 
-        // Clients wait in the backlog for the moment that is left. Behind this nothing fails any more: who was taken back
-        // would end with a gateway that does not start after all.
+        // Behind this nothing fails any more: who was taken back would end with a gateway that does not start after all.
         announce(&data, &addresses)?;
-        let listeners = Tasks::new();
-        let listening = Listening { shutdown: serving.clone(), drain: config.drain };
-        listeners.spawn("grpc", edge.clone().serve(Listener::Clients(grpc, tls.clone()), listening.clone()));
-        listeners.spawn("admin", edge.serve(Listener::Operator(admin), listening));
-        listeners
-            .spawn("http", http::serve(pages, tls.clone(), state, serving.clone().cancelled_owned(), config.drain));
+        let doors =
+            Doors { edge, grpc: Listener::Clients(grpc, tls.clone()), admin: Listener::Operator(admin), pages, http };
         let background = tasks.stopping();
         let until_stop = |work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
             let stopping = background.clone();
@@ -218,10 +262,63 @@ impl App {
             tasks.spawn("certificate", until_stop(Box::pin(tls.watch())));
         }
         tasks.spawn("heal", until_stop(Box::pin(heal(storage.clone(), host.clone()))));
-        tasks.spawn("swaps", until_stop(Box::pin(swaps::record(host, storage.clone(), metrics.clone()))));
+        tasks.spawn("swaps", until_stop(Box::pin(swaps::record(host.clone(), storage.clone(), metrics.clone()))));
         tasks.spawn("log bytes", until_stop(Box::pin(gauge_logs(budget, sessions.clone(), metrics))));
 
-        Ok(Self { addresses, config, data, sessions, storage, nodes, tls, tasks, serving, listeners, ready })
+        Ok(Self {
+            addresses,
+            config,
+            sessions,
+            storage,
+            policies: host,
+            instance,
+            nodes,
+            tls,
+            tasks,
+            serving,
+            listeners: Tasks::new(),
+            ready,
+            doors: Some(doors),
+            sockets,
+            data,
+        })
+    }
+
+    /// Returns when every worker is back that lives; an error when one could not be taken back. For a gateway that
+    /// follows another one, before `open`.
+    pub async fn adopted(&self) -> Result<()> {
+        self.sessions.adopted().await
+    }
+
+    /// Lets clients in, those first who have waited in the backlog. There is no way back to the gateway before.
+    pub fn open(&mut self) {
+        let Some(Doors { edge, grpc, admin, pages, http }) = self.doors.take() else { return };
+        self.sockets.own();
+        self.sessions.settle();
+        self.ready.store(true, Ordering::SeqCst);
+        let listening = Listening { shutdown: self.serving.clone(), drain: self.config.drain };
+        let (tls, shutdown) = (self.tls.clone(), self.serving.clone().cancelled_owned());
+        self.listeners.spawn("grpc", edge.clone().serve(grpc, listening.clone()));
+        self.listeners.spawn("admin", edge.serve(admin, listening));
+        self.listeners.spawn("http", http::serve(pages, tls, http, shutdown, self.config.drain));
+    }
+
+    /// For a service manager.
+    pub fn serves(&self) -> String {
+        format!("serving gRPC on {}, HTTP on {}", self.addresses.grpc, self.addresses.http)
+    }
+
+    pub fn config(&self) -> &ServeConfig {
+        &self.config
+    }
+
+    pub fn sockets(&self) -> Arc<Sockets> {
+        self.sockets.clone()
+    }
+
+    /// Of the installation.
+    pub fn instance(&self) -> &InstanceId {
+        &self.instance
     }
 
     /// A question: whether every pump gets on. Takes the locks that pumps take: one that is held for ever never answers.
@@ -248,22 +345,53 @@ impl App {
     /// Ends everything in order: nothing new, streams told, workers ended, storage closed.
     pub async fn stop(self, reason: &str) {
         tracing::info!(reason, "stopping");
+        self.end(reason, self.config.drain).await;
+        // Left behind they are replaced by the next start.
+        let _gone = std::fs::remove_file(addresses_file(&self.data));
+        self.sockets.remove_files();
+        tracing::info!("stopped");
+    }
+
+    /// Lets everything go for a gateway that follows: as a stop that leaves every worker, but in less time, and sockets and
+    /// their files stay. `schema`: what that one knows; where it is newer, there is a copy of the database afterwards.
+    pub async fn hand_over(self, schema: usize) {
+        self.sessions.leave_workers();
+        self.end("another gateway takes over", self.config.drain.min(HANDED_OVER)).await;
+        if schema > storage::SCHEMA {
+            let database = self.data.database();
+            let copied = tokio::task::spawn_blocking(move || storage::set_aside(&database)).await;
+            if let Ok(Err(error)) = copied {
+                // The follower copies it as well before it migrates; only the way back would be a person's.
+                tracing::warn!(%error, "there is no copy for a way back");
+            }
+        }
+    }
+
+    /// The end of a gateway that was to follow and never let clients in: its workers are for the one before.
+    pub async fn give_up(self) {
+        self.end("the gateway before goes on", Duration::ZERO).await;
+    }
+
+    async fn end(&self, reason: &str, drain: Duration) {
         self.ready.store(false, Ordering::SeqCst);
         self.nodes.end_watches();
         self.sessions.refuse_new();
         self.serving.cancel();
         self.sessions.drain(reason).await;
-        self.listeners.shutdown(Instant::now() + self.config.drain + LAST_TASKS).await;
+        self.listeners.shutdown(Instant::now() + drain + self.last_tasks(drain)).await;
         self.tasks.shutdown(Instant::now() + LAST_TASKS).await;
         if let Err(error) = self.nodes.save_presence().await {
             tracing::warn!(%error, "the last signs of life of the nodes were not saved");
         }
         self.storage.close().await;
-        for path in [addresses_file(&self.data), self.data.admin_socket()] {
-            // Left behind they are replaced by the next start.
-            let _gone = std::fs::remove_file(path);
-        }
-        tracing::info!("stopped");
+        let host = self.policies.clone();
+        // A panic there is a defect that the panic hook has logged.
+        let _closed = tokio::task::spawn_blocking(move || host.close()).await;
+    }
+
+    /// What connections may take beyond the drain to be cut; none when nobody waits for them.
+    fn last_tasks(&self, drain: Duration) -> Duration {
+        if drain == self.config.drain { LAST_TASKS } else { Duration::ZERO }
     }
 }
 
@@ -385,17 +513,6 @@ async fn gauge_logs(budget: Arc<LogBudget>, sessions: Sessions, metrics: Metrics
     }
 }
 
-async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
-        Error::new(Code::ListenFailed, format!("cannot listen on {address} (--{what}): {error}"))
-            .with("address", address)
-    })
-}
-
-fn local(listener: &TcpListener) -> Result<SocketAddr> {
-    listener.local_addr().map_err(|error| Error::new(Code::ListenFailed, format!("a listener has no address: {error}")))
-}
-
 fn announce(data: &DataDir, addresses: &Addresses) -> Result<()> {
     let path = addresses_file(data);
     let text = serde_json::to_vec(addresses).unwrap_or_default();
@@ -405,25 +522,4 @@ fn announce(data: &DataDir, addresses: &Addresses) -> Result<()> {
 
 fn addresses_file(data: &DataDir) -> PathBuf {
     data.root().join("addresses.json")
-}
-
-/// The folder's lock is ours, so a socket that is there belongs to nobody.
-fn admin_socket(path: PathBuf) -> Result<UnixListener> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let failed = |error: std::io::Error| {
-        Error::new(Code::DataFolderUnusable, format!("cannot listen on {}: {error}", path.display()))
-            .with("path", path.display())
-    };
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    // The folder is 0700, so nobody else can connect before the mode is set.
-    let listener = UnixListener::bind(&path).map_err(failed)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    Ok(listener)
-}
-
-fn unusable_socket(error: &PipeError) -> Error {
-    Error::new(Code::DataFolderUnusable, format!("the workers' socket cannot be made: {error}"))
 }

@@ -46,6 +46,10 @@ pub struct ServeConfig {
     pub policies: PolicyLimits,
     /// How long streams and connections may take to end at a stop.
     pub drain: Duration,
+    /// How long a gateway that takes over may take, before this one goes on.
+    pub take_over: Duration,
+    /// `None`: standard error.
+    pub log_file: Option<LogFileSettings>,
     pub log_format: LogFormat,
     pub log_level: String,
     /// Every setting as operators see it, by key, without secrets.
@@ -66,6 +70,16 @@ pub struct Changes {
     pub applied: Vec<&'static str>,
     /// Left as they were until the next start.
     pub waiting: Vec<&'static str>,
+}
+
+/// Where the log goes, if not to standard error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFileSettings {
+    pub path: PathBuf,
+    /// At which it is rotated.
+    pub bytes_max: u64,
+    /// Full files beside it.
+    pub kept: usize,
 }
 
 /// Where the certificate of the listeners is, and what is asked of clients.
@@ -209,6 +223,8 @@ impl ServeConfig {
         self.sessions.max_event_streams_per_connection = kept.sessions.max_event_streams_per_connection;
         self.plugins = kept.plugins;
         self.drain = kept.drain;
+        self.take_over = kept.take_over;
+        self.log_file = kept.log_file;
         self.log_format = kept.log_format;
         self.policies = kept.policies;
         self.workers.orphan_lifetime = kept.workers.orphan_lifetime;

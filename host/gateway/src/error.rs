@@ -299,6 +299,15 @@ codes! {
     PluginsFolderUnusable = "plugins.unusable", FailedPrecondition,
         "The plugins folder is missing, not a folder, or writable by others.",
         "Create it, or take the right to write from group and others.";
+    TakeOverRefused = "takeover.refused", FailedPrecondition,
+        "The gateway that works on the folder does not hand over to this one; the message says why. It serves on.",
+        "Mend what is named; or stop the one that runs and start the new one.";
+    TakeOverBusy = "takeover.busy", Aborted,
+        "Another gateway is just taking over.",
+        "Nothing; `tidegate status` shows the version that serves.";
+    TakeOverFailed = "takeover.failed", Unavailable,
+        "The hand-over from one gateway to the next came to nothing; the one before goes on.",
+        "See the log of both for the cause, and try again.";
     Draining = "gateway.draining", Unavailable,
         "The gateway is shutting down and takes nothing new.",
         "Try again when it is back.";

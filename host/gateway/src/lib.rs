@@ -20,6 +20,7 @@ pub mod policies;
 pub mod sessions;
 pub mod storage;
 pub mod sync;
+pub mod takeover;
 pub mod tasks;
 pub mod telemetry;
 pub mod tls;

@@ -16,7 +16,7 @@ use std::{path::PathBuf, sync::Arc};
 use tidegate_policy::{
     Action, Admission, ClientNode, Decision, DecisionLog, FailureCause, ItemVerdict, Outcome, Policy, PolicyConfig,
     PolicyHost, Principal, RateAnswer, RateRequest, RollbackError, SessionFacts, StartError, SwapRecord, Trigger,
-    Trust, Verdict,
+    Trust, Verdict, Warm,
 };
 
 /// Asks the policies and turns their answers into errors. Clones share the buckets.
@@ -151,8 +151,8 @@ impl Policies {
     }
 }
 
-/// Starts the host off the runtime's threads: it compiles.
-pub async fn start(config: &ServeConfig, store_dir: PathBuf) -> Result<PolicyHost> {
+/// Makes what a start of the host needs, off the runtime's threads: it compiles.
+pub async fn warm(config: &ServeConfig, store_dir: PathBuf) -> Result<Warm> {
     let limits = &config.policies;
     let mut policy = PolicyConfig::new(store_dir);
     policy.plugins_dir = config.plugins.clone();
@@ -163,9 +163,20 @@ pub async fn start(config: &ServeConfig, store_dir: PathBuf) -> Result<PolicyHos
     policy.difference_max = limits.difference_max;
     policy.trust = Trust { keys: limits.keys.clone(), signed_only: limits.signed_only };
     policy.limits.memory_bytes_max = usize::try_from(limits.memory_bytes).unwrap_or(usize::MAX);
-    let started = tokio::task::spawn_blocking(move || PolicyHost::start(policy)).await;
-    let started = started.map_err(|panic| Error::new(Code::Internal, format!("the policy host failed: {panic}")))?;
-    started.map_err(|error| match error {
+    off_the_runtime(move || Warm::new(policy)).await
+}
+
+/// Starts the host. Looks at the folder once, so off the runtime's threads as well.
+pub async fn start(warm: Warm) -> Result<PolicyHost> {
+    off_the_runtime(move || warm.start()).await
+}
+
+async fn off_the_runtime<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StartError> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    let done = done.map_err(|panic| Error::new(Code::Internal, format!("the policy host failed: {panic}")))?;
+    done.map_err(|error| match error {
         StartError::PluginsFolder { ref path, .. } => {
             Error::new(Code::PluginsFolderUnusable, error.to_string()).with("path", path.display())
         }

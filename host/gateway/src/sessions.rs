@@ -38,14 +38,17 @@ use crate::{
 use arc_swap::ArcSwap;
 use closed::Closed;
 use ending::draining;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use session::{Bounds, Identity, Parts};
 use shares::Shares;
 use std::{
     collections::HashMap,
     fmt,
     pin::Pin,
-    sync::{Arc, OnceLock, atomic::Ordering},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 use tidegate_policy::{Action, SessionFacts};
@@ -130,6 +133,14 @@ struct Shared {
     adopting: RwLock<HashMap<SessionId, Option<KeyId>>>,
     closed: Closed,
     draining: CancellationToken,
+    /// The end of this gateway ends no worker, whatever the settings say.
+    leave: AtomicBool,
+    /// This gateway may still give way to the one before it: who does not come back is no reason to end anybody.
+    provisional: AtomicBool,
+    /// Workers that have not come back yet.
+    awaited: AtomicUsize,
+    /// Why a worker was not taken back while that was so.
+    not_adopted: Mutex<Option<String>>,
     /// Set once at the start; without it nobody writes on behalf of a node.
     write_gate: OnceLock<Arc<dyn WriteGate>>,
 }
@@ -172,6 +183,10 @@ impl Sessions {
             adopting: RwLock::default(),
             closed: Closed::default(),
             draining: CancellationToken::new(),
+            leave: AtomicBool::new(false),
+            provisional: AtomicBool::new(false),
+            awaited: AtomicUsize::new(0),
+            not_adopted: Mutex::default(),
             write_gate: OnceLock::new(),
         };
         Self { shared: Arc::new(shared) }

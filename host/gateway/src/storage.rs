@@ -2,6 +2,7 @@
 //! and files, not what the rows are for; never on the path of an event or a decision. Invariant:
 //! `Ok` from a write means committed and on the disk.
 
+mod aside;
 mod failure;
 mod keys;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod tests;
 mod workers;
 mod writer;
 
+pub use aside::{forget_aside, put_back, set_aside};
 pub use keys::KeyRow;
 pub use nodes::{FloorRow, NodeEdited, NodeQuery, NodeRow, NodeState, PresenceRow};
 pub use open::check_copy;
@@ -42,6 +44,9 @@ use writer::{Order, Trouble, Writer};
 
 /// How many records of ended sessions and of swaps are kept; guessed to be months of audit, tens of MB.
 const RECORDS_MAX: i64 = 100_000;
+
+/// What this program brings a database to.
+pub const SCHEMA: usize = open::MIGRATIONS.len();
 
 /// Bytes that must be free on the disk before a full one counts as healed. Guessed: a group of writes, and its journal.
 const ROOM: u64 = 1 << 20;

@@ -5,11 +5,15 @@ use crate::{HelloFields, MessageReader, MessageWriter, PipeError, Result, Secret
 use rustix::fs::Mode;
 use std::{
     fs, io,
-    os::unix::{
-        ffi::OsStrExt as _,
-        fs::{FileTypeExt as _, MetadataExt as _},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::{
+            ffi::OsStrExt as _,
+            fs::{FileTypeExt as _, MetadataExt as _},
+        },
     },
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 use tidegate_proto::worker::v1::{FromGateway, FromWorker};
@@ -37,13 +41,15 @@ const PATH_MAX: usize = 103;
 /// Connections that may wait for `accept`; more of them are refused by the system. As many as sessions start at once.
 const BACKLOG: u32 = 128;
 
-/// The socket that workers connect to. Removed from the file system on drop.
+/// The socket that workers connect to. Removed from the file system on drop, unless it is shared or left.
 #[derive(Debug)]
 pub struct WorkerListener {
     listener: UnixListener,
     path: PathBuf,
     /// Device and inode, so that drop does not remove a successor's socket.
     identity: (u64, u64),
+    /// The file goes with this handle.
+    owned: AtomicBool,
 }
 
 // === impl WorkerListener ===
@@ -66,7 +72,31 @@ impl WorkerListener {
             Ok((socket.listen(BACKLOG)?, (file.dev(), file.ino())))
         })()
         .map_err(binding)?;
-        Ok(Self { listener, path, identity })
+        Ok(Self { listener, path, identity, owned: AtomicBool::new(true) })
+    }
+
+    /// A socket that listens on `path` already, from the process that bound it and whose file it is until `own`.
+    pub fn received(socket: OwnedFd, path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let taking = PipeError::io("taking the workers' socket over");
+        let (listener, identity) = (|| {
+            let file = fs::symlink_metadata(&path)?;
+            Ok((listener(socket)?, (file.dev(), file.ino())))
+        })()
+        .map_err(taking)?;
+        Ok(Self { listener, path, identity, owned: AtomicBool::new(false) })
+    }
+
+    /// Another handle to the same socket; dropping it leaves the file where it is. Of several, one accepts at a time.
+    pub fn share(&self) -> Result<Self> {
+        let sharing = PipeError::io("sharing the workers' socket");
+        let listener = self.listener.as_fd().try_clone_to_owned().and_then(listener).map_err(sharing)?;
+        Ok(Self { listener, path: self.path.clone(), identity: self.identity, owned: AtomicBool::new(false) })
+    }
+
+    /// Whether the file goes with this handle; if not, it belongs to another process that has the socket.
+    pub fn own(&self, own: bool) {
+        self.owned.store(own, Ordering::SeqCst);
     }
 
     pub fn path(&self) -> &Path {
@@ -83,13 +113,28 @@ impl WorkerListener {
     }
 }
 
+impl AsFd for WorkerListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
 impl Drop for WorkerListener {
     fn drop(&mut self) {
+        if !self.owned.load(Ordering::SeqCst) {
+            return;
+        }
         if fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.identity) {
             // Left behind, it is the stale socket that the next bind removes.
             let _gone = fs::remove_file(&self.path);
         }
     }
+}
+
+fn listener(socket: OwnedFd) -> io::Result<UnixListener> {
+    let socket = std::os::unix::net::UnixListener::from(socket);
+    socket.set_nonblocking(true)?;
+    UnixListener::from_std(socket)
 }
 
 /// Connects a worker and passes the whole start within `timeout`. The gateway's proof is checked before ours is sent.

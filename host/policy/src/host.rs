@@ -4,6 +4,7 @@
 
 mod past;
 mod shadow;
+mod warm;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
-use crate::cache::{CacheTrouble, CompileCache};
+use crate::cache::CacheTrouble;
 use crate::config::{Breaker, PolicyConfig, StartError};
 use crate::control::{Control, FlipHook};
 use crate::counters::Counters;
@@ -19,21 +20,24 @@ use crate::decider::Decider;
 use crate::embedded;
 use crate::engine::Engines;
 use crate::evidence::{Asked, IntoAnswered, Recorder};
+use crate::evidence::{
+    Asked, IntoAnswered, Recorder, contracts_action, contracts_node, contracts_person, contracts_pressure,
+    contracts_request,
+};
 use crate::failure::{self, Silence};
-use crate::folder::Folder;
-use crate::gate::{Gate, Loaded, Refusal, RefusalCode};
-use crate::generation::{Called, Remade, Set};
-use crate::instance::{CallFailure, GUEST_CALLS, PolicyInstance, PolicySource};
+use crate::gate::{Gate, Refusal, RefusalCode};
+use crate::generation::{Called, Remade};
+use crate::instance::{CallFailure, GUEST_CALLS, PolicyInstance};
 use crate::model::*;
 use crate::record::*;
 use crate::shadow::{Shadow, ShadowCounts};
-use crate::store::{ContentStore, Remembered};
 use crate::swapper::{Command, Swapper};
 use crate::trust::Vouching;
 use crate::warden::Warden;
 
 pub use past::{Candidate, PastError};
 pub use shadow::PromoteError;
+pub use warm::Warm;
 
 /// Tags in one call into the guest: large enough to hide the call's cost, small enough for its deadline.
 pub(crate) const TAGS_PER_CALL: usize = 256;
@@ -66,61 +70,14 @@ struct Inner {
 impl PolicyHost {
     /// Loads the embedded defaults, then what the folder or the last run gives, and starts watching. Takes
     /// as long as compiling does; call it where that does no harm.
-    pub fn start(mut config: PolicyConfig) -> Result<Self, StartError> {
-        config.threads = config.threads.max(1);
-        let config = config;
-        let store_wrong = |e: std::io::Error| StartError::Store { path: config.store_dir.clone(), why: e.to_string() };
-        let store = ContentStore::open(&config.store_dir).map_err(store_wrong)?;
-        let cache = CompileCache::open(&config.store_dir).map_err(store_wrong)?;
-        let cache_trouble = cache.trouble();
-        let engines = Arc::new(Engines::new(&config.limits).map_err(|e| StartError::Engine(format!("{e:#}")))?);
-        let gate = Arc::new(Gate::new(engines, cache, config.clone()));
-        let embedded = load_all(&gate, embedded::sources().collect())
-            .into_iter()
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|refusal| StartError::Embedded(refusal.to_string()))?;
-        let vouching = Arc::new(Vouching::new(config.trust.clone())?);
-        let folder = config.plugins_dir.as_deref().map(|path| Folder::open(path, &config)).transpose()?;
-        let remembered = store.remembered();
-        // Without a folder nothing is chosen; but what had been chosen is missing then.
-        let chosen = if folder.is_some() { last_good(&gate, &store, &remembered, &vouching) } else { Vec::new() };
-        let refused = |refusal: Refusal| StartError::Embedded(refusal.to_string());
-        let unclaimed = remembered.unclaimed();
-        let first = Set::compose(&chosen, &embedded, unclaimed)
-            .or_else(|_| Set::compose(&[], &embedded, unclaimed))
-            .map_err(refused)?;
-        let known = remembered.pin.iter().flat_map(|pin| &pin.known).filter_map(|hex| Digest::from_hex(hex)).collect();
-        let control = Arc::new(Control::new(embedded, first, config.clone(), store, &remembered).map_err(refused)?);
-        let spawned = |e: std::io::Error| StartError::Engine(format!("starting a thread: {e}"));
-        let recorder = Recorder::start(&config.store_dir.join("decisions"), &config.decisions).map_err(store_wrong)?;
-        let recorder = Arc::new(recorder);
-        let decider = Decider::start(config.threads, config.queue.max(1)).map_err(spawned)?;
-        let warden = Warden::start(Arc::clone(&control)).map_err(spawned)?;
-        let swapper = Swapper::start(
-            &config,
-            Arc::clone(&gate),
-            folder,
-            Arc::clone(&control),
-            known,
-            Arc::clone(&vouching),
-            Arc::clone(&recorder),
-        )
-        .map_err(spawned)?;
-        Ok(Self {
-            inner: Arc::new(Inner {
-                control,
-                decider,
-                swapper,
-                warden,
-                recorder,
-                gate,
-                cache_trouble,
-                past: parking_lot::Mutex::default(),
-                shadow: parking_lot::Mutex::default(),
-                vouching,
-                breaker: config.breaker,
-            }),
-        })
+    pub fn start(config: PolicyConfig) -> Result<Self, StartError> {
+        Warm::new(config)?.start()
+    }
+
+    /// Ends the threads and has everything written: from here on nothing is written by this host. Questions that
+    /// still come are answered as if nobody was there. Blocks.
+    pub fn close(&self) {
+        self.inner.close();
     }
 
     /// Why what should outlive a restart could not be written, if so: the set that serves, and compiled code.
@@ -381,8 +338,10 @@ impl PolicyHost {
     }
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
+// === impl Inner ===
+
+impl Inner {
+    fn close(&self) {
         self.swapper.stop();
         self.decider.stop();
         self.warden.stop();
@@ -392,43 +351,12 @@ impl Drop for Inner {
     }
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 fn refusal_of_start(file: &str, why: &str) -> Refusal {
     Refusal::new(RefusalCode::StartFailed, file, why)
-}
-
-/// The set that served when the last run ended. Trouble with it is told and passed over: the folder and
-/// the embedded defaults are there.
-fn last_good(gate: &Gate, store: &ContentStore, remembered: &Remembered, vouching: &Vouching) -> Vec<Arc<Loaded>> {
-    let mut sources = Vec::new();
-    for member in &remembered.last_good {
-        match store.source(member) {
-            // Its signature is asked for anew: whose word counts may have changed since.
-            Ok(mut source) => match vouching.vouch(&mut source) {
-                Ok(()) => sources.push(source),
-                Err(refusal) => tracing::error!(%refusal, "a policy of the last run is not taken up"),
-            },
-            Err(error) => tracing::error!(file = %member.file, %error, "a policy of the last run cannot be read"),
-        }
-    }
-    let taken_up = |loaded: Result<Arc<Loaded>, Refusal>| {
-        loaded.map_err(|refusal| tracing::error!(%refusal, "a policy of the last run cannot be taken up")).ok()
-    };
-    load_all(gate, sources).into_iter().filter_map(taken_up).collect()
-}
-
-/// Each on a thread of its own, because a start waits for the slowest; in the order given.
-fn load_all(gate: &Gate, sources: Vec<PolicySource>) -> Vec<Result<Arc<Loaded>, Refusal>> {
-    std::thread::scope(|scope| {
-        let load = |source: PolicySource| {
-            let file = Arc::clone(&source.file);
-            let thread = std::thread::Builder::new().name("policy-load".into());
-            (file, thread.spawn_scoped(scope, move || gate.load(source).map(Arc::new)))
-        };
-        let loading: Vec<_> = sources.into_iter().map(load).collect();
-        let failed = |file: &str| Refusal::new(RefusalCode::StartFailed, file, "no thread could load it");
-        let loaded = |(file, thread): (Arc<str>, std::io::Result<std::thread::ScopedJoinHandle<'_, _>>)| {
-            thread.ok().and_then(|thread| thread.join().ok()).unwrap_or_else(|| Err(failed(&file)))
-        };
-        loading.into_iter().map(loaded).collect()
-    })
 }

@@ -40,7 +40,7 @@ pub use evidence::{
     Change, Comparison, DecisionId, DecisionLog, Last, MemberFacts, Mismatch, Reading, Record, Replay, SetFacts, Window,
 };
 pub use gate::{Cost, Inspection, Refusal, RefusalCode, Tried, Wanted, Workbench};
-pub use host::{Candidate, PastError, PolicyHost, PromoteError};
+pub use host::{Candidate, PastError, PolicyHost, PromoteError, Warm};
 pub use model::*;
 pub use record::{
     Approval, Fence, Held, Listing, Origin, Outcome, PinReason, PolicyRow, RollbackError, SwapRecord, Trigger,

@@ -59,6 +59,12 @@ pub(crate) struct Gateway {
     key: String,
 }
 
+/// A gateway that was started to follow another one. Dropping it kills it.
+pub(crate) struct Follower {
+    /// `None` once it is a gateway of its own.
+    child: Option<Child>,
+}
+
 /// How a gateway that did not start ended.
 #[derive(Debug)]
 pub(crate) struct Refused {
@@ -229,6 +235,13 @@ impl Launch {
         }
     }
 
+    /// Starts it to follow a gateway that runs; what comes of it is the story's to find out. Its last words are in the log
+    /// that both write to.
+    pub(crate) fn follow(self) -> Follower {
+        let (child, _) = self.switch("--take-over").spawn();
+        Follower { child: Some(child) }
+    }
+
     /// Starts a gateway that must not start.
     pub(crate) async fn refused(self) -> Refused {
         let (mut child, log) = self.spawn();
@@ -320,6 +333,10 @@ impl Gateway {
         &self.grpc
     }
 
+    pub(crate) fn http(&self) -> &str {
+        &self.http
+    }
+
     pub(crate) fn first_key(&self) -> &str {
         &self.key
     }
@@ -356,6 +373,48 @@ impl Gateway {
     /// Waits for its end after a signal.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         timeout(PATIENCE, self.child.wait()).await.expect("it ends").expect("waiting works")
+    }
+}
+
+// === impl Follower ===
+
+impl Follower {
+    pub(crate) fn pid(&self) -> Pid {
+        let pid = self.child.as_ref().and_then(Child::id);
+        pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw).expect("it runs")
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(self.pid(), signal).expect("the follower is there");
+    }
+
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let child = self.child.as_mut().expect("it is no gateway yet");
+        timeout(PATIENCE, child.wait()).await.expect("it ends").expect("waiting works")
+    }
+
+    /// The one before has handed over and ends: this is the gateway now, at the same addresses.
+    pub(crate) async fn serves(self, mut before: Gateway) -> Gateway {
+        assert!(before.ended().await.success(), "{}", before.log());
+        self.inherits(before)
+    }
+
+    /// The same for one before that was killed.
+    pub(crate) fn inherits(mut self, before: Gateway) -> Gateway {
+        let group = self.pid();
+        let (folder, grpc, http) = (before.folder.clone(), before.grpc.clone(), before.http.clone());
+        let child = self.child.take().expect("it is no gateway yet");
+        Gateway { child, group, folder, grpc, http, key: before.key.clone() }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child
+            && let Ok(None) = child.try_wait()
+        {
+            let _ended = rustix::process::kill_process_group(self.pid(), Signal::KILL);
+        }
     }
 }
 

@@ -1,57 +1,59 @@
 //! `tidegate serve`: from flags to a running gateway and back, with the exit code. Knows signals: SIGTERM and
-//! SIGINT end in order, SIGHUP reads configuration and plugins folder again, SIGUSR1 opens the log anew. The parts are
-//! `app`'s.
+//! SIGINT end in order, SIGHUP reads configuration and plugins folder again, SIGUSR1 opens the log anew, SIGUSR2 starts the
+//! program that is to follow. The parts are `app`'s, one gateway after the other `takeover`'s.
 
 mod notify;
 
 use crate::{
-    app::App,
+    app::{App, Beginning},
     config::{ServeArgs, ServeConfig},
+    takeover::{self, Desk, Followed, Given, Outcome, Successor},
     telemetry::{self, LogFile, LogLevel},
 };
 use clap::Args;
 use notify::ServiceManager;
-use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The gateway's flags, and where its log goes.
+const EXAMPLES: &str = "\
+Examples:
+  tidegate serve                        on this machine only, with a simulator
+  tidegate serve --data /var/lib/tidegate --enable-orphan-reattach
+  tidegate serve --take-over …          with the same flags: follow the gateway that runs, without refusing a connection
+
+Signals: TERM and INT end in order, HUP reads the configuration and the plugins again, USR1 opens the log anew, USR2 starts
+the program that lies at this one's path, with the same flags and --take-over.";
+
+/// The gateway's flags, and how it comes by its folder.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct ServiceArgs {
     #[command(flatten)]
     gateway: ServeArgs,
 
-    /// Write the log to this file instead of standard error; SIGUSR1 opens it anew
-    #[arg(long, env = "TIDEGATE_LOG_FILE", value_name = "FILE")]
-    log_file: Option<PathBuf>,
-
-    /// Size at which the log file is rotated, MiB, 1 to 1048576 [default: 64]
-    #[arg(long, env = "TIDEGATE_LOG_FILE_MIB", value_name = "MIB", default_value = "64", hide_default_value = true,
-          value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
-    log_file_mib: u64,
-
-    /// Full log files kept beside it, as FILE.1 (the youngest), FILE.2 and so on, 0 to 1000 [default: 4]
-    #[arg(long, env = "TIDEGATE_LOG_FILES_KEPT", value_name = "COUNT", default_value = "4", hide_default_value = true,
-          value_parser = clap::value_parser!(u64).range(0..=1_000))]
-    log_files_kept: u64,
+    /// Take over from the gateway that works on the data folder: prepare beside it, then take its sockets, its folder and its
+    /// workers. Without one start as usual; when it comes to nothing the other one goes on. Both need
+    /// --enable-orphan-reattach
+    #[arg(long)]
+    take_over: bool,
 }
 
-/// Runs the gateway until SIGTERM or SIGINT.
+/// Runs the gateway until SIGTERM or SIGINT, or until another one has taken over.
 pub fn run(args: ServiceArgs) -> anyhow::Result<()> {
-    let file = args.log_file.as_deref();
     let config = ServeConfig::load(&args.gateway)?;
-    let file =
-        file.map(|path| LogFile::open(path, args.log_file_mib << 20, args.log_files_kept as usize)).transpose()?;
+    let file = config.log_file.as_ref().map(|file| LogFile::open(&file.path, file.bytes_max, file.kept)).transpose()?;
     let log = telemetry::init(config.log_format, &config.log_level, file)?;
+    let successor = Successor::of_this_process()?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let mut reopen = signal(SignalKind::user_defined1())?;
+        let mut succeed = signal(SignalKind::user_defined2())?;
         let manager = ServiceManager::from_environment();
-        let mut app = App::start(config).await?;
-        tracing::info!(grpc = %app.addresses.grpc, http = %app.addresses.http, "serving");
-        manager.ready(&format!("serving gRPC on {}, HTTP on {}", app.addresses.grpc, app.addresses.http));
-        let dog = manager.watchdog(app.progress());
+        let mut app = start(config, args.take_over).await?;
+        let (_desk, mut standbys) = Desk::open(&app)?;
+        manager.ready(&app.serves());
+        let mut dog = manager.watchdog(app.progress());
         let reason = loop {
             tokio::select! {
                 _ = terminate.recv() => break "the gateway was asked to stop",
@@ -67,12 +69,44 @@ pub fn run(args: ServiceArgs) -> anyhow::Result<()> {
                     Ok(()) => tracing::info!("the log was opened anew"),
                     Err(error) => tracing::error!(%error, "the log was not opened anew; the old one is written on"),
                 },
+                Some(()) = succeed.recv() => successor.start(),
+                Some(standby) = standbys.recv() => {
+                    // While nobody serves there is no progress to tell of; it takes less time than that.
+                    drop(dog);
+                    match takeover::give(app, standby, |pid| manager.succeeded_by(pid)).await? {
+                        Outcome::Gone => return Ok(()),
+                        Outcome::Back(back) => app = *back,
+                    }
+                    dog = manager.watchdog(app.progress());
+                }
             }
         };
         manager.stopping(reason);
         drop(dog);
         app.stop(reason).await;
         Ok(())
+    })
+}
+
+async fn start(config: ServeConfig, take_over: bool) -> anyhow::Result<App> {
+    let followed = if take_over {
+        takeover::follow(config).await?
+    } else {
+        let given = Given::by_service_manager(&config)?;
+        let mut app = App::begin(config, Beginning::Afresh(given)).await?;
+        app.open();
+        Followed::Nobody(Box::new(app))
+    };
+    Ok(match followed {
+        Followed::Nobody(app) => {
+            tracing::info!(grpc = %app.addresses.grpc, http = %app.addresses.http, "serving");
+            *app
+        }
+        Followed::Gateway(app, paused) => {
+            let paused_ms = paused.as_millis() as u64;
+            tracing::info!(grpc = %app.addresses.grpc, http = %app.addresses.http, paused_ms, "took over, serving");
+            *app
+        }
     })
 }
 

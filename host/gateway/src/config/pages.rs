@@ -24,8 +24,7 @@ the one before:
 The file is TOML without sections: every key stands at the top level, as in
 [the example](tidegate.example.toml), which holds every setting with its default. A key that there is not is an error,
 and so is a file that everybody may change. Whatever is wrong is told at once, each with its place: line of the file,
-variable or flag. Where the log is written (`--log-file` and its siblings) is said by flag or variable only. A list of a
-stronger place replaces the weaker one, it does not add to it.
+variable or flag. A list of a stronger place replaces the weaker one, it does not add to it.
 
 ```sh
 tidegate config example > tidegate.toml     # every setting, commented

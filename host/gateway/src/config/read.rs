@@ -3,8 +3,8 @@
 //! error, so that all are found in one run.
 
 use super::{
-    Backend, BackendKind, ClientAuth, LogLimits, PolicyLimits, ServeConfig, SessionLimits, Shown, TlsSettings,
-    TlsVersion, WorkerTimes,
+    Backend, BackendKind, ClientAuth, LogFileSettings, LogLimits, PolicyLimits, ServeConfig, SessionLimits, Shown,
+    TlsSettings, TlsVersion, WorkerTimes,
     args::{Given, Origin, ServeArgs},
     file,
     table::{Kind, Setting},
@@ -99,6 +99,9 @@ impl Reader {
         let backends = self.backends();
         let default_backend = self.default_backend(&backends);
         let drain = self.seconds("drain_seconds");
+        let take_over = self.seconds("take_over_seconds");
+        let (bytes_max, kept) = (self.number("log_file_mib") << 20, self.size("log_files_kept"));
+        let log_file = self.path("log_file").map(|path| LogFileSettings { path, bytes_max, kept });
         let log_format = if self.word("log_format") == "json" { LogFormat::Json } else { LogFormat::Human };
         let log_level = self.text("log_level").unwrap_or_default();
         if check_level(&log_level).is_err() {
@@ -116,6 +119,8 @@ impl Reader {
             backends,
             default_backend,
             drain,
+            take_over,
+            log_file,
             log_format,
             log_level,
             sessions: self.sessions(),

@@ -66,6 +66,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// hold a place among `CONNECTIONS_MAX` no longer. Guessed.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
 const UNUSED_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a connection that was accepted just before the end may take to be used: what it asks first is answered, with
+/// the reason, instead of being cut. Guessed: a round trip.
+const FIRST_REQUEST: Duration = Duration::from_millis(300);
+const FIRST_REQUEST_LOOK: Duration = Duration::from_millis(10);
 
 /// Services of the operators: on their socket, and where it is switched on over the network.
 const ADMIN: [&str; 3] = ["/tidegate.v1.Admin/", "/tidegate.v1.NodeAdmin/", "/tidegate.v1.PeopleAdmin/"];
@@ -171,6 +175,16 @@ impl Connection {
 
     pub(super) fn cut(&self) {
         self.cut.cancel();
+    }
+
+    /// Returns when it has been used, or was not in time.
+    async fn first_request(&self) {
+        let used = async {
+            while !self.used.load(Ordering::SeqCst) {
+                tokio::time::sleep(FIRST_REQUEST_LOOK).await;
+            }
+        };
+        let _unused = tokio::time::timeout(FIRST_REQUEST, used).await;
     }
 }
 
@@ -330,6 +344,11 @@ impl Edge {
             () = unused => {}
             () = cut.cancelled() => {}
             () = shutdown.cancelled() => {
+                tokio::select! {
+                    () = connection.as_mut() => return,
+                    () = cut.cancelled() => return,
+                    () = facts.first_request() => {}
+                }
                 connection.as_mut().connection().graceful_shutdown();
                 tokio::select! {
                     () = connection => {}

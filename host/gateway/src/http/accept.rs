@@ -12,8 +12,9 @@ use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     task::JoinSet,
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +26,10 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const HEAD_MAX: usize = 64 << 10;
 /// When the process is out of descriptors, accepting again at once would only burn the processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a connection that was accepted just before the end may take to send its request: that is answered instead of
+/// being cut. Guessed: a round trip.
+const FIRST_REQUEST: Duration = Duration::from_millis(300);
 
 /// Whose request it is, in its extensions.
 #[derive(Clone, Debug)]
@@ -83,7 +88,7 @@ pub(super) async fn serve(
     drop(listener);
     stopping.cancel();
     let all = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(drain, all).await.is_err() {
+    if timeout(drain, all).await.is_err() {
         tracing::warn!(left = connections.len(), "HTTP connections did not end in time and were cut");
         connections.shutdown().await;
     }
@@ -96,8 +101,10 @@ where
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_MAX);
     // One extension per request; layering the router would rebuild it for each connection.
+    let (used, is_used) = watch::channel(false);
     let service = tower::ServiceBuilder::new()
         .map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+            used.send_replace(true);
             request.extensions_mut().insert(peer.clone());
             request
         })
@@ -107,8 +114,15 @@ where
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = stopping.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            let mut is_used = is_used;
+            let first_request = async { is_used.wait_for(|used| *used).await.is_ok() };
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                _ = timeout(FIRST_REQUEST, first_request) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
         }
     };
     if let Err(error) = ended {

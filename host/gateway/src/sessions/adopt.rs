@@ -15,18 +15,25 @@ use crate::{
     telemetry::CloseReason,
     workers::{Adopted, Adoption, Orphan},
 };
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 use tidegate_proto::v1::{Command, GetSessionState, command::Method, command_result};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
     time::Instant,
 };
 
+/// Between two looks at who is still on his way.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// How long clients wait for workers that are back and busy. Guessed.
+const SYNCHRONISED: Duration = Duration::from_millis(500);
+
 impl Sessions {
     /// Sorts the manifest of the gateway before: with re-adoption its workers are awaited for as long as a start may
     /// take, without it they are ended. To be called before the workers' socket is answered; returns once every
     /// worker is expected or ended, the adoptions themselves go on.
     pub async fn inherit(&self, rows: Vec<WorkerRow>) {
+        let provisional = self.shared.provisional.load(Ordering::SeqCst);
         let socket = self.shared.hub.socket().to_owned();
         for row in rows {
             let Some(orphan) = Orphan::find(row.pid, &row.started, &row.session, &socket) else {
@@ -37,9 +44,50 @@ impl Sessions {
             let slot = self.shared.slots.clone().try_acquire_owned();
             match slot {
                 Ok(slot) if !self.shared.settings.load().orphan_lifetime.is_zero() => self.expect(row, orphan, slot),
+                _ if provisional => self.cannot_adopt(&row.session, "there is no room for it: see max_sessions"),
                 _ => self.end_orphan(row.session, orphan, "re-adoption is off, or there is no room").await,
             }
         }
+    }
+
+    /// To be called before `inherit` by a gateway that may still give way to the one before it: then nobody is ended for
+    /// not coming back, and `adopted` tells of it.
+    pub fn begin_provisionally(&self) {
+        self.shared.provisional.store(true, Ordering::SeqCst);
+        self.leave_workers();
+    }
+
+    /// There is no way back: who is here is this gateway's.
+    pub fn settle(&self) {
+        self.shared.provisional.store(false, Ordering::SeqCst);
+        self.shared.leave.store(false, Ordering::SeqCst);
+    }
+
+    /// Returns when every worker is back that lives, or one could not be taken back. One that is in a slow call is back,
+    /// and says what items it has when the call is over; that is waited for only a little.
+    pub async fn adopted(&self) -> Result<()> {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        let mut all_back = None;
+        loop {
+            look.tick().await;
+            if let Some(why) = self.shared.not_adopted.lock().clone() {
+                return Err(Error::new(Code::TakeOverFailed, why));
+            }
+            if self.shared.adopting.read().is_empty() {
+                return Ok(());
+            }
+            if self.shared.awaited.load(Ordering::SeqCst) == 0
+                && all_back.get_or_insert_with(Instant::now).elapsed() > SYNCHRONISED
+            {
+                return Ok(());
+            }
+        }
+    }
+
+    fn cannot_adopt(&self, session: &SessionId, why: &str) {
+        tracing::warn!(%session, why, "a worker cannot be taken over");
+        let why = format!("the worker of {session} cannot be taken over: {why}");
+        self.shared.not_adopted.lock().get_or_insert(why);
     }
 
     fn expect(&self, row: WorkerRow, orphan: Orphan, slot: OwnedSemaphorePermit) {
@@ -57,15 +105,24 @@ impl Sessions {
         self.shared.adopting.write().insert(row.session.clone(), row.owner.clone());
         let arrival = self.shared.hub.adopt(orphan, adoption, deadline, self.shared.draining.clone());
         let sessions = self.clone();
+        self.shared.awaited.fetch_add(1, Ordering::SeqCst);
         self.shared.tasks.spawn("adoption", async move {
             let session = row.session.clone();
-            match arrival.await {
+            let arrived = arrival.await;
+            sessions.shared.awaited.fetch_sub(1, Ordering::SeqCst);
+            match arrived {
                 Ok(adopted) => match sessions.resume(row, adopted, slot).await {
                     Ok(()) => {}
+                    Err(error) if sessions.shared.provisional.load(Ordering::SeqCst) => {
+                        sessions.cannot_adopt(&session, error.message());
+                    }
                     Err(error) => tracing::warn!(%session, %error, "a worker came back but could not go on"),
                 },
                 // It is an orphan still, with its row in the manifest.
-                Err((_, error)) if error.code() == Code::Draining && sessions.shared.settings.load().leave_workers => {}
+                Err((_, error)) if error.code() == Code::Draining && sessions.leaves() => {}
+                Err((orphan, error)) if sessions.shared.provisional.load(Ordering::SeqCst) && !orphan.has_ended() => {
+                    sessions.cannot_adopt(&session, error.message());
+                }
                 Err((orphan, error)) => sessions.end_orphan(session.clone(), orphan, error.message()).await,
             }
             sessions.shared.adopting.write().remove(&session);
@@ -136,7 +193,9 @@ impl Sessions {
             }
             Err(error) => {
                 let reason = format!("it was not synchronised after a restart: {}", error.message());
-                session.close(Stop { kill: true, why: CloseReason::Fault, reason }).await;
+                let provisional = self.shared.provisional.load(Ordering::SeqCst);
+                let why = if provisional { CloseReason::Left } else { CloseReason::Fault };
+                session.close(Stop { kill: !provisional, why, reason }).await;
                 Err(error)
             }
         }

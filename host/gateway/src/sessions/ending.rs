@@ -7,7 +7,10 @@ use crate::{
     error::{Code, Error, Result},
     telemetry::CloseReason,
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 impl Sessions {
     /// Ends sessions whose lease or detach grace ran out. Runs until cancelled.
@@ -36,6 +39,16 @@ impl Sessions {
         // First: a worker that was let go calls home at once, and is for the next gateway.
         self.shared.hub.close();
         self.shared.draining.cancel();
+    }
+
+    /// From here on the end of this gateway leaves every worker to another one.
+    pub fn leave_workers(&self) {
+        self.shared.leave.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether workers outlive this gateway.
+    pub(super) fn leaves(&self) -> bool {
+        self.shared.leave.load(Ordering::SeqCst) || self.shared.settings.load().leave_workers
     }
 
     /// Tells every stream its position; ends every worker, or leaves it to the next gateway. Bounded by the workers'
@@ -87,7 +100,7 @@ impl Sessions {
     }
 
     fn last_stop(&self, reason: &str) -> Stop {
-        let why = if self.shared.settings.load().leave_workers { CloseReason::Left } else { CloseReason::Shutdown };
+        let why = if self.leaves() { CloseReason::Left } else { CloseReason::Shutdown };
         Stop { kill: false, why, reason: reason.to_owned() }
     }
 }

@@ -34,6 +34,9 @@ const SETTLE: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A look that comes later than this means that the gateway stood still (stopped, suspended, starved). Guessed.
 const STOOD_STILL: Duration = Duration::from_secs(2);
+/// How long commands may still be answered before a worker is left to another gateway: everybody else waits for that
+/// one meanwhile. Guessed.
+const ANSWERS: Duration = Duration::from_secs(2);
 
 /// Why the worker's life ended.
 enum End {
@@ -85,7 +88,7 @@ pub(super) async fn run(
             // At once: should this task be ended while it waits, the worker is not.
             process.release();
             // Nothing new is sent; what is on its way gets its answer, or its outcome is unknown.
-            let _late = tokio::time::timeout(patience.shutdown, session.until_idle()).await;
+            let _late = tokio::time::timeout(ANSWERS, session.until_idle()).await;
             // Here the pipe ends. What was not pumped is in the worker's tail.
             pump.abort();
             write.abort();

@@ -9,10 +9,13 @@ use crate::{
     error::{Code, Error, Result},
     ids::SessionId,
 };
-use std::{process::Stdio, time::Duration};
+use std::{path::Path, process::Stdio, time::Duration};
 use tidegate_pipe::{GatewayReader, GatewayWriter, Secret};
 use tidegate_proto::worker::v1::{Accept, Hello, from_worker};
 use tokio::{io::AsyncWriteExt as _, process::Command};
+
+/// Where Linux has the program of a process, whatever became of its file.
+const RUNNING: &str = "/proc/self/exe";
 
 /// A backend that the operator configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,8 +61,11 @@ impl WorkerHub {
         let started = tokio::time::Instant::now();
         let secret = Secret::mint().map_err(|error| failed("no random bytes for a secret", &error))?;
         let (awaiting, arrival) = self.expect_new(launch.session.clone(), secret.clone());
-        let program = std::env::current_exe().map_err(|error| failed("the gateway cannot find its program", &error))?;
+        let name = std::env::current_exe().map_err(|error| failed("the gateway cannot find its program", &error))?;
+        // The very program that runs, also after an upgrade has put another one in its place.
+        let program = if Path::new(RUNNING).exists() { Path::new(RUNNING) } else { &name };
         let mut child = Command::new(program)
+            .arg0(&name)
             .args(["worker", &launch.backend.kind, "--connect"])
             .arg(&self.shared.socket)
             .args(["--session", launch.session.as_str()])

@@ -86,6 +86,12 @@ impl Orphan {
         let _ended = self.pidfd.readable().await;
     }
 
+    /// Now, without waiting.
+    pub fn has_ended(&self) -> bool {
+        let mut fds = [PollFd::new(self.pidfd.get_ref(), PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready != 0)
+    }
+
     fn signal_kill(&self) {
         // It may have ended just now.
         let _gone = pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);

@@ -211,7 +211,8 @@ fn passes(error: &ClientError, session_may_return: bool) -> bool {
             fault.code,
             GrpcCode::Unavailable | GrpcCode::Unknown | GrpcCode::Internal | GrpcCode::Cancelled | GrpcCode::Aborted
         ),
-        "stream.draining" | "gateway.draining" | "stream.pressure" | "stream.limit" | "stream.already_open" => true,
+        "stream.draining" | "gateway.draining" | "session.adopting" => true,
+        "stream.pressure" | "stream.limit" | "stream.already_open" => true,
         "policy.failed" | "policy.busy" | "rate.limited" | "storage.unavailable" => true,
         "session.not_permitted" | "session.unknown" => session_may_return,
         _ => false,
@@ -241,7 +242,7 @@ mod tests {
 
     #[test]
     fn what_passes_is_tried_again_and_what_is_over_is_not() {
-        for passing in ["", "stream.draining", "stream.pressure", "stream.limit", "rate.limited"] {
+        for passing in ["", "stream.draining", "session.adopting", "stream.pressure", "stream.limit", "rate.limited"] {
             assert!(passes(&fault(GrpcCode::Unavailable, passing), false), "{passing}");
         }
         for over in ["stream.session_ended", "session.faulted", "auth.invalid", "policy.denied", "stream.taken_over"] {

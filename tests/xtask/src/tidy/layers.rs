@@ -11,7 +11,7 @@ const GATEWAY: &str = "host/gateway/src/";
 /// The modules of the gateway from the outside in. A module may use those of lower layers; of its own layer
 /// only where `Peers::May`.
 const LAYERS: &[(Peers, &[&str])] = &[
-    (Peers::May, &["main", "lib", "app", "demo"]),
+    (Peers::May, &["main", "lib", "app", "demo", "takeover"]),
     (Peers::MayNot, &["grpc", "http", "cli"]),
     (Peers::MayNot, &["nodes"]),
     (Peers::MayNot, &["sessions"]),
@@ -28,7 +28,10 @@ enum Peers {
 }
 
 /// Uses against the direction, each with its reason: (module, uses, why).
-const ALSO: &[(&str, &str, &str)] = &[("cli", "app", "`serve` and `demo` start a gateway")];
+const ALSO: &[(&str, &str, &str)] = &[
+    ("cli", "app", "`serve` and `demo` start a gateway"),
+    ("cli", "takeover", "`serve` follows a gateway and hands over to one"),
+];
 
 /// Who may name a library (and those whose names begin like it): (library, paths).
 const KNOWS: &[(&str, &[&str])] = &[

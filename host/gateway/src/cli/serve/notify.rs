@@ -37,6 +37,11 @@ impl ServiceManager {
         tell(&[NotifyState::Stopping, NotifyState::Status(reason)]);
     }
 
+    /// Another process is the service's main one from here on; it tells the rest itself.
+    pub(super) fn succeeded_by(&self, pid: u32) {
+        tell(&[NotifyState::MainPid(pid), NotifyState::Status("another process took over")]);
+    }
+
     /// Asks for progress three times within the time that the service manager allows, and tells it only of
     /// progress. A check that does not return, or a runtime that stands still, is no progress.
     pub(super) fn watchdog(&self, progress: impl Fn() -> Result<(), String> + Clone + Send + 'static) -> Watchdog {

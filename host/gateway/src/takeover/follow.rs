@@ -1,0 +1,209 @@
+//! The side that follows: prepares itself beside the gateway that serves, takes what that lets go, and accepts only when
+//! it was told to go. Knows `App` as a whole. Invariants: nothing that only one gateway may have is opened before it was let
+//! go; and whatever goes wrong before `Go` leaves every worker to the gateway before.
+
+use super::{
+    PROTOCOL,
+    line::{Line, Word, broken, result, unexpected},
+    socket,
+    sockets::Given,
+};
+use crate::{
+    app::{App, Beginning},
+    config::ServeConfig,
+    data_dir::DataDir,
+    error::{CODES, Code, Error, Result},
+    policies, storage,
+    tls::Tls,
+};
+use std::{io, time::Duration};
+use tokio::{
+    net::UnixStream,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+
+/// A gateway that answers at all answers within that.
+const STEP: Duration = Duration::from_secs(10);
+/// From `Ready` to `Released`: commands and streams have their last words, tasks are joined. All of that has bounds of
+/// its own; this is more than their sum.
+const RELEASE: Duration = Duration::from_secs(60);
+/// After the gateway before has ended, the lock is free at once.
+const LOCK: Duration = Duration::from_secs(3);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
+/// From `Started` to an answer. Who does not answer has nothing any more that we could wait for.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// How the gateway came to serve.
+#[derive(Debug)]
+pub enum Followed {
+    /// There was none before it.
+    Nobody(Box<App>),
+    /// How long no connection was accepted.
+    Gateway(Box<App>, Duration),
+}
+
+/// Follows the gateway that works on the folder; without one it starts as usual.
+pub async fn follow(config: ServeConfig) -> Result<Followed> {
+    let Some((data, mut line)) = call(&config).await? else {
+        let given = Given::by_service_manager(&config)?;
+        let mut app = App::begin(config, Beginning::Afresh(given)).await.map_err(|error| match error.code() {
+            Code::DataFolderLocked => {
+                let why = "and does not hand over: it is of an earlier version, or ending";
+                Error::new(Code::DataFolderLocked, format!("{}, {why}", error.message()))
+            }
+            _ => error,
+        })?;
+        app.open();
+        return Ok(Followed::Nobody(Box::new(app)));
+    };
+    let followed = take(config, &data, &mut line).await;
+    if let Err(error) = &followed {
+        // For the log of the other one. It may be gone, or have refused.
+        let _gone = line.say(&Word::Failed { message: error.to_string() }).await;
+    }
+    followed
+}
+
+/// The gateway that serves, if there is one.
+async fn call(config: &ServeConfig) -> Result<Option<(DataDir, Line)>> {
+    if !config.data.exists() {
+        return Ok(None);
+    }
+    let data = DataDir::peek(&config.data)?;
+    let nobody = |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused);
+    match UnixStream::connect(socket(&data)).await {
+        Ok(stream) => Ok(Some((data, Line::new(stream).map_err(|error| broken(&error))?))),
+        Err(error) if nobody(&error) => Ok(None),
+        Err(error) => Err(broken(&error)),
+    }
+}
+
+async fn take(config: ServeConfig, data: &DataDir, line: &mut Line) -> Result<Followed> {
+    let instance = data.instance().ok_or_else(|| Error::new(Code::TakeOverFailed, "the folder has no instance id"))?;
+    let hello = Word::Hello {
+        protocol: PROTOCOL,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        instance: instance.as_str().to_owned(),
+        schema: storage::SCHEMA,
+        pipe: tidegate_pipe::PROTOCOL_VERSION,
+    };
+    line.say(&hello).await.map_err(|error| broken(&error))?;
+    let (grpc, http, within) = match next(line, STEP).await? {
+        Some(Word::Welcome { pid, version, schema, grpc, http, within_ms }) => {
+            tracing::info!(pid, version, schema, "preparing to take over");
+            if schema > storage::SCHEMA {
+                let message = format!("the database has schema {schema}; this program knows up to {}", storage::SCHEMA);
+                return Err(Error::new(Code::StorageNewer, message));
+            }
+            (grpc, http, Duration::from_millis(within_ms))
+        }
+        Some(Word::Refused { code, message }) => {
+            let code = CODES.iter().find(|row| row.text == code).map_or(Code::TakeOverRefused, |row| row.code);
+            return Err(Error::new(code, message));
+        }
+        other => return Err(unexpected(other)),
+    };
+    let prepare = async {
+        if config.workers.orphan_lifetime.is_zero() {
+            let why = "this gateway has no --enable-orphan-reattach: sessions would end with the one before";
+            return Err(Error::new(Code::TakeOverRefused, why));
+        }
+        let given = Given::others(&config, grpc, http).await?;
+        if let Some(settings) = config.tls.clone() {
+            // Read again at the start; what is wrong with it is to be known now.
+            drop(Tls::load(settings, crate::telemetry::Metrics::new().tls)?);
+        }
+        let warm = policies::warm(&config, data.policy_store()).await?;
+        match warm.refused() {
+            [] => Ok((given, warm)),
+            refused => {
+                let message = format!("policies that serve now would not: {}", refused.join("; "));
+                Err(Error::new(Code::PolicyRefused, message))
+            }
+        }
+    };
+    let (mut given, warm) = tokio::select! {
+        prepared = prepare => prepared?,
+        // It has nothing to say before we are ready.
+        heard = line.hear() => return Err(unexpected(result(heard)?)),
+    };
+    line.say(&Word::Ready).await.map_err(|error| broken(&error))?;
+    match next(line, RELEASE).await? {
+        Some(Word::Sockets { names }) => given.received(&names, line.take_descriptors(), &config)?,
+        other => return Err(unexpected(other)),
+    }
+    let received = Instant::now();
+    let paused = match next(line, RELEASE).await? {
+        Some(Word::Released { paused_ms }) => Duration::from_millis(paused_ms),
+        // It died on the way: what it had is free, and what it left waits.
+        None => received.elapsed(),
+        other => return Err(unexpected(other)),
+    };
+    let released = Instant::now();
+    let data = locked(&config).await?;
+    let mut app = App::begin(config, Beginning::Following { data, given, warm: Box::new(warm) }).await?;
+    match agreed(&app, line, released + within).await {
+        Ok(()) => {}
+        Err(error) => {
+            app.give_up().await;
+            return Err(error);
+        }
+    }
+    app.open();
+    let paused = paused + released.elapsed();
+    // Whether it hears that or not: it has let everything go.
+    let _gone = line.say(&Word::Serving).await;
+    Ok(Followed::Gateway(Box::new(app), paused))
+}
+
+/// Returns when the workers are back and the other one has said `Go`, or has ended.
+async fn agreed(app: &App, line: &mut Line, deadline: Instant) -> Result<()> {
+    tokio::select! {
+        adopted = timeout_at(deadline, app.adopted()) => match adopted {
+            Ok(adopted) => adopted?,
+            Err(_elapsed) => return Err(Error::new(Code::TakeOverFailed, "workers did not come back in time")),
+        },
+        // `None`: it died; whoever has the folder goes on.
+        heard = said(line) => return Err(heard?),
+    }
+    if line.say(&Word::Started).await.is_err() {
+        return Ok(());
+    }
+    match timeout(ANSWER, line.hear()).await {
+        Ok(heard) => match result(heard)? {
+            Some(Word::Go) | None => Ok(()),
+            Some(Word::Back { message }) => Err(Error::new(Code::TakeOverFailed, message)),
+            other => Err(unexpected(other)),
+        },
+        Err(_elapsed) => {
+            tracing::warn!("the gateway before does not answer; going on without its word");
+            Ok(())
+        }
+    }
+}
+
+/// What is said while workers are awaited, which is nothing, or the way back. Pends once the other one has ended.
+async fn said(line: &mut Line) -> Result<Error> {
+    match result(line.hear().await)? {
+        Some(Word::Back { message }) => Ok(Error::new(Code::TakeOverFailed, message)),
+        None => std::future::pending().await,
+        other => Ok(unexpected(other)),
+    }
+}
+
+async fn next(line: &mut Line, within: Duration) -> Result<Option<Word>> {
+    let heard = timeout(within, line.hear()).await;
+    let late = |_elapsed| Error::new(Code::TakeOverFailed, "the gateway that serves does not answer");
+    result(heard.map_err(late)?)
+}
+
+/// The folder with its lock, which the gateway before has let go, or lost with its life.
+async fn locked(config: &ServeConfig) -> Result<DataDir> {
+    let until = Instant::now() + LOCK;
+    loop {
+        match DataDir::open(&config.data) {
+            Err(error) if error.code() == Code::DataFolderLocked && Instant::now() < until => sleep(LOCK_PAUSE).await,
+            opened => return opened,
+        }
+    }
+}

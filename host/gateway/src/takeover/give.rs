@@ -1,0 +1,138 @@
+//! The side that hands over: lets everything go, waits for the one that follows, and goes back to work when that comes
+//! to nothing. Knows `App` as a whole. Invariants: nothing is written between `Released` and the way back; and the way back
+//! begins when the follower has ended, if need be by force.
+
+use super::{
+    desk::Standby,
+    line::{Line, Peer, Word, broken, result, unexpected},
+    sockets::{NAMES, Sockets},
+};
+use crate::{
+    app::{App, Beginning},
+    config::ServeConfig,
+    error::{Code, Error, Result},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::time::{Instant, sleep, timeout};
+
+/// From `Go` to `Serving`: starts a few tasks, so longer means that it hangs, and it has everything by then.
+const SERVING: Duration = Duration::from_secs(10);
+/// From `Back` to the end of the follower by itself. It has workers to leave.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// How long the way back is tried: a disk may be full just now.
+const BACK: Duration = Duration::from_secs(30);
+/// How long workers are awaited before clients are let in again. Guessed.
+const RETURN: Duration = Duration::from_secs(2);
+const BACK_PAUSE: Duration = Duration::from_millis(100);
+
+/// What became of a hand-over.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The other one serves; this process has nothing left to do.
+    Gone,
+    /// This one serves on.
+    Back(Box<App>),
+}
+
+/// How long a follower may take: workers must not give up meanwhile, nor on the way back.
+pub(super) fn within(config: &ServeConfig) -> Duration {
+    config.take_over.min(config.workers.orphan_lifetime / 2)
+}
+
+/// Hands everything over. `succeeded` is called with the follower's process once it serves. An error: there is no way
+/// back either, and nobody serves.
+pub async fn give(app: App, standby: Standby, succeeded: impl FnOnce(u32)) -> Result<Outcome> {
+    let Standby { mut line, peer, version, schema, _place } = standby;
+    let (config, sockets) = (app.config().clone(), app.sockets());
+    let pid = peer.pid;
+    let names = NAMES.map(str::to_owned).to_vec();
+    if let Err(error) = line.say_with(&Word::Sockets { names }, &sockets.descriptors()).await {
+        tracing::warn!(%error, pid, "the gateway that wanted to take over is gone");
+        return Ok(Outcome::Back(Box::new(app)));
+    }
+    tracing::info!(pid, version, "handing over");
+    let paused = Instant::now();
+    app.hand_over(schema).await;
+    match follow_up(&mut line, pid, paused, within(&config)).await {
+        Ok(()) => {
+            sockets.leave();
+            succeeded(pid);
+            tracing::info!(pid, version, "handed over");
+            Ok(Outcome::Gone)
+        }
+        Err(error) => {
+            tracing::error!(%error, pid, version, "the hand-over came to nothing; this gateway goes on");
+            let _gone = line.say(&Word::Back { message: error.message().to_owned() }).await;
+            end(&mut line, &peer).await;
+            let app = back(&config, &sockets, &peer).await?;
+            let paused_ms = paused.elapsed().as_millis() as u64;
+            tracing::info!(paused_ms, "serving again");
+            Ok(Outcome::Back(Box::new(app)))
+        }
+    }
+}
+
+async fn follow_up(line: &mut Line, pid: u32, paused: Instant, within: Duration) -> Result<()> {
+    let failed = |why: String| Error::new(Code::TakeOverFailed, why);
+    let paused_ms = paused.elapsed().as_millis() as u64;
+    line.say(&Word::Released { paused_ms }).await.map_err(|error| broken(&error))?;
+    let started = timeout(within, line.hear()).await;
+    let started = started.map_err(|_elapsed| failed(format!("it was not ready within {} ms", within.as_millis())))?;
+    match result(started)? {
+        Some(Word::Started) => {}
+        Some(Word::Failed { message }) => return Err(failed(message)),
+        other => return Err(unexpected(other)),
+    }
+    line.say(&Word::Go).await.map_err(|error| broken(&error))?;
+    match timeout(SERVING, line.hear()).await {
+        Ok(heard) => match result(heard)? {
+            Some(Word::Serving) => Ok(()),
+            other => Err(unexpected(other)),
+        },
+        // It has been told to go, so it is not taken back; whoever supervises it sees that it hangs.
+        Err(_elapsed) => {
+            tracing::warn!(pid, "the gateway that took over does not say that it serves");
+            Ok(())
+        }
+    }
+}
+
+/// Returns when the follower has gone by itself: ended, or hung up after it let the folder go. Otherwise it is ended; its
+/// workers are orphans then, as after any end.
+async fn end(line: &mut Line, peer: &Peer) {
+    let gone = async {
+        // Words that crossed ours mean nothing any more.
+        while let Ok(Some(_)) = line.hear().await {}
+    };
+    if timeout(FAREWELL, gone).await.is_err() {
+        tracing::warn!(pid = peer.pid, "the gateway that was to take over hangs and is ended");
+        peer.kill();
+        if timeout(FAREWELL, peer.ended()).await.is_err() {
+            tracing::error!(pid = peer.pid, "it does not end; while it has the folder this gateway cannot go on");
+        }
+    }
+}
+
+async fn back(config: &ServeConfig, sockets: &Arc<Sockets>, follower: &Peer) -> Result<App> {
+    let (until, patience) = (Instant::now() + BACK, Instant::now() + FAREWELL);
+    loop {
+        let begun = App::begin(config.clone(), Beginning::Returning(sockets.clone())).await;
+        match begun {
+            Ok(mut app) => {
+                // So that nobody who comes now is told that his session is on its way; who does not come back is given up.
+                let _late = timeout(RETURN, app.adopted()).await;
+                app.open();
+                return Ok(app);
+            }
+            Err(error) if Instant::now() < until => {
+                if error.code() == Code::DataFolderLocked && Instant::now() > patience {
+                    // It hung up and has not ended.
+                    follower.kill();
+                }
+                tracing::warn!(%error, "this gateway cannot go on yet");
+                sleep(BACK_PAUSE).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What a start needs and takes long to make: engines, compiled guests that passed the gate. Made beside a gateway that
+//! still serves on the same folders, so it decides nothing and writes nothing but compiled code. Invariant: `start`
+//! takes up what is remembered then, not what was remembered when this was made.
+
+use std::sync::Arc;
+
+use super::{Inner, PolicyHost};
+use crate::cache::{CacheTrouble, CompileCache};
+use crate::config::{PolicyConfig, StartError};
+use crate::control::Control;
+use crate::decider::Decider;
+use crate::embedded;
+use crate::engine::Engines;
+use crate::evidence::Recorder;
+use crate::folder::Folder;
+use crate::gate::{Gate, Loaded, Refusal, RefusalCode};
+use crate::generation::Set;
+use crate::instance::PolicySource;
+use crate::model::Digest;
+use crate::store::{ContentStore, Member, Remembered};
+use crate::swapper::Swapper;
+use crate::trust::Vouching;
+use crate::warden::Warden;
+
+/// Everything but the threads.
+#[derive(Debug)]
+pub struct Warm {
+    config: PolicyConfig,
+    store: ContentStore,
+    gate: Arc<Gate>,
+    cache_trouble: CacheTrouble,
+    embedded: Vec<Arc<Loaded>>,
+    vouching: Arc<Vouching>,
+    folder: Option<Folder>,
+    /// What served last when this was made, and what could be taken up of it.
+    members: Vec<Member>,
+    chosen: LastGood,
+}
+
+#[derive(Debug, Default)]
+struct LastGood {
+    loaded: Vec<Arc<Loaded>>,
+    /// File and reason of each that was not taken up.
+    refused: Vec<String>,
+}
+
+// === impl Warm ===
+
+impl Warm {
+    /// Compiles, or reads what was compiled, and has everything judged.
+    pub fn new(mut config: PolicyConfig) -> Result<Self, StartError> {
+        config.threads = config.threads.max(1);
+        let store_wrong = |e: std::io::Error| StartError::Store { path: config.store_dir.clone(), why: e.to_string() };
+        let store = ContentStore::open(&config.store_dir).map_err(store_wrong)?;
+        let cache = CompileCache::open(&config.store_dir).map_err(store_wrong)?;
+        let cache_trouble = cache.trouble();
+        let engines = Arc::new(Engines::new(&config.limits).map_err(|e| StartError::Engine(format!("{e:#}")))?);
+        let gate = Arc::new(Gate::new(engines, cache, config.clone()));
+        let embedded = load_all(&gate, embedded::sources().collect())
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|refusal| StartError::Embedded(refusal.to_string()))?;
+        let vouching = Arc::new(Vouching::new(config.trust.clone())?);
+        let folder = config.plugins_dir.as_deref().map(|path| Folder::open(path, &config)).transpose()?;
+        let remembered = store.remembered();
+        // Without a folder nothing is chosen; but what had been chosen is missing then.
+        let chosen = match folder {
+            Some(_) => last_good(&gate, &store, &remembered, &vouching),
+            None => LastGood::default(),
+        };
+        let members = remembered.last_good;
+        Ok(Self { config, store, gate, cache_trouble, embedded, vouching, folder, members, chosen })
+    }
+
+    /// What serves now and would not be taken up, each with its reason.
+    pub fn refused(&self) -> &[String] {
+        &self.chosen.refused
+    }
+
+    /// Decides from here on, and watches the folder.
+    pub fn start(self) -> Result<PolicyHost, StartError> {
+        let Self { config, store, gate, cache_trouble, embedded, vouching, folder, members, chosen } = self;
+        let store_wrong = |e: std::io::Error| StartError::Store { path: config.store_dir.clone(), why: e.to_string() };
+        let remembered = store.remembered();
+        // Another set may have begun to serve since.
+        let chosen = if folder.is_none() || remembered.last_good == members {
+            chosen
+        } else {
+            last_good(&gate, &store, &remembered, &vouching)
+        };
+        let refused = |refusal: Refusal| StartError::Embedded(refusal.to_string());
+        let unclaimed = remembered.unclaimed();
+        let first = Set::compose(&chosen.loaded, &embedded, unclaimed)
+            .or_else(|_| Set::compose(&[], &embedded, unclaimed))
+            .map_err(refused)?;
+        let known = remembered.pin.iter().flat_map(|pin| &pin.known).filter_map(|hex| Digest::from_hex(hex)).collect();
+        let control = Arc::new(Control::new(embedded, first, config.clone(), store, &remembered).map_err(refused)?);
+        let spawned = |e: std::io::Error| StartError::Engine(format!("starting a thread: {e}"));
+        let recorder = Recorder::start(&config.store_dir.join("decisions"), &config.decisions).map_err(store_wrong)?;
+        let recorder = Arc::new(recorder);
+        let decider = Decider::start(config.threads, config.queue.max(1)).map_err(spawned)?;
+        let warden = Warden::start(Arc::clone(&control)).map_err(spawned)?;
+        let swapper = Swapper::start(
+            &config,
+            Arc::clone(&gate),
+            folder,
+            Arc::clone(&control),
+            known,
+            Arc::clone(&vouching),
+            Arc::clone(&recorder),
+        )
+        .map_err(spawned)?;
+        Ok(PolicyHost {
+            inner: Arc::new(Inner {
+                control,
+                decider,
+                swapper,
+                warden,
+                recorder,
+                gate,
+                cache_trouble,
+                past: parking_lot::Mutex::default(),
+                shadow: parking_lot::Mutex::default(),
+                vouching,
+                breaker: config.breaker,
+            }),
+        })
+    }
+}
+
+/// The set that served when the last run ended. Trouble with it is told and passed over: the folder and
+/// the embedded defaults are there.
+fn last_good(gate: &Gate, store: &ContentStore, remembered: &Remembered, vouching: &Vouching) -> LastGood {
+    let mut found = LastGood::default();
+    let mut sources = Vec::new();
+    for member in &remembered.last_good {
+        match store.source(member) {
+            // Its signature is asked for anew: whose word counts may have changed since.
+            Ok(mut source) => match vouching.vouch(&mut source) {
+                Ok(()) => sources.push(source),
+                Err(refusal) => {
+                    tracing::error!(%refusal, "a policy of the last run is not taken up");
+                    found.refused.push(refusal.to_string());
+                }
+            },
+            Err(error) => {
+                tracing::error!(file = %member.file, %error, "a policy of the last run cannot be read");
+                found.refused.push(format!("{}: {error}", member.file));
+            }
+        }
+    }
+    for loaded in load_all(gate, sources) {
+        match loaded {
+            Ok(loaded) => found.loaded.push(loaded),
+            Err(refusal) => {
+                tracing::error!(%refusal, "a policy of the last run cannot be taken up");
+                found.refused.push(refusal.to_string());
+            }
+        }
+    }
+    found
+}
+
+/// Each on a thread of its own, because a start waits for the slowest; in the order given.
+fn load_all(gate: &Gate, sources: Vec<PolicySource>) -> Vec<Result<Arc<Loaded>, Refusal>> {
+    std::thread::scope(|scope| {
+        let load = |source: PolicySource| {
+            let file = Arc::clone(&source.file);
+            let thread = std::thread::Builder::new().name("policy-load".into());
+            (file, thread.spawn_scoped(scope, move || gate.load(source).map(Arc::new)))
+        };
+        let loading: Vec<_> = sources.into_iter().map(load).collect();
+        let failed = |file: &str| Refusal::new(RefusalCode::StartFailed, file, "no thread could load it");
+        let loaded = |(file, thread): (Arc<str>, std::io::Result<std::thread::ScopedJoinHandle<'_, _>>)| {
+            thread.ok().and_then(|thread| thread.join().ok()).unwrap_or_else(|| Err(failed(&file)))
+        };
+        loading.into_iter().map(loaded).collect()
+    })
+}

@@ -1,0 +1,550 @@
+//! One gateway follows another while everybody works on: sockets, folder and workers change hands, and when that comes to
+//! nothing the one before goes on. Whoever dies, hangs or is refused in the middle of it, nothing is lost and nothing twice.
+
+use crate::{
+    harness::{Follower, Gateway, Launch, Session, eventually, is_alive},
+    restart::{TAGS, again, database, killed, reattach, signal},
+};
+use rustix::{
+    fs::{FlockOperation, flock},
+    net::{RecvAncillaryBuffer, RecvFlags, recvmsg},
+    process::Signal,
+};
+use serde_json::{Value as Json, json};
+use std::{
+    fs::{self, File},
+    io::{BufRead as _, BufReader, IoSliceMut, Write as _},
+    mem::MaybeUninit,
+    os::{
+        fd::OwnedFd,
+        unix::net::{UnixDatagram, UnixStream},
+    },
+    path::Path,
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tidegate_client::{
+    AutoReader, ClientError, Connect, Counts, ReaderOptions, Start,
+    wire::{CreateKeyRequest, Event, Value, event::Body, value::Kind},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinHandle,
+};
+
+/// New connections all the time, on both addresses.
+#[derive(Default)]
+struct Knocks {
+    answered: AtomicU64,
+    /// How long the slowest answer took.
+    longest_ms: AtomicU64,
+    stop: AtomicBool,
+}
+
+/// What a reader of the load saw.
+struct Read {
+    counts: Counts,
+    reconnects: u64,
+    /// Longest time between two messages.
+    pause: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Written {
+    acknowledged: u64,
+    unknown: u64,
+}
+
+impl Knocks {
+    async fn http(self: Arc<Self>, address: String) {
+        while !self.stop.load(Ordering::SeqCst) {
+            let began = Instant::now();
+            let mut stream = TcpStream::connect(&address).await.expect("no connection is refused");
+            let request = format!("GET /api/version HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.expect("taken");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.expect("answered to the end");
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
+            self.answered(began);
+        }
+    }
+
+    async fn grpc(self: Arc<Self>, connect: impl Fn() -> Connect, session: String) {
+        while !self.stop.load(Ordering::SeqCst) {
+            let began = Instant::now();
+            let client = connect().gateway().await.expect("no connection is refused");
+            match client.state(&session).await {
+                Ok(_) => {}
+                // Told, and so not cut.
+                Err(error) => {
+                    let told = error.reason().unwrap_or_default().to_owned();
+                    assert!(["gateway.draining", "session.adopting"].contains(&told.as_str()), "{error:?}");
+                }
+            }
+            self.answered(began);
+        }
+    }
+
+    fn answered(&self, began: Instant) {
+        self.answered.fetch_add(1, Ordering::SeqCst);
+        self.longest_ms.fetch_max(began.elapsed().as_millis() as u64, Ordering::SeqCst);
+    }
+}
+
+fn is_completed(event: &Event) -> bool {
+    matches!(event.body, Some(Body::WriteComplete(_)))
+}
+
+/// What the readers of one session are told and tell.
+#[derive(Default)]
+struct Told {
+    /// Where the events end; 0: not known yet.
+    end: AtomicU64,
+    /// OnWriteComplete events; each reader counts them all.
+    completed: [AtomicU64; 3],
+}
+
+/// Reads over all gateways until everything up to the end, when that is known, is accounted for.
+fn reads(gw: &Gateway, s: &Session, n: usize, told: Arc<Told>) -> JoinHandle<Read> {
+    let (address, key) = (gw.address().to_owned(), gw.first_key().to_owned());
+    let options = ReaderOptions { start: Start::Oldest, reader_name: n.to_string(), ..ReaderOptions::default() };
+    let dial = move || Connect::to(&address).key(&key);
+    let mut reader = AutoReader::new(dial, s.id.clone(), options);
+    tokio::spawn(async move {
+        let (mut pause, mut last) = (Duration::ZERO, Instant::now());
+        loop {
+            let end = told.end.load(Ordering::SeqCst);
+            if end > 0 && reader.position().is_some_and(|position| position.after >= end) {
+                return Read { counts: reader.account().counts(), reconnects: reader.reconnects(), pause };
+            }
+            // Looks at the end again when nothing comes any more.
+            let next = tokio::time::timeout(Duration::from_millis(200), reader.next()).await;
+            let Ok(next) = next else { continue };
+            if let tidegate_client::Message::Batch(batch) = next.expect("it goes on") {
+                let completed = batch.events.iter().filter(|event| is_completed(event)).count() as u64;
+                told.completed[n].fetch_add(completed, Ordering::SeqCst);
+            }
+            pause = pause.max(last.elapsed());
+            last = Instant::now();
+        }
+    })
+}
+
+/// One write after the other; one whose outcome nobody knows is not repeated.
+fn writes(gw: &Gateway, s: &Session, item: i32, stop: Arc<AtomicBool>) -> JoinHandle<Written> {
+    let (address, key, id, server) = (gw.address().to_owned(), gw.first_key().to_owned(), s.id.clone(), s.server);
+    tokio::spawn(async move {
+        let mut written = Written::default();
+        let mut client = None;
+        while !stop.load(Ordering::SeqCst) {
+            let connected = match client.take() {
+                Some(connected) => connected,
+                None => Connect::to(&address).key(&key).gateway().await.expect("no connection is refused"),
+            };
+            let value = Value { kind: Some(Kind::Double(written.acknowledged as f64)), data_type: 0 };
+            match connected.write(&id, server, item, value, 0).await {
+                Ok(()) => written.acknowledged += 1,
+                // The worker never had it.
+                Err(error) if matches!(error.reason(), Some("gateway.draining" | "session.adopting")) => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    continue;
+                }
+                Err(ClientError::Fault(fault)) => {
+                    assert!(["", "command.outcome_unknown"].contains(&fault.reason.as_str()), "{fault}");
+                    written.unknown += 1;
+                    continue;
+                }
+                Err(error) => panic!("{error}"),
+            }
+            client = Some(connected);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        written
+    })
+}
+
+/// Few enough that the worker's tail has all of them until the next gateway is there.
+fn usual(launch: Launch) -> Launch {
+    reattach(launch).backend("sim", "rate=100,faults=true")
+}
+
+async fn says(gw: &Gateway, words: &str) {
+    eventually(words, async || gw.log().contains(words).then_some(())).await;
+}
+
+/// The session goes on under whoever serves now, without a gap for this reader.
+async fn goes_on(gw: &Gateway, s: &Session, before: &crate::harness::Reader) -> crate::harness::Reader {
+    let s = again(gw, s).await;
+    let mut next = s.go_on("one", before).await;
+    let head = s.head().await;
+    next.to(head + 10).await;
+    assert!(next.gaps.is_empty(), "{:?}", next.gaps);
+    next
+}
+
+/// A gateway with a session and a reader.
+async fn serving(launch: Launch) -> (Gateway, Session, crate::harness::Reader) {
+    let gw = usual(launch).start().await;
+    let s = gw.open("line-1").await;
+    let mut reader = s.reader("one").await;
+    s.advise(TAGS).await;
+    reader.count(20).await;
+    (gw, s, reader)
+}
+
+/// A follower that has the folder and waits for a worker which stands still.
+async fn in_the_middle(gw: &Gateway, s: &Session, patience: &str) -> Follower {
+    signal(s.pid, Signal::STOP);
+    // Whoever has the lock writes down where it is before it waits for workers.
+    let announced = gw.data().join("addresses.json");
+    let _absent = fs::remove_file(&announced);
+    let launch = usual(Launch::again(gw.folder())).flag("--worker-start-timeout-seconds", patience);
+    let follower = launch.follow();
+    eventually("the follower to have the folder", async || announced.exists().then_some(())).await;
+    follower
+}
+
+// shows: W-06, W-08, S-14, E-13
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_follows_another_under_load_and_nobody_is_refused() {
+    let mut gw = usual(Launch::new()).start().await;
+    let (one, other) = (gw.open("line-1").await, gw.open("line-2").await);
+    let knocks = Arc::new(Knocks::default());
+    let (told, stop) = ([Arc::<Told>::default(), Arc::default()], Arc::<AtomicBool>::default());
+    let (mut readers, mut writers) = (Vec::new(), Vec::new());
+    for (s, told) in [&one, &other].into_iter().zip(&told) {
+        let items = s.advise(TAGS).await;
+        readers.push((0..3).map(|n| reads(&gw, s, n, told.clone())).collect::<Vec<_>>());
+        writers.push(writes(&gw, s, items[0].handle, stop.clone()));
+    }
+    let mut knocking = vec![tokio::spawn(knocks.clone().http(gw.http().to_owned()))];
+    let (address, key, id) = (gw.address().to_owned(), gw.first_key().to_owned(), one.id.clone());
+    let connect = move || Connect::to(&address).key(&key);
+    knocking.push(tokio::spawn(knocks.clone().grpc(connect, id)));
+
+    let mut pauses = Vec::new();
+    for _ in 0..2 {
+        let answered = knocks.answered.load(Ordering::SeqCst);
+        let more = async || (knocks.answered.load(Ordering::SeqCst) > answered + 50).then_some(());
+        eventually("connections before", more).await;
+        gw = usual(Launch::again(gw.folder())).follow().serves(gw).await;
+        let client = gw.client().await;
+        eventually("the follower to answer", async || client.state(&one.id).await.ok()).await;
+        let answered = knocks.answered.load(Ordering::SeqCst);
+        let more = async || (knocks.answered.load(Ordering::SeqCst) > answered + 50).then_some(());
+        eventually("connections afterwards", more).await;
+        pauses.push(knocks.longest_ms.swap(0, Ordering::SeqCst));
+    }
+    assert!(is_alive(one.pid) && is_alive(other.pid), "the workers are the same");
+    knocks.stop.store(true, Ordering::SeqCst);
+    for knocking in knocking {
+        knocking.await.expect("nobody was refused or cut");
+    }
+    stop.store(true, Ordering::SeqCst);
+    for (((s, told), readers), writer) in [&one, &other].into_iter().zip(told).zip(readers).zip(writers) {
+        let written = writer.await.expect("it wrote to the end");
+        let (least, most) = (written.acknowledged, written.acknowledged + written.unknown);
+        let completed = || told.completed.each_ref().map(|completed| completed.load(Ordering::SeqCst));
+        let all = async || completed().iter().all(|completed| *completed >= least).then_some(());
+        eventually("what was acknowledged to be complete", all).await;
+        let head = again(&gw, s).await.silence().await;
+        told.end.store(head, Ordering::SeqCst);
+        for reader in readers {
+            let read = reader.await.expect("it read to the end");
+            assert_eq!((read.counts.delivered, read.counts.produced), (head, head), "{}", read.counts);
+            assert!(read.counts.closes() && read.reconnects >= 2, "{}", read.counts);
+            println!("a stream paused for {} ms at most", read.pause.as_millis());
+        }
+        // None twice.
+        let completed = completed();
+        assert!(completed.iter().all(|completed| (least..=most).contains(completed)), "{completed:?} of {written:?}");
+    }
+    let paused: Vec<_> =
+        gw.log().split("paused_ms=").skip(1).map(|rest| rest.lines().next().unwrap_or("").to_owned()).collect();
+    println!("accepting paused for {paused:?} ms; the slowest answers to new connections took {pauses:?} ms");
+    assert!(gw.metrics().await.contains("tidegate_workers_adopted_total 2"));
+}
+
+// shows: W-08
+#[tokio::test]
+async fn a_follower_that_is_refused_or_cannot_start_disturbs_nobody() {
+    let (gw, s, mut reader) = serving(Launch::new()).await;
+    let lone = || Launch::again(gw.folder()).switch("--take-over");
+    let refused = lone().refused().await;
+    assert!(
+        refused.words.contains("takeover.refused") && refused.words.contains("orphan-reattach"),
+        "{}",
+        refused.words
+    );
+    let wrong = usual(lone()).flag("--max-sessions", "0").refused().await;
+    assert_eq!(wrong.status.code(), Some(1), "{}", wrong.words);
+    let missing = usual(lone()).without_plugins().flag("--plugins", "/nonexistent").refused().await;
+    assert!(missing.words.contains("plugins.unusable"), "{}", missing.words);
+    let taken =
+        usual(lone()).without_addresses().flag("--listen", gw.http()).flag("--http", "127.0.0.1:0").refused().await;
+    assert!(taken.words.contains("listen.failed"), "{}", taken.words);
+
+    // Others who call, each with something that does not fit.
+    let instance = fs::read_to_string(gw.data().join("instance")).expect("an id");
+    let schema = schema(gw.folder().path());
+    let hello = json!({"word": "hello", "protocol": 1, "version": "9.9.9", "instance": instance.trim(),
+        "schema": schema, "pipe": 1});
+    for (key, value, code) in [
+        ("protocol", json!(2), "takeover.refused"),
+        ("instance", json!("0"), "takeover.refused"),
+        ("schema", json!(schema - 1), "storage.newer"),
+        ("pipe", json!(9), "takeover.refused"),
+    ] {
+        let mut hello = hello.clone();
+        hello[key] = value;
+        let mut line = Talk::to(&gw);
+        line.say(&hello);
+        assert_eq!(line.hear()["code"], code, "{key}");
+    }
+    let mut mute = Talk::to(&gw);
+    mute.stream.write_all(b"nonsense\n").expect("sent");
+    assert_eq!(mute.read(), None, "cut");
+    let head = s.head().await;
+    reader.to(head + 10).await;
+    assert!(!gw.log().contains("handing over"), "nothing was let go");
+
+    // Without a gateway to follow it starts as usual.
+    let folder = killed(gw).await;
+    let gw = usual(Launch::again(folder)).switch("--take-over").start().await;
+    drop(goes_on(&gw, &s, &reader).await);
+}
+
+// shows: W-05, W-08
+#[tokio::test]
+async fn a_follower_that_dies_hangs_or_gets_no_worker_gives_way_to_the_one_before() {
+    let (mut gw, s, mut reader) = serving(Launch::new().flag("--take-over-seconds", "3")).await;
+    // It dies with the folder in its hands.
+    let mut follower = in_the_middle(&gw, &s, "60").await;
+    follower.signal(Signal::KILL);
+    follower.ended().await;
+    signal(s.pid, Signal::CONT);
+    says(&gw, "serving again").await;
+    reader = goes_on(&gw, &s, &reader).await;
+    // It hangs with the folder in its hands, and is ended.
+    let mut follower = in_the_middle(&gw, &s, "60").await;
+    follower.signal(Signal::STOP);
+    signal(s.pid, Signal::CONT);
+    assert!(!follower.ended().await.success());
+    says(&gw, "hangs and is ended").await;
+    reader = goes_on(&gw, &s, &reader).await;
+    // It gives up by itself: the worker is not there in time, and is not ended for that.
+    let mut follower = in_the_middle(&gw, &s, "1").await;
+    assert_eq!(follower.ended().await.code(), Some(1));
+    assert!(is_alive(s.pid), "nobody is ended who may still go on");
+    signal(s.pid, Signal::CONT);
+    let words = "cannot be taken over: the worker did not come back in time";
+    says(&gw, words).await;
+    eventually("serving again", async || (gw.log().matches("serving again").count() == 3).then_some(())).await;
+    reader = goes_on(&gw, &s, &reader).await;
+    // And then one that does well.
+    gw = usual(Launch::again(gw.folder())).follow().serves(gw).await;
+    drop(goes_on(&gw, &s, &reader).await);
+    again(&gw, &s).await.close().await;
+}
+
+// shows: W-05, W-08
+#[tokio::test]
+async fn whichever_of_the_two_is_killed_in_the_middle_nothing_is_lost() {
+    let (mut gw, s, mut reader) = serving(Launch::new()).await;
+    // The one before dies while it lets go: a command is in flight, so that it waits for the answer.
+    s.fault("stall 1500").await.expect("it hangs from now on");
+    let (client, id) = (s.client.clone(), s.id.clone());
+    let caller = tokio::spawn(async move { client.unregister(&id, 9_999).await });
+    let follower = usual(Launch::again(gw.folder())).follow();
+    says(&gw, "handing over").await;
+    gw.signal(Signal::KILL);
+    gw.ended().await;
+    gw = follower.inherits(gw);
+    says(&gw, "took over, serving").await;
+    caller.await.expect("an answer").expect_err("nobody knows");
+    reader = goes_on(&gw, &s, &reader).await;
+    // It dies when it has let go; the other one goes on.
+    let follower = in_the_middle(&gw, &s, "60").await;
+    gw.signal(Signal::KILL);
+    gw.ended().await;
+    gw = follower.inherits(gw);
+    signal(s.pid, Signal::CONT);
+    reader = goes_on(&gw, &s, &reader).await;
+    // Both die: whoever is started next has everything.
+    let mut follower = in_the_middle(&gw, &s, "60").await;
+    gw.signal(Signal::KILL);
+    follower.signal(Signal::KILL);
+    gw.ended().await;
+    follower.ended().await;
+    signal(s.pid, Signal::CONT);
+    let gw = usual(Launch::again(gw.folder())).start().await;
+    drop(goes_on(&gw, &s, &reader).await);
+    again(&gw, &s).await.close().await;
+}
+
+// shows: W-08
+#[tokio::test]
+async fn of_two_that_want_to_follow_one_wins_and_the_other_is_told() {
+    let (gw, s, reader) = serving(Launch::new()).await;
+    let first = in_the_middle(&gw, &s, "60").await;
+    let second = usual(Launch::again(gw.folder())).switch("--take-over").refused().await;
+    assert!(second.words.contains("takeover.busy"), "{}", second.words);
+    signal(s.pid, Signal::CONT);
+    let gw = first.serves(gw).await;
+    drop(goes_on(&gw, &s, &reader).await);
+}
+
+/// The words of a follower, said by the story.
+struct Talk {
+    stream: UnixStream,
+}
+
+impl Talk {
+    fn to(gw: &Gateway) -> Self {
+        let stream = UnixStream::connect(gw.data().join("takeover.sock")).expect("it listens");
+        stream.set_read_timeout(Some(crate::harness::PATIENCE)).expect("set");
+        Self { stream }
+    }
+
+    fn say(&mut self, word: &Json) {
+        self.stream.write_all(format!("{word}\n").as_bytes()).expect("sent");
+    }
+
+    fn hear(&mut self) -> Json {
+        self.read().expect("an answer")
+    }
+
+    fn read(&mut self) -> Option<Json> {
+        let mut line = String::new();
+        BufReader::new(&self.stream).read_line(&mut line).expect("a line");
+        (!line.is_empty()).then(|| serde_json::from_str(&line).expect("JSON"))
+    }
+
+    /// A word that comes with descriptors, which are closed again.
+    fn take_sockets(&mut self) -> Json {
+        let (mut bytes, mut space) = ([0; 4096], [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))]);
+        let mut beside = RecvAncillaryBuffer::new(&mut space);
+        let mut into = [IoSliceMut::new(&mut bytes)];
+        let heard = recvmsg(&self.stream, &mut into, &mut beside, RecvFlags::CMSG_CLOEXEC).expect("sockets");
+        let line = bytes[..heard.bytes].split(|byte| *byte == b'\n').next().expect("a line").to_vec();
+        serde_json::from_slice(&line).expect("JSON")
+    }
+}
+
+fn schema(folder: &Path) -> i64 {
+    database(folder).query_row("PRAGMA user_version", [], |row| row.get(0)).expect("a version")
+}
+
+// shows: W-08
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_program_that_migrated_and_did_not_come_to_serve_is_undone() {
+    let (gw, s, reader) = serving(Launch::new()).await;
+    let request =
+        |name: &str| CreateKeyRequest { name: name.into(), scopes: vec!["node".into()], ..Default::default() };
+    gw.admin().await.create_key(request("before")).await.expect("acknowledged");
+    let instance = fs::read_to_string(gw.data().join("instance")).expect("an id");
+    let schema = schema(gw.folder().path());
+    let mut newer = Talk::to(&gw);
+    newer.say(&json!({"word": "hello", "protocol": 1, "version": "9.9.9", "instance": instance.trim(),
+        "schema": schema + 1, "pipe": 1}));
+    assert_eq!(newer.hear()["word"], "welcome");
+    newer.say(&json!({"word": "ready"}));
+    assert_eq!(newer.take_sockets()["names"].as_array().map(Vec::len), Some(5));
+    assert_eq!(newer.hear()["word"], "released");
+    let lock = File::open(gw.data().join("lock")).expect("a lock");
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).expect("it was let go");
+    let db = database(gw.folder().path());
+    db.execute_batch(&format!("DROP TABLE keys; PRAGMA user_version = {}", schema + 1)).expect("migrated");
+    drop(db);
+    // It is this process, so it has to go without dying.
+    newer.say(&json!({"word": "failed", "message": "on purpose"}));
+    assert_eq!(newer.hear()["word"], "back");
+    drop(lock);
+    drop(newer);
+    says(&gw, "its copy is back in place").await;
+    says(&gw, "serving again").await;
+    drop(goes_on(&gw, &s, &reader).await);
+    let keys = gw.admin().await.keys().await.expect("a listing");
+    assert!(keys.iter().any(|key| key.name == "before"), "{keys:?}");
+    gw.admin().await.create_key(request("after")).await.expect("it writes again");
+    assert!(!gw.data().join("tidegate.db.aside").exists());
+}
+
+/// Starts a gateway whose listeners a service manager has opened, which is this story.
+fn activated(data: &Path, log: &File, sockets: &[std::net::TcpListener; 2]) -> std::process::Child {
+    let at = |socket: &std::net::TcpListener| socket.local_addr().expect("an address").to_string();
+    let handle =
+        |socket: &std::net::TcpListener| Stdio::from(OwnedFd::from(socket.try_clone().expect("a second handle")));
+    // The number of its process is known only to itself, and the descriptors have to be 3 and 4.
+    let line = "LISTEN_PID=$$ LISTEN_FDS=2 exec \"$@\" 3<&0 4<&1 0</dev/null 1>&2";
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", line, "sh", env!("CARGO_BIN_EXE_tidegate"), "serve", "--data"]).arg(data);
+    command.args(["--listen", &at(&sockets[0]), "--http", &at(&sockets[1])]);
+    command.stdin(handle(&sockets[0])).stdout(handle(&sockets[1])).stderr(log.try_clone().expect("a second handle"));
+    command.spawn().expect("it starts")
+}
+
+// shows: E-13
+#[tokio::test]
+async fn sockets_of_a_service_manager_outlive_a_restart_and_refuse_nobody() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data, log) = (folder.path().join("data"), File::create(folder.path().join("log")).expect("a log"));
+    let bind = || std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let sockets = [bind(), bind()];
+    let http = sockets[1].local_addr().expect("an address").to_string();
+    let ask = async || {
+        let mut stream = TcpStream::connect(&http).await.expect("no connection is refused");
+        let request = format!("GET /api/version HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("taken");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("answered");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
+    };
+    for _ in 0..2 {
+        // Asked before there is anybody, and answered once there is.
+        let (mut gateway, ()) = tokio::join!(async { activated(&data, &log, &sockets) }, ask());
+        signal(gateway.id(), Signal::TERM);
+        let ended =
+            tokio::task::spawn_blocking(move || gateway.wait()).await.expect("no panic").expect("waiting works");
+        assert!(ended.success(), "{}", fs::read_to_string(folder.path().join("log")).expect("a log"));
+    }
+}
+
+// shows: E-13
+#[tokio::test]
+async fn a_service_manager_is_told_who_is_the_main_process_now() {
+    let launch = usual(Launch::new());
+    let folder = launch.folder();
+    let path = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path).expect("bound");
+    socket.set_nonblocking(true).expect("set");
+    let launch = launch.env("NOTIFY_SOCKET", path.to_str().expect("a path")).env("WATCHDOG_USEC", "5000000");
+    let mut gw = launch.start().await;
+    let s = gw.open("line-1").await;
+    let mut reader = s.reader("one").await;
+    s.advise(TAGS).await;
+    reader.count(20).await;
+    // As after an upgrade: the program at its path is to follow it.
+    gw.signal(Signal::USR2);
+    let heard = async |what: &str| {
+        eventually(what, async || {
+            let mut message = [0; 4_096];
+            let read = socket.recv(&mut message).ok()?;
+            let message = String::from_utf8_lossy(&message[..read]).into_owned();
+            message.lines().find_map(|line| line.strip_prefix(what).map(str::to_owned))
+        })
+        .await
+    };
+    let pid: u32 = heard("MAINPID=").await.parse().expect("a process id");
+    assert!(gw.ended().await.success());
+    heard("WATCHDOG=").await;
+    drop(goes_on(&gw, &s, &reader).await);
+    again(&gw, &s).await.close().await;
+    signal(pid, Signal::TERM);
+    eventually("the other one to end", async || (!is_alive(pid)).then_some(())).await;
+}
