@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use std::{fs, io::Write as _};
 use tidegate_client::{
     ClientError, Start,
-    wire::{Event, Value, Write, command::Method, event::Body, value::Kind},
+    wire::{CreateKeyRequest, Event, Value, Write, command::Method, event::Body, value::Kind},
 };
 
 /// Sockets of a process: one more while it has a line to a gateway.
@@ -197,29 +197,53 @@ async fn a_command_in_flight_at_a_stop_is_told_as_unknown_and_takes_effect_once(
 
 // shows: W-05, W-08
 #[tokio::test]
-async fn a_gateway_that_cannot_write_ends_no_worker_and_takes_them_once_there_is_room() {
+async fn a_gateway_that_starts_on_a_full_disk_is_degraded_takes_its_workers_and_heals() {
     let launch = reattach(Launch::new());
     let data = launch.data();
     let Some(_disk) = SmallDisk::mount(&data, 24) else { return };
-    let gw = launch.start().await;
+    let mut gw = launch.start().await;
+    let address = gw.address().to_owned();
     let s = gw.open("line-1").await;
     let mut reader = s.reader("one").await;
     s.advise(TAGS).await;
     reader.count(50).await;
-    let folder = killed(gw).await;
     let ballast = data.join("ballast");
-    let mut file = fs::File::create(&ballast).expect("made");
-    while file.write_all(&[0; 4_096]).is_ok() {}
-    drop(file);
-    fs::remove_file(data.join("addresses.json")).expect("left by the killed one");
-    let full = reattach(Launch::again(folder.clone())).refused().await;
-    assert!(full.words.contains("o room is left") || full.words.contains("No space left"), "{}", full.words);
-    assert!(is_alive(s.pid), "the worker waits for a gateway that can");
+    let fill = || {
+        let mut file = fs::File::create(&ballast).expect("made");
+        for size in [1 << 16, 1 << 10, 1] {
+            while file.write_all(&vec![0; size]).is_ok() {}
+        }
+    };
+    // The database's journal has nothing in reserve, either.
+    fill();
+    let admin = gw.admin().await;
+    let key = || CreateKeyRequest { name: "filler".into(), scopes: vec!["node".into()], ..Default::default() };
+    eventually("the database to be full", async || admin.create_key(key()).await.err()).await;
+    gw.signal(Signal::KILL);
+    gw.ended().await;
+    let again_there = || reattach(Launch::again(gw.folder())).without_addresses().flag("--listen", &address);
+    let started = again_there().flag("--http", "127.0.0.1:0").without_announcement().start().await;
+    let s = again(&started, &s).await;
+    let mut next = s.go_on("one", &reader).await;
+    let before = next.events.len();
+    next.count(before + 20).await;
+    let status = started.run(&["status", "--json"]).await;
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).expect("JSON");
+    assert_eq!((&status["state"], &status["ready"]), (&"degraded".into(), &true.into()), "{status}");
+    assert!(status["degraded"].to_string().contains("storage.full"), "{status}");
+    assert_eq!(reason(started.admin().await.create_key(key()).await), "storage.full");
 
     fs::remove_file(&ballast).expect("removed");
-    let gw = reattach(Launch::again(folder)).start().await;
-    let s = again(&gw, &s).await;
-    misses_nothing(&s, &reader).await;
+    eventually("health without anybody's help", async || {
+        let status = started.run(&["status", "--json"]).await;
+        (serde_json::from_slice::<serde_json::Value>(&status.stdout).ok()?["state"] == "ready").then_some(())
+    })
+    .await;
+    assert!(data.join("addresses.json").exists(), "announced when there was room");
+    started.admin().await.create_key(key()).await.expect("written");
+    let head = s.silence().await;
+    next.to(head).await;
+    assert!(next.gaps.is_empty(), "{:?}", next.gaps);
     s.close().await;
 }
 

@@ -27,6 +27,7 @@ use crate::{
     tls::Tls,
     workers::{Backend, WorkerHub},
 };
+use parking_lot::Mutex;
 use std::{
     net::SocketAddr,
     path::PathBuf,
@@ -113,7 +114,11 @@ struct Parts {
     policies: Policies,
     nodes: Nodes,
     tls: Option<Tls>,
+    unannounced: Unannounced,
 }
+
+/// Why addresses.json could not be written, while that is so.
+type Unannounced = Arc<Mutex<Option<Error>>>;
 
 // === impl App ===
 
@@ -140,7 +145,11 @@ impl App {
         let instance = data.instance().cloned().ok_or_else(|| Error::new(Code::Internal, "no instance id"))?;
         let storage = Storage::open(&data.database(), &instance, metrics.storage.clone())?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        storage.end_lost_sessions(clock.unix_ms() as i64).await?;
+        match storage.end_lost_sessions(clock.unix_ms() as i64).await {
+            // Their records stay open until a start that can write.
+            Err(error) if error.code() == Code::StorageFull => {}
+            ended => drop(ended?),
+        }
         let inherited = storage.workers().await?;
         let keys = Keys::load(storage.clone(), metrics.keys.clone()).await?;
         let tls = config.tls.clone().map(|settings| Tls::load(settings, metrics.tls.clone())).transpose()?;
@@ -203,12 +212,14 @@ impl App {
         let ready = Arc::new(AtomicBool::new(false));
         let (grpc_at, http_at) = sockets.addresses();
         let addresses = Addresses { grpc: grpc_at, http: http_at, tls: tls.is_some() };
+        let unannounced = Arc::new(Mutex::new(None));
         let health = Arc::new(Parts {
             ready: ready.clone(),
             storage: storage.clone(),
             policies: policies.clone(),
             nodes: nodes.clone(),
             tls: tls.clone(),
+            unannounced: unannounced.clone(),
         });
         let overview = Overview {
             health: health.clone(),
@@ -241,7 +252,14 @@ impl App {
         };
 
         // Behind this nothing fails any more: who was taken back would end with a gateway that does not start after all.
-        announce(&data, &addresses)?;
+        let announcement = Announcement { file: addresses_file(&data), addresses, failing: unannounced };
+        match announcement.write() {
+            // Whoever knows the addresses is served; the file follows when there is room.
+            Err(error) if error.code() == Code::StorageFull => {
+                tracing::error!(%error, "the addresses are not announced")
+            }
+            written => written?,
+        }
         let doors =
             Doors { edge, grpc: Listener::Clients(grpc, tls.clone()), admin: Listener::Operator(admin), pages, http };
         let background = tasks.stopping();
@@ -261,7 +279,7 @@ impl App {
         if let Some(tls) = tls.clone() {
             tasks.spawn("certificate", until_stop(Box::pin(tls.watch())));
         }
-        tasks.spawn("heal", until_stop(Box::pin(heal(storage.clone(), host.clone()))));
+        tasks.spawn("heal", until_stop(Box::pin(heal(storage.clone(), host.clone(), announcement))));
         tasks.spawn("swaps", until_stop(Box::pin(swaps::record(host.clone(), storage.clone(), metrics.clone()))));
         tasks.spawn("log bytes", until_stop(Box::pin(gauge_logs(budget, sessions.clone(), metrics))));
 
@@ -403,6 +421,9 @@ impl HealthSource for Parts {
         if let Some(error) = self.storage.trouble() {
             degraded.push(Degraded::by("storage", &error));
         }
+        if let Some(error) = &*self.unannounced.lock() {
+            degraded.push(Degraded::by("storage", error));
+        }
         if let Some(message) = self.nodes.trouble() {
             degraded.push(Degraded::new("storage", message));
         }
@@ -475,13 +496,16 @@ fn settings(config: &ServeConfig) -> sessions::Settings {
 }
 
 /// What fails for want of room works again when there is room: looked at every few seconds, while it fails.
-async fn heal(storage: Storage, host: PolicyHost) {
+async fn heal(storage: Storage, host: PolicyHost, announcement: Announcement) {
     let mut tick = tokio::time::interval(HEAL_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         tick.tick().await;
         telemetry::heal_log();
         storage.heal().await;
+        if announcement.failing.lock().is_some() && announcement.write().is_ok() {
+            tracing::info!("the addresses are announced");
+        }
         if host.store_troubles() != (None, None) {
             let host = host.clone();
             // A panic there is a defect that the panic hook has logged.
@@ -513,11 +537,25 @@ async fn gauge_logs(budget: Arc<LogBudget>, sessions: Sessions, metrics: Metrics
     }
 }
 
-fn announce(data: &DataDir, addresses: &Addresses) -> Result<()> {
-    let path = addresses_file(data);
-    let text = serde_json::to_vec(addresses).unwrap_or_default();
-    write_private(&path, &text)
-        .map_err(|error| Error::new(Code::DataFolderUnusable, format!("cannot write {}: {error}", path.display())))
+/// What others read where it listens.
+#[derive(Debug)]
+struct Announcement {
+    file: PathBuf,
+    addresses: Addresses,
+    failing: Unannounced,
+}
+
+impl Announcement {
+    fn write(&self) -> Result<()> {
+        let text = serde_json::to_vec(&self.addresses).unwrap_or_default();
+        let written = write_private(&self.file, &text).map_err(|error| {
+            let full = error.kind() == std::io::ErrorKind::StorageFull;
+            let code = if full { Code::StorageFull } else { Code::DataFolderUnusable };
+            Error::new(code, format!("cannot write {}: {error}", self.file.display()))
+        });
+        *self.failing.lock() = written.as_ref().err().cloned();
+        written
+    }
 }
 
 fn addresses_file(data: &DataDir) -> PathBuf {

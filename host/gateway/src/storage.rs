@@ -73,8 +73,17 @@ impl Storage {
     /// of the process, before anything serves. Errors: `storage.corrupt`, `.newer`, `.unavailable`.
     pub fn open(path: &Path, instance: &InstanceId, metrics: StorageMetrics) -> Result<Self> {
         let db = open::writer(path)?;
-        records::start_instance(&db, instance, now_unix_ms()).map_err(|e| failure::of("write to", path, &e))?;
-        Self::start(path, db, metrics)
+        let noted = records::start_instance(&db, instance, now_unix_ms());
+        let storage = Self::start(path, db, metrics)?;
+        match noted.map_err(|e| failure::of("write to", path, &e)) {
+            // What is stored can be read, and that is what serves. The note is of no use to anybody but people.
+            Err(error) if error.code() == Code::StorageFull => {
+                tracing::error!(code = error.code().as_str(), "storage: {}; starting without", error.message());
+                *storage.shared.trouble.lock() = Some(error);
+            }
+            noted => noted?,
+        }
+        Ok(storage)
     }
 
     fn start(path: &Path, db: Connection, metrics: StorageMetrics) -> Result<Self> {

@@ -63,6 +63,7 @@ impl CompileCache {
     pub(crate) fn open(store_dir: &Path) -> std::io::Result<Self> {
         let folder = store_dir.join("cache");
         private_folder(&folder)?;
+        let trouble = CacheTrouble { folder: folder.clone(), last: Trouble::default() };
         let path = store_dir.join("cache.key");
         let key = match fs::read(&path) {
             Ok(bytes) if bytes.len() == 32 => bytes.try_into().unwrap_or([0; 32]),
@@ -70,11 +71,11 @@ impl CompileCache {
             _ => {
                 let mut key = [0; 32];
                 getrandom::fill(&mut key).map_err(std::io::Error::other)?;
-                write_private(&path, &key, Durable::Yes)?;
+                // Good for this run; the next one compiles again.
+                trouble.last.note(write_private(&path, &key, Durable::Yes));
                 key
             }
         };
-        let trouble = CacheTrouble { folder: folder.clone(), last: Trouble::default() };
         Ok(Self { folder, key: Key(key), trouble })
     }
 

@@ -92,6 +92,18 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 /// One gateway with its worker and readers: instructions for each delivery.
 async fn count(seconds: f64, policies: bool) -> anyhow::Result<Counted> {
     let valgrind = process::find("valgrind").context("valgrind is not installed")?;
+/// Instructions for each delivery, and what was delivered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counted {
+    pub(crate) gateway: f64,
+    pub(crate) worker: f64,
+    pub(crate) per_message: f64,
+}
+
+/// Runs a gateway under callgrind with so many readers, and so many more that never read.
+pub(crate) async fn count(readers: usize, never: usize, seconds: f64) -> anyhow::Result<Counted> {
+    let valgrind = process::find("valgrind").context("valgrind is not installed (Debian: apt-get install valgrind)")?;
+    ensure!(process::find("callgrind_control").is_some(), "callgrind_control, a part of valgrind, is missing");
     let folder = tempfile::tempdir()?;
     let settings = format!("rate={RATE},grain_us={GRAIN_US}");
     let flags =
@@ -102,9 +114,13 @@ async fn count(seconds: f64, policies: bool) -> anyhow::Result<Counted> {
     }
     let client = gateway.client().await?;
     let session = gateway.open(&client).await?;
-    let wanted = readers::Args::of(&gateway.address, &session.id, gateway.key_file()).count(READERS);
-    let mut clients = Role::start(None, &wanted.words())?;
+    let wanted = readers::Args::of(&gateway.address, &session.id, gateway.key_file());
+    let mut clients = Role::start(None, &wanted.clone().count(readers).words())?;
     clients.answer().context("the readers do not get ready")?;
+    let mut stalled = (never > 0).then(|| Role::start(None, &wanted.count(never).never().words())).transpose()?;
+    if let Some(stalled) = &mut stalled {
+        stalled.answer().context("those that never read do not get ready")?;
+    }
     session.advise(&client).await?;
     tokio::time::sleep(WARM_UP).await;
     let pids = [gateway.pid(), session.worker];
@@ -140,6 +156,30 @@ async fn serve(gateway: &Gateway) -> anyhow::Result<()> {
         let listing = admin.policies().await?;
         if listing.generation > before && listing.policies.iter().all(|policy| policy.source != "embedded") {
             return Ok(());
+    let each =
+        |pid| Ok::<_, anyhow::Error>((instructions(folder.path(), pid)? as f64 / delivered * 10.0).round() / 10.0);
+    Ok(Counted {
+        gateway: each(pids[0])?,
+        worker: each(pids[1])?,
+        per_message: delivered / seen["messages"].as_f64().unwrap_or(1.0).max(1.0),
+    })
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let mut rows = Rows::new("instructions", args.json.as_deref())?;
+    let found = count(READERS, 0, args.seconds).await?;
+    println!("{:.1} events per message", found.per_message);
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(COMMITTED);
+    let committed: serde_json::Value =
+        std::fs::read(&file).ok().map_or(Ok(serde_json::Value::Null), |bytes| serde_json::from_slice(&bytes))?;
+    let mut counted = serde_json::Map::new();
+    let mut worse = Vec::new();
+    for (name, ours) in [("gateway", found.gateway), ("worker", found.worker)] {
+        let before = committed[name].as_f64();
+        let baseline = before.map(|before| ("committed", before, Ratio::Cheaper));
+        rows.add(&format!("{name}, N={READERS}, 200 at a time"), ours, baseline, "instructions per delivery")?;
+        if before.is_some_and(|before| ours > before * (1.0 + TOLERANCE)) {
+            worse.push(name);
         }
         ensure!(Instant::now() < deadline, "the five policies do not serve: {:?}", listing.swaps.first());
         tokio::time::sleep(LOOK_EVERY).await;

@@ -17,6 +17,7 @@ mod readers;
 mod redis;
 mod rows;
 mod soak;
+mod stalled;
 mod stats;
 mod swap;
 
@@ -40,6 +41,8 @@ enum Job {
     Memory(memory::Args),
     /// Instructions per delivered event, by callgrind, beside the committed figure
     Instructions(instructions::Args),
+    /// Latency of readers while others never read, in pairs with and without those
+    Readers(stalled::Args),
     /// An SVG of the rows that a job wrote
     Plot(plot::Args),
     /// Durable attaches and heartbeats of runtime nodes beside plain SQLite
@@ -107,6 +110,7 @@ fn run(job: Job) -> anyhow::Result<ExitCode> {
             Job::Latency(args) => done(fanout::latency(args).await),
             Job::Memory(args) => done(memory::run(args).await),
             Job::Instructions(args) => done(instructions::run(args).await),
+            Job::Readers(args) => done(stalled::run(args).await),
             Job::Plot(args) => done(plot::run(&args)),
             Job::Nodes(args) => done(nodes::run(args).await),
             Job::Policy(args) => done(policy::run(args).await),

@@ -54,6 +54,9 @@ pub(crate) struct Args {
     /// The HTTP/2 windows that a client has by default.
     #[arg(long)]
     small_windows: bool,
+    /// Open the streams and never read them.
+    #[arg(long)]
+    never: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -87,7 +90,12 @@ struct Place {
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let ages_us = args.ages.then(Mutex::default);
     let tally = Arc::new(Tally { ages_us, ..Tally::default() });
+    let mut unread = Vec::new();
     for _ in 0..args.readers {
+        if args.never {
+            unread.push(subscribe(channel(&args).await?, &args).await?);
+            continue;
+        }
         let place = Place { tally: tally.clone(), next: None };
         match args.kind {
             Kind::Tidegate => spawn(tally.clone(), ours(subscribe(channel(&args).await?, &args).await?, place)),
@@ -116,6 +124,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     while asked.recv().await.is_some() {
         println!("{}", tally.look());
     }
+    drop(unread);
     Ok(())
 }
 
@@ -303,7 +312,17 @@ impl Kind {
 impl Args {
     pub(crate) fn new(kind: Kind, address: &str) -> Self {
         let (session, address) = (String::new(), address.to_owned());
-        Self { kind, address, readers: 1, session, key_file: None, linger_ms: 0, ages: false, small_windows: false }
+        Self {
+            kind,
+            address,
+            readers: 1,
+            session,
+            key_file: None,
+            linger_ms: 0,
+            ages: false,
+            small_windows: false,
+            never: false,
+        }
     }
 
     /// Readers of a session of a gateway.
@@ -326,6 +345,12 @@ impl Args {
         self
     }
 
+    /// They take what a client's windows take by default, and then nothing.
+    pub(crate) fn never(mut self) -> Self {
+        (self.never, self.small_windows) = (true, true);
+        self
+    }
+
     /// As the words that start it.
     pub(crate) fn words(&self) -> Vec<String> {
         let mut words: Vec<String> =
@@ -341,6 +366,9 @@ impl Args {
         }
         if self.small_windows {
             words.push("--small-windows".to_owned());
+        }
+        if self.never {
+            words.push("--never".to_owned());
         }
         words
     }

@@ -28,6 +28,27 @@ pub(crate) fn slope(points: &[(f64, f64)]) -> f64 {
     if square > 0.0 { product / square } else { 0.0 }
 }
 
+/// An interval for the median that holds with 95 % at least where there are six values and more, whatever they are
+/// distributed like (order statistics): from, to, and how sure that is.
+pub(crate) fn between(values: &[f64]) -> (f64, f64, f64) {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let (Some(&first), Some(&last)) = (sorted.first(), sorted.last()) else { return (f64::NAN, f64::NAN, 0.0) };
+    let n = sorted.len();
+    let mut chance = 0.5_f64.powi(n as i32);
+    // Below the lowest, and above the highest.
+    let (mut outside, mut found) = (2.0 * chance, (first, last, 1.0 - 2.0 * chance));
+    for rank in 1..n / 2 {
+        chance *= (n + 1 - rank) as f64 / rank as f64;
+        outside += 2.0 * chance;
+        if outside > 0.05 {
+            break;
+        }
+        found = (sorted[rank], sorted[n - 1 - rank], 1.0 - outside);
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,5 +62,11 @@ mod tests {
         assert_eq!(percentile(&mut [0_u64; 0], 99.0), 0);
         assert_eq!(slope(&[(0.0, 5.0), (1.0, 7.0), (2.0, 9.0)]), 2.0);
         assert_eq!(slope(&[(1.0, 5.0)]), 0.0);
+        // The tables of the sign test: the second lowest and highest of ten, with 97.9 %.
+        let ten: Vec<f64> = (1..=10).rev().map(f64::from).collect();
+        let (low, high, sure) = between(&ten);
+        assert_eq!((low, high, (sure * 1_000.0).round()), (2.0, 9.0, 979.0));
+        assert_eq!(between(&[3.0, 1.0]), (1.0, 3.0, 0.5));
+        assert!(between(&[]).0.is_nan());
     }
 }

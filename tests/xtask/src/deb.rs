@@ -19,6 +19,7 @@ const GLIBC: &str = "2.36";
 const NEEDED: &[&str] = &[
     "./usr/bin/tidegate",
     "./usr/lib/systemd/system/tidegate.service",
+    "./usr/lib/systemd/system/tidegate.socket",
     "./usr/lib/sysusers.d/tidegate.conf",
     "./usr/lib/tmpfiles.d/tidegate.conf",
     "./etc/tidegate/tidegate.env",
@@ -86,6 +87,7 @@ fn stage(root: &Path, binary: &Path, staging: &Path) -> anyhow::Result<()> {
     done(Command::new("strip").arg(&program))?;
     for (part, place) in [
         ("tidegate.service", "usr/lib/systemd/system/tidegate.service"),
+        ("tidegate.socket", "usr/lib/systemd/system/tidegate.socket"),
         ("tidegate.sysusers", "usr/lib/sysusers.d/tidegate.conf"),
         ("tidegate.tmpfiles", "usr/lib/tmpfiles.d/tidegate.conf"),
         ("tidegate.env", "etc/tidegate/tidegate.env"),

@@ -62,8 +62,8 @@ impl WorkerHub {
         let secret = Secret::mint().map_err(|error| failed("no random bytes for a secret", &error))?;
         let (awaiting, arrival) = self.expect_new(launch.session.clone(), secret.clone());
         let name = std::env::current_exe().map_err(|error| failed("the gateway cannot find its program", &error))?;
-        // The very program that runs, also after an upgrade has put another one in its place.
-        let program = if Path::new(RUNNING).exists() { Path::new(RUNNING) } else { &name };
+        // The very program that runs: an upgrade that puts another one in its place leaves this name without a file.
+        let program = if name.exists() { &name } else { Path::new(RUNNING) };
         let mut child = Command::new(program)
             .arg0(&name)
             .args(["worker", &launch.backend.kind, "--connect"])
