@@ -54,6 +54,8 @@ struct Run {
     us_per_delivery: f64,
 }
 
+type Value = fn(&Run) -> f64;
+
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let never = args.readers * args.never / 100;
     let healthy = args.readers - never;
@@ -69,7 +71,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         }
     }
     let case = format!("{healthy} healthy, {never} never read, {}/s", args.rate);
-    let values: [(&str, &str, fn(&Run) -> f64); 3] = [
+    let values: [(&str, &str, Value); 3] = [
         ("p50", "us", |run| run.p50_us),
         ("p99", "us", |run| run.p99_us),
         ("processor", "us per healthy delivery", |run| run.us_per_delivery),
