@@ -2,12 +2,15 @@
 //! about retrying. Invariant: no statement text and no bound value gets into a message.
 
 use crate::error::{Code, Error};
-use rusqlite::{Error as Sql, ErrorCode as Kind};
+use rusqlite::{Error as Sql, ErrorCode as Kind, ffi::SQLITE_IOERR_SHMSIZE};
 use std::path::Path;
 
 /// What a failed statement or commit means for the caller. `doing` is a verb phrase: `write to`.
 pub(super) fn of(doing: &str, path: &Path, cause: &Sql) -> Error {
+    // A database that was closed in order gets its index of the journal anew: 32 KiB that there must be.
+    let no_index = cause.sqlite_error().is_some_and(|e| e.extended_code == SQLITE_IOERR_SHMSIZE);
     let (code, words) = match cause.sqlite_error_code() {
+        Some(Kind::SystemIoFailure) if no_index => (Code::StorageFull, "no room is left"),
         Some(Kind::DiskFull) => (Code::StorageFull, "no room is left"),
         Some(Kind::ReadOnly | Kind::PermissionDenied) => (Code::StorageUnavailable, "it cannot be written"),
         Some(Kind::CannotOpen) => (Code::StorageUnavailable, "it cannot be opened or created"),
