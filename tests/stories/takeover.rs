@@ -415,18 +415,18 @@ impl Talk {
         self.stream.write_all(format!("{word}\n").as_bytes()).expect("sent");
     }
 
-    fn hear(&mut self) -> Json {
+    fn hear(&self) -> Json {
         self.read().expect("an answer")
     }
 
-    fn read(&mut self) -> Option<Json> {
+    fn read(&self) -> Option<Json> {
         let mut line = String::new();
         BufReader::new(&self.stream).read_line(&mut line).expect("a line");
         (!line.is_empty()).then(|| serde_json::from_str(&line).expect("JSON"))
     }
 
     /// A word that comes with descriptors, which are closed again.
-    fn take_sockets(&mut self) -> Json {
+    fn take_sockets(&self) -> Json {
         let (mut bytes, mut space) = ([0; 4096], [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))]);
         let mut beside = RecvAncillaryBuffer::new(&mut space);
         let mut into = [IoSliceMut::new(&mut bytes)];
