@@ -3,9 +3,10 @@
 use prost::Message as _;
 use std::{env, fs, path::PathBuf};
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "tidegate/v1/value.proto",
     "tidegate/v1/events.proto",
+    "tidegate/v1/alarms.proto",
     "tidegate/v1/commands.proto",
     "tidegate/v1/gateway.proto",
     "tidegate/v1/admin.proto",

@@ -212,7 +212,7 @@ async fn nobody_is_adopted_who_is_not_the_one_and_nobody_is_ended_who_is_not_our
     // Impostors call from the moment the socket is there: for a session that is awaited, with a secret that is not its.
     let impostor = eventually("an answer to the impostor", async || {
         let adopt = Some(Adopt { head: 0, tail: 1, command: 0 });
-        let fields = HelloFields { backend: "x".into(), version: "1".into(), epoch: 7, adopt };
+        let fields = HelloFields { backend: "x".into(), version: "1".into(), epoch: 7, adopt, alarms: false };
         let secret = Secret::mint().expect("random bytes");
         match connect(&socket, &good.id, &secret, fields, Duration::from_secs(10)).await {
             Err(PipeError::Rejected { code, .. }) => Some(code),

@@ -276,6 +276,10 @@ impl App {
         tasks.spawn("sweep", until_stop(Box::pin(sessions.clone().sweep())));
         tasks.spawn("nodes", until_stop(Box::pin(nodes.clone().run())));
         tasks.spawn("rejudge", until_stop(Box::pin(sessions.clone().rejudge(flips))));
+        let internal = config.internal_sessions.iter();
+        let internal =
+            internal.map(|one| sessions::InternalSession { name: one.name.clone(), backend: one.backend.clone() });
+        tasks.spawn("internal sessions", until_stop(Box::pin(sessions.clone().keep_internal(internal.collect()))));
         if let Some(tls) = tls.clone() {
             tasks.spawn("certificate", until_stop(Box::pin(tls.watch())));
         }
@@ -471,6 +475,7 @@ fn settings(config: &ServeConfig) -> sessions::Settings {
             many_readers: limits.allow_multiple_event_subscribers,
             items_max: limits.max_items_per_session,
             bulk_max: limits.max_bulk_items,
+            alarms_max: limits.max_alarms_per_session,
         },
         log: LogBounds {
             replay_buffer_capacity: config.log.replay_buffer_capacity as u64,

@@ -2,6 +2,7 @@
 //! clients and operators, nothing of the gateway's inside except `serve`. Invariant: exit codes are
 //! 0 done, 1 failed, 2 used wrongly; only `key create` ever prints a secret.
 
+pub mod alarms;
 pub mod backup;
 pub mod client;
 pub mod config;
@@ -56,6 +57,9 @@ enum Command {
     /// Use a gateway as its clients do.
     #[command(subcommand)]
     Client(client::ClientCommand),
+    /// See, watch and acknowledge the alarms of a session.
+    #[command(subcommand)]
+    Alarms(alarms::AlarmsCommand),
     /// Make, list and revoke API keys.
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -125,6 +129,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::run(*args).map(|()| ExitCode::SUCCESS),
         Command::Demo(args) => block_on(demo::run(args)),
         Command::Client(command) => block_on(client::run(command)).map(|()| ExitCode::SUCCESS),
+        Command::Alarms(command) => block_on(alarms::run(command)).map(|()| ExitCode::SUCCESS),
         Command::Key(command) => block_on(key::run(command)).map(|()| ExitCode::SUCCESS),
         Command::Session(command) => block_on(session::run(command)).map(|()| ExitCode::SUCCESS),
         Command::Policy(command) => block_on(policy::run(command)).map(|()| ExitCode::SUCCESS),
@@ -152,6 +157,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Serve(_) | Command::Worker(_) => false,
         Command::Demo(args) => args.json,
         Command::Client(command) => command.json(),
+        Command::Alarms(command) => command.json(),
         Command::Key(command) => command.json(),
         Command::Session(command) => command.json(),
         Command::Policy(command) => command.json(),

@@ -40,6 +40,8 @@ pub struct ServeConfig {
     pub backends: Vec<Backend>,
     /// Name of one of `backends`.
     pub default_backend: String,
+    /// Opened by the gateway itself.
+    pub internal_sessions: Vec<InternalSession>,
     pub sessions: SessionLimits,
     pub log: LogLimits,
     pub workers: WorkerTimes,
@@ -118,6 +120,14 @@ pub struct Backend {
     pub settings: String,
 }
 
+/// A session of the gateway's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InternalSession {
+    pub name: String,
+    /// Name of one of the backends.
+    pub backend: String,
+}
+
 /// What a backend's worker is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackendKind {
@@ -137,6 +147,7 @@ pub struct SessionLimits {
     pub max_event_subscribers_per_key: u32,
     pub max_event_streams_per_connection: u32,
     pub max_items_per_session: usize,
+    pub max_alarms_per_session: usize,
     pub max_bulk_items: usize,
     pub command_timeout: Duration,
     pub default_lease: Duration,
@@ -222,6 +233,7 @@ impl ServeConfig {
         self.admin_over_network = kept.admin_over_network;
         self.sessions.max_event_streams_per_connection = kept.sessions.max_event_streams_per_connection;
         self.plugins = kept.plugins;
+        self.internal_sessions = kept.internal_sessions;
         self.drain = kept.drain;
         self.take_over = kept.take_over;
         self.log_file = kept.log_file;

@@ -182,6 +182,15 @@ codes! {
     TokenForeign = "stream.token_foreign", PermissionDenied,
         "The resume token was made for another key, session or epoch; the details say which.",
         "Send the token of this session that came with this key.";
+    AlarmUnsupported = "alarm.unsupported", FailedPrecondition,
+        "The session's worker tells of no alarms: its kind has none, or it is of an older version.",
+        "Use a session of another backend; a worker that was taken over keeps its version until its session is opened anew.";
+    AlarmNotReady = "alarm.not_ready", Unavailable,
+        "The worker has not told its alarms yet, which it does when its session begins or was taken over.",
+        "Try again in a moment; if it lasts, the worker hangs.";
+    AlarmUnknown = "alarm.unknown", NotFound,
+        "No alarm of this id stands, or the table had no room for it.",
+        "List the alarms that stand; raise `max_alarms_per_session` if some are not kept.";
     CommandLimit = "command.limit", ResourceExhausted,
         "As many commands as `max_pending_commands_per_session` are waiting.",
         "Wait for answers before sending more.";

@@ -4,6 +4,7 @@
 //! machine's own socket, or to keys with the scope `admin` over connections that nobody overhears.
 
 mod admin;
+mod alarms;
 mod backup;
 mod body;
 mod decisions;

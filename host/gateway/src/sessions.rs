@@ -3,10 +3,12 @@
 //! reaped, and a failed open leaves nothing: no slot, no process, no entry (S-01).
 
 mod adopt;
+pub mod alarms;
 mod caller;
 mod closed;
 pub mod commands;
 mod ending;
+mod internal;
 mod invoke;
 pub mod items;
 mod places;
@@ -19,6 +21,7 @@ mod supervise;
 pub mod verdicts;
 
 pub use caller::Caller;
+pub use internal::InternalSession;
 pub use session::{Session, State, Stop};
 pub use shares::Share;
 pub use supervise::Patience;
@@ -105,6 +108,9 @@ pub trait WriteGate: Send + Sync + fmt::Debug {
         node: &'a str,
     ) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
 }
+
+/// What a session takes of all places, and of its key's; nothing, if it is the gateway's own.
+type Places = (Option<OwnedSemaphorePermit>, Option<Share>);
 
 /// The registry. Clones share it.
 #[derive(Clone, Debug)]
@@ -256,6 +262,19 @@ impl Sessions {
             Error::new(Code::SessionLimit, format!("{max} sessions are open, the most allowed")).with("max", max)
         })?;
 
+        self.start(backend, request, Some(caller.key.id.clone()), (Some(slot), Some(share))).await
+    }
+
+    /// Starts the worker of a session and registers it. Cancelling leaves nothing behind.
+    async fn start(
+        &self,
+        backend: Backend,
+        request: OpenRequest,
+        owner: Option<KeyId>,
+        places: Places,
+    ) -> Result<Arc<Session>> {
+        let shared = &self.shared;
+        let settings = shared.settings.load_full();
         let id = SessionId::mint();
         let launch = Launch {
             session: id.clone(),
@@ -276,7 +295,7 @@ impl Sessions {
             name: request.name,
             tag: request.tag,
             backend: backend.name.clone(),
-            owner: Some(caller.key.id.clone()),
+            owner,
             client_kind: request.client_kind,
             client_version: request.client_version,
             worker_pid: worker.pid,
@@ -295,8 +314,8 @@ impl Sessions {
         };
         let log = Log::new(identity.epoch, settings.log.clone(), shared.budget.clone(), shared.clock.clone());
         let (stop, stops) = mpsc::channel(4);
-        // Room for every pending command and the request to end: sending never waits for the worker.
-        let (to_worker, frames) = mpsc::channel(settings.bounds.pending_commands_max + 2);
+        // Room for every pending command, the request to end and the like: sending never waits for the worker.
+        let (to_worker, frames) = mpsc::channel(settings.bounds.pending_commands_max + 3);
         let session = Session::new(Parts {
             identity,
             log,
@@ -308,22 +327,25 @@ impl Sessions {
             stop,
             to_worker: to_worker.clone(),
             command: 0,
+            alarms: worker.hello.alarms,
         });
         shared.metrics.sessions.opened.inc();
         shared.metrics.sessions.open.inc();
-        tracing::info!(session = %id, pid = worker.pid, backend = backend.name, key = %caller.key.id, "session opened");
+        let key = session.identity.owner.as_ref().map_or("the gateway", KeyId::as_str);
+        tracing::info!(session = %id, pid = worker.pid, backend = backend.name, key, "session opened");
         let life = supervise::run(session.clone(), worker, frames, to_worker, stops, settings.patience);
-        self.run(session.clone(), (slot, Some(share)), Some(row), life);
+        session.ask_alarms();
+        self.run(session.clone(), places, Some(row), life);
         self.register(&session).await?;
         Ok(session)
     }
 
-    /// Spawns the tasks of a session and what has to happen at its end, `slot` given back among it.
+    /// Spawns the tasks of a session and what has to happen at its end, `places` given back among it.
     /// `fresh`: it was opened now, and perhaps its worker is not in the manifest yet.
     fn run(
         &self,
         session: Arc<Session>,
-        slot: (OwnedSemaphorePermit, Option<Share>),
+        places: Places,
         fresh: Option<Option<WorkerRow>>,
         life: impl Future<Output = ()> + Send + 'static,
     ) {
@@ -341,7 +363,7 @@ impl Sessions {
                 let identity = &session.identity;
                 shared.closed.remember(identity.id.clone(), identity.owner.clone(), session.log.head());
                 shared.open.write().remove(&identity.id);
-                drop(slot);
+                drop(places);
                 drop(gone);
             };
             // Side by side: a slow disk delays no worker, and nobody who waits for the slot.
@@ -375,6 +397,11 @@ impl Sessions {
             self.shared.metrics.limits.reached.of(Limit::SessionsPerKey).inc();
             reached(Code::SessionKeyLimit, format!("the key {key} has {max} sessions open, the most it may"), key, max)
         })
+    }
+
+    /// Whether `caller` may take a snapshot of something now.
+    pub async fn admit_snapshot(&self, caller: &Caller) -> Result<()> {
+        self.policies().admit(&caller.principal(), &caller.key.id, Rate::Snapshot).await
     }
 
     /// A place for one more event stream of this key.

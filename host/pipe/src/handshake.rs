@@ -71,6 +71,8 @@ pub struct HelloFields {
     pub epoch: u64,
     /// Set by a worker that comes back to a gateway that restarted.
     pub adopt: Option<Adopt>,
+    /// It answers AlarmSync.
+    pub alarms: bool,
 }
 
 // === impl Incoming ===
@@ -201,6 +203,7 @@ pub async fn start_worker<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         version: fields.version,
         epoch: fields.epoch,
         adopt: fields.adopt,
+        alarms: fields.alarms,
     };
     let frame = within(left(), "Challenge", async {
         writer.send(&worker_frame(from_worker::Frame::Hello(hello))).await?;
@@ -298,6 +301,8 @@ pub fn name(frame: &from_worker::Frame) -> &'static str {
         from_worker::Frame::Heartbeat(_) => "Heartbeat",
         from_worker::Frame::Resend(_) => "Resend",
         from_worker::Frame::Goodbye(_) => "Goodbye",
+        from_worker::Frame::AlarmTable(_) => "AlarmTable",
+        from_worker::Frame::AlarmChange(_) => "AlarmChange",
     }
 }
 
@@ -310,5 +315,6 @@ pub fn gateway_name(frame: &from_gateway::Frame) -> &'static str {
         from_gateway::Frame::Command(_) => "Command",
         from_gateway::Frame::Shutdown(_) => "Shutdown",
         from_gateway::Frame::Gather(_) => "Gather",
+        from_gateway::Frame::AlarmSync(_) => "AlarmSync",
     }
 }

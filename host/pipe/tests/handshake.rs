@@ -66,11 +66,12 @@ fn hello() -> Hello {
         version: "0".to_owned(),
         epoch: 42,
         adopt: None,
+        alarms: false,
     }
 }
 
 fn fields() -> HelloFields {
-    HelloFields { backend: "simulator".to_owned(), version: "0".to_owned(), epoch: 42, adopt: None }
+    HelloFields { backend: "simulator".to_owned(), version: "0".to_owned(), epoch: 42, adopt: None, alarms: false }
 }
 
 fn answer(proof: &[u8]) -> from_worker::Frame {

@@ -12,7 +12,7 @@ use tidegate_proto::worker::v1::Accept;
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn fields() -> HelloFields {
-    HelloFields { backend: "simulator".to_owned(), version: "0".to_owned(), epoch: 1, adopt: None }
+    HelloFields { backend: "simulator".to_owned(), version: "0".to_owned(), epoch: 1, adopt: None, alarms: false }
 }
 
 #[tokio::test]

@@ -1,14 +1,16 @@
-//! What every worker shares (secret, start, heartbeat, event batches and their tail, remembered answers, the end) and
+//! What every worker shares (secret, start, heartbeat, event batches and their tail, the table of alarms, remembered
+//! answers, the end) and
 //! the simulator. Knows the pipe, not the gateway behind it. Invariant: a worker does not outlive its pipe, or the time it
 //! was given to find another; and whatever a backend hangs in, heartbeats and the order to stop do not wait for it.
 
-pub mod alarm;
+pub mod alarms;
 pub mod answers;
 mod line;
 pub mod link;
 pub mod outbox;
 mod secret;
 pub mod sim;
+pub mod timer;
 
 pub use link::{Ended, Outcome};
 pub use secret::read_secret;
@@ -42,5 +44,5 @@ pub async fn run_sim(args: WorkerArgs) -> anyhow::Result<()> {
 /// As `run_sim`, with the secret in hand. A crash on demand is an error here (the pipe ends without a word either
 /// way), so that tests can run simulators within their own process.
 pub async fn run_sim_with(args: WorkerArgs, secret: Secret) -> Result<Outcome, Ended> {
-    link::serve(&args, &secret, sim::BACKEND, sim::run).await
+    link::serve_with_alarms(&args, &secret, sim::BACKEND, sim::run).await
 }

@@ -51,6 +51,8 @@ pub(crate) struct Home {
     pub(crate) secret: Secret,
     pub(crate) backend: String,
     pub(crate) epoch: u64,
+    /// The backend answers AlarmSync.
+    pub(crate) alarms: bool,
 }
 
 pub(crate) struct Line {
@@ -62,6 +64,8 @@ pub(crate) struct Line {
     asked: watch::Sender<Option<Shutdown>>,
     /// How long events may wait for others; the outbox looks at it.
     gather_us: Arc<AtomicU32>,
+    /// Rises each time the gateway wants the whole table of alarms.
+    alarm_syncs: watch::Sender<u64>,
     sent: Sent,
     /// The newest command that came.
     command: u64,
@@ -92,6 +96,7 @@ impl Home {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             epoch: self.epoch,
             adopt,
+            alarms: self.alarms,
         };
         connect(&self.socket, &self.session, &self.secret, fields, START_TIMEOUT).await
     }
@@ -107,9 +112,10 @@ impl Line {
         ask: mpsc::Sender<(u64, Command)>,
         asked: watch::Sender<Option<Shutdown>>,
         gather_us: Arc<AtomicU32>,
+        alarm_syncs: watch::Sender<u64>,
     ) -> Self {
         let sent = Sent { epoch: home.epoch, ..Sent::default() };
-        Self { home, frames, ask, refuse, asked, gather_us, sent, command: 0 }
+        Self { home, frames, ask, refuse, asked, gather_us, alarm_syncs, sent, command: 0 }
     }
 
     /// Until Goodbye has left, or the gateway is gone for good.
@@ -133,7 +139,7 @@ impl Line {
     /// Both directions, side by side, until one of them ends.
     async fn carry(&mut self, end: WorkerEnd) -> Result<Break, Ended> {
         let WorkerEnd { mut reader, mut writer, .. } = end;
-        let Self { frames, ask, refuse, asked, gather_us, sent, command, .. } = self;
+        let Self { frames, ask, refuse, asked, gather_us, alarm_syncs, sent, command, .. } = self;
         // A gateway that has not said so lets nothing wait.
         gather_us.store(0, Ordering::Relaxed);
         tokio::select! {
@@ -143,7 +149,9 @@ impl Line {
                 Err(PipeError::Io { .. }) => Ok(Break::Gone),
                 Err(error) => Err(error.into()),
             },
-            read = read(&mut reader, ask, refuse, asked, gather_us, command) => read.map(|()| Break::Gone),
+            read = read(&mut reader, ask, refuse, asked, (gather_us, alarm_syncs), command) => {
+                read.map(|()| Break::Gone)
+            }
         }
     }
 
@@ -238,6 +246,7 @@ fn put(pipe: &mut WorkerWriter, frame: Outgoing, sent: &Sent) -> Result<(), Pipe
         Outgoing::Reply { id, result } => from_worker::Frame::Reply(Reply { id, result: Some(result) }),
         // What it tells of the head is what the pipe has carried before it.
         Outgoing::Heartbeat { busy_ms } => from_worker::Frame::Heartbeat(Heartbeat { head: sent.head, busy_ms }),
+        Outgoing::Alarms(frame) => *frame,
         Outgoing::Goodbye { reason } => from_worker::Frame::Goodbye(Goodbye { reason }),
         Outgoing::Raw(bytes) => {
             pipe.push_raw(&bytes);
@@ -262,7 +271,7 @@ async fn read(
     ask: &mpsc::Sender<(u64, Command)>,
     refuse: &mpsc::Sender<Outgoing>,
     asked: &watch::Sender<Option<Shutdown>>,
-    gather_us: &AtomicU32,
+    (gather_us, alarm_syncs): (&AtomicU32, &watch::Sender<u64>),
     newest: &mut u64,
 ) -> Result<(), Ended> {
     loop {
@@ -289,6 +298,7 @@ async fn read(
             Some(from_gateway::Frame::Gather(gather)) => {
                 gather_us.store(gather.max_us.min(GATHER_US_MAX), Ordering::Relaxed);
             }
+            Some(from_gateway::Frame::AlarmSync(_)) => alarm_syncs.send_modify(|syncs| *syncs += 1),
             Some(other) => return Err(Ended::Protocol(gateway_name(&other))),
             None => return Err(Ended::Protocol("an unknown frame")),
         }

@@ -78,6 +78,8 @@ pub struct Link {
     pub commands: mpsc::Receiver<(u64, Command)>,
     pub outbox: Outbox,
     pub vitals: Arc<Vitals>,
+    /// Changes each time the gateway wants the whole table of alarms, and every change of it from then on.
+    pub alarm_syncs: watch::Receiver<u64>,
     /// Turns true when the backend is to finish what it has in hand and return.
     pub stop: watch::Receiver<bool>,
 }
@@ -136,11 +138,30 @@ impl Vitals {
     }
 }
 
-/// Connects, starts `backend` and stays until one side ends.
+/// Connects, starts `backend` and stays until one side ends. The backend has no alarms.
 pub async fn serve<F: Future<Output = BackendEnd> + Send + 'static>(
     args: &WorkerArgs,
     secret: &Secret,
     backend_name: &str,
+    backend: impl FnOnce(Link) -> F,
+) -> Result<Outcome, Ended> {
+    serve_as(args, secret, (backend_name, false), backend).await
+}
+
+/// As `serve`, with a backend that answers `alarm_syncs`.
+pub async fn serve_with_alarms<F: Future<Output = BackendEnd> + Send + 'static>(
+    args: &WorkerArgs,
+    secret: &Secret,
+    backend_name: &str,
+    backend: impl FnOnce(Link) -> F,
+) -> Result<Outcome, Ended> {
+    serve_as(args, secret, (backend_name, true), backend).await
+}
+
+async fn serve_as<F: Future<Output = BackendEnd> + Send + 'static>(
+    args: &WorkerArgs,
+    secret: &Secret,
+    (backend_name, alarms): (&str, bool),
     backend: impl FnOnce(Link) -> F,
 ) -> Result<Outcome, Ended> {
     let epoch = mint_epoch()?;
@@ -150,6 +171,7 @@ pub async fn serve<F: Future<Output = BackendEnd> + Send + 'static>(
         secret: secret.clone(),
         backend: backend_name.to_owned(),
         epoch,
+        alarms,
     };
     let end = home.connect(None).await?;
 
@@ -157,6 +179,7 @@ pub async fn serve<F: Future<Output = BackendEnd> + Send + 'static>(
     let (ask, commands) = mpsc::channel(COMMANDS_AHEAD);
     let (stop, stopping) = watch::channel(false);
     let (asked, mut shutdown) = watch::channel(None);
+    let (sync, alarm_syncs) = watch::channel(0);
     let vitals = Arc::new(Vitals::new());
     let period = Duration::from_millis(end.accept.heartbeat_ms.into());
     let link = Link {
@@ -165,6 +188,7 @@ pub async fn serve<F: Future<Output = BackendEnd> + Send + 'static>(
         commands,
         outbox: Outbox::new(frames.clone()),
         vitals: vitals.clone(),
+        alarm_syncs,
         stop: stopping,
     };
 
@@ -172,7 +196,7 @@ pub async fn serve<F: Future<Output = BackendEnd> + Send + 'static>(
     let gather_us = link.outbox.gathering();
     let backend = backend(link);
     tasks.spawn(async move { Done::Backend(backend.await) });
-    let line = Line::new(home, to_write, frames.clone(), ask, asked, gather_us);
+    let line = Line::new(home, to_write, frames.clone(), ask, asked, gather_us, sync);
     tasks.spawn(async move { Done::Carried(line.run(end).await) });
     tasks.spawn(beat(frames.clone(), vitals, if period.is_zero() { HEARTBEAT } else { period }));
     let ended = watch_over(&mut tasks, &frames, &mut shutdown, &stop).await;

@@ -22,7 +22,10 @@ use std::{
     time::Duration,
 };
 use tidegate_pipe::PipeError;
-use tidegate_proto::v1::{CommandResult, Event};
+use tidegate_proto::{
+    v1::{CommandResult, Event},
+    worker::v1::from_worker,
+};
 use tokio::{sync::mpsc, time::Instant};
 
 /// An events frame is sent at the latest when it has this many events (semantics.md, Streams).
@@ -51,6 +54,8 @@ pub enum Outgoing {
     Heartbeat {
         busy_ms: u32,
     },
+    /// A part of the table of alarms, or a change of it.
+    Alarms(Box<from_worker::Frame>),
     Goodbye {
         reason: String,
     },
@@ -175,6 +180,13 @@ impl Outbox {
     pub async fn reply(&mut self, id: u64, result: CommandResult) -> Result<(), PipeEnded> {
         self.flush().await?;
         self.send(Outgoing::Reply { id, result }).await
+    }
+
+    /// Sends what there is to say of alarms, behind every event made before it. Lost when there is no gateway: the next one
+    /// asks for the whole table.
+    pub async fn alarms(&mut self, frame: from_worker::Frame) -> Result<(), PipeEnded> {
+        self.flush().await?;
+        self.send(Outgoing::Alarms(Box::new(frame))).await
     }
 
     /// The last word.

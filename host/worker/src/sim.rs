@@ -6,6 +6,7 @@
 pub mod settings;
 pub mod waves;
 
+mod alarms;
 mod bulk;
 mod commands;
 mod emit;
@@ -17,11 +18,12 @@ mod replay;
 mod writes;
 
 use crate::{
-    alarm::Alarm,
     answers::Answers,
     link::{BackendEnd, Link, Vitals},
     outbox::{Outbox, PipeEnded},
+    timer::Timer,
 };
+use alarms::Alarms;
 use faults::Fault;
 use history::History;
 use items::{Item, ItemRef, Kind, Sample, Tables};
@@ -84,6 +86,7 @@ struct Sim {
     /// More events were due than one round makes.
     behind: bool,
     reading: Option<bulk::Reading>,
+    alarms: Alarms,
     fault: Option<Fault>,
     bad_until: Option<Instant>,
     /// When the servers' buffered items are told of next.
@@ -125,7 +128,7 @@ impl From<PipeEnded> for Halt {
 
 /// Runs until told to stop, or the pipe ends.
 pub async fn run(link: Link) -> BackendEnd {
-    let Link { accept, epoch, commands, outbox, vitals, stop } = link;
+    let Link { accept, epoch, commands, outbox, vitals, alarm_syncs, stop } = link;
     let settings = match Settings::parse(&accept.settings) {
         Ok(settings) => settings,
         Err(error) => return BackendEnd::Failed(error.to_string()),
@@ -143,7 +146,7 @@ pub async fn run(link: Link) -> BackendEnd {
     };
     vitals.ready();
     let mut sim = Sim::new(settings, history, epoch, vitals, outbox);
-    match sim.run(commands, stop).await {
+    match sim.run(commands, alarm_syncs, stop).await {
         Ok(()) | Err(Halt::PipeEnded) => BackendEnd::Stopped,
         Err(Halt::Crashed) => BackendEnd::Crashed,
     }
@@ -157,6 +160,7 @@ impl Sim {
         Self {
             pace: Pace::new(settings.rate.unwrap_or(RATE), settings.grain_us),
             replay: Replay::new(history, &settings),
+            alarms: Alarms::new(&settings),
             settings,
             epoch,
             vitals,
@@ -180,9 +184,10 @@ impl Sim {
     async fn run(
         &mut self,
         mut commands: mpsc::Receiver<(u64, Command)>,
+        mut alarm_syncs: watch::Receiver<u64>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), Halt> {
-        let alarm = Alarm::new();
+        let timer = Timer::new();
         loop {
             self.advance(Instant::now()).await?;
             let held = self.outbox.settle().await?;
@@ -190,12 +195,17 @@ impl Sim {
             tokio::select! {
                 biased;
                 () = stopped(&mut stop) => return Ok(self.outbox.flush().await?),
+                // Its sender goes with the pipe, and then the commands end as well.
+                Ok(()) = alarm_syncs.changed() => {
+                    self.alarms.book.sync();
+                    self.tell_alarms().await?;
+                }
                 // A read pumps events but takes no other command, as in an apartment.
                 command = commands.recv(), if self.reading.is_none() => match command {
                     Some((id, command)) => self.serve(id, command, &mut stop).await?,
                     None => return Ok(()),
                 },
-                () = alarm.until(wake) => {}
+                () = timer.until(wake) => {}
             }
         }
     }
@@ -207,6 +217,8 @@ impl Sim {
         }
         self.vitals.busy();
         let Some(result) = self.execute(id, command) else { return Ok(()) };
+        // Before the answer, which an acknowledgement's caller may take as a sign to look at the table.
+        self.tell_alarms().await?;
         let fault = self.fault.take();
         match fault {
             Some(Fault::Crash) => return Err(Halt::Crashed),
@@ -259,7 +271,16 @@ impl Sim {
         while let Some(entry) = self.buffered_at.first_entry_due(now) {
             self.tell_buffered(entry).await?;
         }
+        self.alarms.advance(now);
+        self.tell_alarms().await?;
         self.finish_reading(now).await
+    }
+
+    async fn tell_alarms(&mut self) -> Result<(), PipeEnded> {
+        while let Some(frame) = self.alarms.book.next_frame() {
+            self.outbox.alarms(frame).await?;
+        }
+        Ok(())
     }
 
     /// When there is something to do next; `None` when only a command can bring something.
@@ -268,7 +289,8 @@ impl Sim {
         let wave = if self.waves.is_empty() { None } else { self.wave_at() };
         let buffered = self.buffered_at.values().min().copied();
         let reading = self.reading.as_ref().map(bulk::Reading::deadline);
-        [timer, wave, self.replay.next_at(), buffered, self.bad_until, reading].into_iter().flatten().min()
+        let alarms = self.alarms.wake();
+        [timer, wave, self.replay.next_at(), buffered, self.bad_until, reading, alarms].into_iter().flatten().min()
     }
 
     /// When waveform events are made next: when one is due, or while nothing has to leave yet, when the batch is full

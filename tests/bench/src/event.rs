@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use tidegate_proto::v1::{
     DataChange, DoubleArray, Event, MxStatus, SourceTime, Value, event::Body, source_time::Form, value::Kind,
 };
-use tidegate_worker::alarm::Alarm;
+use tidegate_worker::timer::Timer;
 use tokio::time::Instant;
 
 /// Items that the simulator's events are spread over.
@@ -51,7 +51,7 @@ pub(crate) struct Pace {
     grain: u64,
     since: Instant,
     made: u64,
-    alarm: Alarm,
+    timer: Timer,
 }
 
 // === impl Pace ===
@@ -60,14 +60,14 @@ impl Pace {
     /// In groups every `grain_us` microseconds; 0: one by one.
     pub(crate) fn new(rate: u32, grain_us: u32) -> Self {
         let grain = (u64::from(grain_us) * 1_000).max(1);
-        Self { rate: rate.into(), grain, since: Instant::now(), made: 0, alarm: Alarm::new() }
+        Self { rate: rate.into(), grain, since: Instant::now(), made: 0, timer: Timer::new() }
     }
 
     /// Waits until something is due; sequence and lateness in seconds of each.
     pub(crate) async fn due(&mut self) -> impl Iterator<Item = (u64, f64)> + use<> {
         let (rate, grain) = (self.rate, self.grain);
         let offset = move |number: u64| (number * 1_000_000_000).div_ceil(rate).next_multiple_of(grain);
-        self.alarm.until(Some(self.since + Duration::from_nanos(offset(self.made + 1)))).await;
+        self.timer.until(Some(self.since + Duration::from_nanos(offset(self.made + 1)))).await;
         let passed = self.since.elapsed().as_nanos() as u64;
         let all = (u128::from(passed / grain * grain) * u128::from(rate) / 1_000_000_000) as u64;
         let first = self.made + 1;

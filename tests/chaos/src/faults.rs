@@ -241,7 +241,7 @@ async fn impostor(socket: PathBuf, session: String) -> Option<String> {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         let adopt = Some(Adopt { head: 0, tail: 1, command: 0 });
-        let fields = HelloFields { backend: "simulator".into(), version: "0".into(), epoch: 1, adopt };
+        let fields = HelloFields { backend: "simulator".into(), version: "0".into(), epoch: 1, adopt, alarms: false };
         let secret = Secret::mint().ok()?;
         match connect(&socket, &session, &secret, fields, Duration::from_secs(10)).await {
             Ok(_) => return Some(format!("an impostor was let in for {session}")),

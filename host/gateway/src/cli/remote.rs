@@ -10,11 +10,12 @@ use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
 };
-use tidegate_client::{Admin, Connect, Gateway, NodeAdmin, PeopleAdmin};
+use tidegate_client::{Admin, Alarms, Connect, Gateway, NodeAdmin, PeopleAdmin};
 
 const NO_ANSWER: &str =
     "the gateway of this folder does not answer; operators' commands work only for its own user, or root";
 const NO_ANSWER_THERE: &str = "the gateway of --endpoint does not answer";
+const NOBODY: &str = "is a gateway running there? `tidegate serve` starts one; --endpoint names another";
 const DEFAULT_ENDPOINT: &str = "127.0.0.1:7410";
 
 /// Where bundles of the authorities that everybody trusts lie: Debian and Alpine, Fedora, openSUSE.
@@ -96,6 +97,14 @@ pub struct Addresses {
 
 impl Remote {
     pub async fn connect(&self) -> anyhow::Result<Gateway> {
+        self.way()?.gateway().await.context(NOBODY)
+    }
+
+    pub async fn alarms(&self) -> anyhow::Result<Alarms> {
+        self.way()?.alarms().await.context(NOBODY)
+    }
+
+    fn way(&self) -> anyhow::Result<Connect> {
         let Local { data, network, .. } = &self.local;
         let endpoint = match (&network.endpoint, Addresses::read(data)?) {
             (Some(endpoint), _) => endpoint.clone(),
@@ -103,8 +112,7 @@ impl Remote {
             (None, Some(found)) => found.grpc,
             (None, None) => DEFAULT_ENDPOINT.to_owned(),
         };
-        let gateway = network.connect(&endpoint, data)?.gateway().await;
-        gateway.context("is a gateway running there? `tidegate serve` starts one; --endpoint names another")
+        network.connect(&endpoint, data)
     }
 }
 

@@ -104,7 +104,7 @@ fn arg(setting: &'static Setting) -> Arg {
     let arg = if setting.part == Part::Gateway { arg } else { arg.help_heading(setting.part.title()) };
     match setting.kind {
         Kind::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
-        Kind::Backends => arg.action(ArgAction::Append),
+        Kind::Backends | Kind::Texts(_) => arg.action(ArgAction::Append),
         _ => arg.allow_hyphen_values(true),
     }
 }

@@ -112,6 +112,13 @@ fn texts(setting: &Setting, value: &DeValue<'_>) -> Result<Vec<String>, String> 
         (Kind::Backends, DeValue::Array(values)) => values.iter().map(backend).collect(),
         (Kind::Backends, DeValue::String(text)) => Ok(vec![text.to_string()]),
         (Kind::Backends, _) => Err("write [[backend]] with name, kind and settings, or a list of texts".into()),
+        (Kind::Texts(form), DeValue::Array(values)) => {
+            let text = |value: &Spanned<DeValue<'_>>| match value.get_ref() {
+                DeValue::String(text) => Ok(text.to_string()),
+                _ => Err(format!("each of them is a text in quotes, {form}")),
+            };
+            values.iter().map(text).collect()
+        }
         (_, DeValue::String(text)) => Ok(vec![text.to_string()]),
         (Kind::Number(..) | Kind::Bytes, DeValue::Integer(number)) => {
             i128::from_str_radix(number.as_str(), number.radix())
@@ -125,6 +132,7 @@ fn texts(setting: &Setting, value: &DeValue<'_>) -> Result<Vec<String>, String> 
                 Kind::Number(..) => "a whole number",
                 Kind::Bytes => "a size such as \"16MiB\"",
                 Kind::Switch | Kind::Truth => "true or false",
+                Kind::Texts(_) => "a list of texts in quotes",
                 _ => "a text in quotes",
             }
         )),

@@ -4,6 +4,7 @@
 
 use super::{
     Backend, BackendKind, ClientAuth, LogFileSettings, LogLimits, PolicyLimits, ServeConfig, SessionLimits, Shown,
+    Backend, BackendKind, ClientAuth, InternalSession, LogLimits, PolicyLimits, ServeConfig, SessionLimits, Shown,
     TlsSettings, TlsVersion, WorkerTimes,
     args::{Given, Origin, ServeArgs},
     file,
@@ -24,6 +25,8 @@ use std::{
 /// Longest settings of a backend, bytes; they go to the worker in its first frame (64 KiB).
 const SETTINGS_MAX: usize = 32 << 10;
 const NAME_MAX: usize = 64;
+/// Sessions of the gateway's own. Guessed: each is a process.
+const INTERNAL_MAX: usize = 16;
 /// Most of a wrong value that is quoted.
 const QUOTED_MAX: usize = 60;
 /// Where a file is looked for that was not named, in the data folder.
@@ -98,6 +101,7 @@ impl Reader {
         let plugins = self.path("plugins");
         let backends = self.backends();
         let default_backend = self.default_backend(&backends);
+        let internal_sessions = self.internal_sessions(&backends);
         let drain = self.seconds("drain_seconds");
         let take_over = self.seconds("take_over_seconds");
         let (bytes_max, kept) = (self.number("log_file_mib") << 20, self.size("log_files_kept"));
@@ -118,6 +122,7 @@ impl Reader {
             plugins,
             backends,
             default_backend,
+            internal_sessions,
             drain,
             take_over,
             log_file,
@@ -162,6 +167,7 @@ impl Reader {
             max_event_streams_per_connection: self.small("max_event_streams_per_connection"),
             allow_multiple_event_subscribers: self.truth("allow_multiple_event_subscribers"),
             max_items_per_session: self.size("max_items_per_session"),
+            max_alarms_per_session: self.size("max_alarms_per_session"),
             max_bulk_items: self.size("max_bulk_items"),
             command_timeout: self.millis("command_timeout_ms"),
             default_lease: self.seconds("default_lease_seconds"),
@@ -317,6 +323,31 @@ impl Reader {
         }
         self.show(KEY, json!(name));
         name
+    }
+
+    fn internal_sessions(&mut self, backends: &[Backend]) -> Vec<InternalSession> {
+        const KEY: &str = "internal_session";
+        const FORM: &str = "write NAME=BACKEND, e.g. alarms=sim";
+        let texts = self.given.get(KEY).map(|given| given.texts.clone()).unwrap_or_default();
+        let mut sessions: Vec<InternalSession> = Vec::new();
+        if texts.len() > INTERNAL_MAX {
+            self.wrong(KEY, format!("there are more than {INTERNAL_MAX}"));
+        }
+        for text in texts.iter().take(INTERNAL_MAX) {
+            let (name, backend) = text.split_once('=').unwrap_or((text, ""));
+            if name.is_empty() || name.chars().count() > NAME_MAX || name.chars().any(char::is_control) {
+                self.wrong(KEY, format!("{} has no name of up to {NAME_MAX} characters; {FORM}", quoted(text)));
+            } else if sessions.iter().any(|one| one.name == name) {
+                self.wrong(KEY, format!("there are two of the name {}; rename one", quoted(name)));
+            }
+            if !backends.iter().any(|one| one.name == backend) {
+                let known: Vec<&str> = backends.iter().map(|backend| backend.name.as_str()).collect();
+                self.wrong(KEY, format!("{} names no backend; {FORM}; there are: {}", quoted(text), known.join(", ")));
+            }
+            sessions.push(InternalSession { name: name.into(), backend: backend.into() });
+        }
+        self.show(KEY, sessions.iter().map(|one| json!(format!("{}={}", one.name, one.backend))).collect());
+        sessions
     }
 
     // --- one value ---

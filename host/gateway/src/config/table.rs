@@ -46,6 +46,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// Free text, checked by whoever reads it; how help calls it.
     Text(&'static str),
+    /// Several texts of this form, or none.
+    Texts(&'static str),
     /// `NAME=KIND:SETTINGS`, several.
     Backends,
 }
@@ -124,6 +126,9 @@ pub const SETTINGS: &[Setting] = &[
          line-1=sim:rate=100"),
     set("default_backend", Gateway, Text("NAME"), "", NewSessions,
         "Backend of sessions that ask for none; unset: the first"),
+    set("internal_session", Gateway, Kind::Texts("NAME=BACKEND"), "", Restart,
+        "A session that the gateway opens by itself, at its start and again 5 s after it ended; may be repeated. It belongs \
+         to no key: the dashboard and keys with the scope sessions:all see it. Its tag is its name"),
     set("drain_seconds", Gateway, seconds(0, 600), "10", Restart,
         "How long a stop waits for streams and connections to end"),
     set("take_over_seconds", Gateway, seconds(1, 600), "30", Restart,
@@ -156,6 +161,8 @@ pub const SETTINGS: &[Setting] = &[
         "Event streams on one connection of a client"),
     set("max_items_per_session", Sessions, count(1, 10_000_000), "100000", NewSessions,
         "Items per session"),
+    set("max_alarms_per_session", Sessions, count(1, 1_000_000), "10000", NewSessions,
+        "Alarms that can stand in a session's table; more are counted and not kept until there is room"),
     set("max_bulk_items", Sessions, count(1, 1_000_000), "10000", NewSessions,
         "Elements of a bulk command"),
     set("command_timeout_ms", Sessions, millis(1, 3_600_000), "30000", NewSessions,
@@ -261,14 +268,14 @@ impl Setting {
             Bytes => "bytes or with KiB, MiB, GiB, at least 1MiB".into(),
             Truth | Switch => "true or false".into(),
             Choice(words) => words.join(" or "),
-            Path(_) | Address | Text(_) | Backends => String::new(),
+            Path(_) | Address | Text(_) | Kind::Texts(_) | Backends => String::new(),
         }
     }
 
     /// How help calls its value.
     pub fn value_name(&self) -> &'static str {
         match self.kind {
-            Path(name) | Text(name) | Kind::Number(name, ..) => name,
+            Path(name) | Text(name) | Kind::Texts(name) | Kind::Number(name, ..) => name,
             Address => "ADDRESS:PORT",
             Switch | Truth => "BOOL",
             Bytes => "BYTES",

@@ -267,6 +267,7 @@ fn a_running_gateway_takes_over_what_it_can_and_keeps_the_rest() {
         "lag_events_max" => (key, "300"),
         "backend" => (key, "other=sim"),
         "default_backend" => (key, "other"),
+        "internal_session" => (key, "mine=sim"),
         _ => (key, "3"),
     };
     let load = |keys: &[&'static str]| {

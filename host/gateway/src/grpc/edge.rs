@@ -4,6 +4,7 @@
 
 use super::{
     admin::{AdminContext, AdminService},
+    alarms::AlarmService,
     body::EdgeBody,
     gateway::GatewayService,
     gather::Gathering,
@@ -33,8 +34,9 @@ use std::{
     time::Duration,
 };
 use tidegate_proto::v1::{
-    admin_server::AdminServer, gateway_server::GatewayServer, node_admin_server::NodeAdminServer,
-    people_admin_server::PeopleAdminServer, runtime_nodes_server::RuntimeNodesServer,
+    admin_server::AdminServer, alarms_server::AlarmsServer, gateway_server::GatewayServer,
+    node_admin_server::NodeAdminServer, people_admin_server::PeopleAdminServer,
+    runtime_nodes_server::RuntimeNodesServer,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -225,6 +227,7 @@ impl Edge {
         let nodes = NodeService { nodes: admin.nodes.clone(), keys: keys.clone() };
         let clients = Routes::new(gateway)
             .add_service(RuntimeNodesServer::new(nodes.clone()))
+            .add_service(AlarmsServer::new(AlarmService { sessions: sessions.clone() }))
             .add_service(health_service)
             .add_service(reflection)
             .add_service(reflection_alpha)
@@ -418,6 +421,8 @@ impl Edge {
             return Ok(response);
         }
         request.extensions_mut().insert(caller);
+        // Streams of alarms count on it.
+        request.extensions_mut().insert(facts.clone());
         Ok(typed(pass(&self.clients, request).await))
     }
 

@@ -15,8 +15,18 @@ use tidegate_proto::v1::{
 use tonic::{Request, Response, Status};
 
 /// What a gateway of this build can do; clients look before they rely on it.
-const CAPABILITIES: &[&str] =
-    &["bulk", "snapshot", "resume", "linger", "gap-exact", "csv-replay", "resume-token", "status", "snapshot-stream"];
+const CAPABILITIES: &[&str] = &[
+    "bulk",
+    "snapshot",
+    "resume",
+    "linger",
+    "gap-exact",
+    "csv-replay",
+    "resume-token",
+    "status",
+    "snapshot-stream",
+    "alarms",
+];
 /// The version of `tidegate.v1`.
 const PROTOCOL_VERSION: u32 = 1;
 

@@ -41,7 +41,8 @@ impl Sessions {
                 self.lost(row.session).await;
                 continue;
             };
-            let slot = self.shared.slots.clone().try_acquire_owned();
+            // One of the gateway's own takes no place of clients.
+            let slot = row.owner.as_ref().map(|_| self.shared.slots.clone().try_acquire_owned()).transpose();
             match slot {
                 Ok(slot) if !self.shared.settings.load().orphan_lifetime.is_zero() => self.expect(row, orphan, slot),
                 _ if provisional => self.cannot_adopt(&row.session, "there is no room for it: see max_sessions"),
@@ -91,6 +92,7 @@ impl Sessions {
     }
 
     fn expect(&self, row: WorkerRow, orphan: Orphan, slot: OwnedSemaphorePermit) {
+    fn expect(&self, row: WorkerRow, orphan: Orphan, slot: Option<OwnedSemaphorePermit>) {
         let settings = self.shared.settings.load_full();
         let adoption = Adoption {
             session: row.session.clone(),
@@ -130,7 +132,7 @@ impl Sessions {
     }
 
     /// The session as it was: same id, owner and epoch; its log begins with what the worker sends again.
-    async fn resume(&self, row: WorkerRow, adopted: Adopted, slot: OwnedSemaphorePermit) -> Result<()> {
+    async fn resume(&self, row: WorkerRow, adopted: Adopted, slot: Option<OwnedSemaphorePermit>) -> Result<()> {
         let shared = &self.shared;
         let settings = shared.settings.load_full();
         let Adopted { worker, from, command } = adopted;
@@ -151,7 +153,7 @@ impl Sessions {
         let (log, budget, clock) = (settings.log.clone(), shared.budget.clone(), shared.clock.clone());
         let log = Log::starting_after(from - 1, identity.epoch, log, budget, clock);
         let (stop, stops) = mpsc::channel(4);
-        let (to_worker, frames) = mpsc::channel(settings.bounds.pending_commands_max + 2);
+        let (to_worker, frames) = mpsc::channel(settings.bounds.pending_commands_max + 3);
         let session = Session::new(Parts {
             identity,
             log,
@@ -163,6 +165,7 @@ impl Sessions {
             stop,
             to_worker: to_worker.clone(),
             command,
+            alarms: worker.hello.alarms,
         });
         let pid = worker.pid;
         shared.metrics.sessions.open.inc();
@@ -170,6 +173,8 @@ impl Sessions {
         // Taken over whatever the bound: it was there before.
         let share = session.identity.owner.as_ref().and_then(|key| shared.sessions_held.take(key, 0));
         self.run(session.clone(), (slot, share), None, life);
+        // What stands comes anew: the table died with the gateway that had it.
+        session.ask_alarms();
         // Behind every command that was on its way when the pipe broke, and behind what was sent again.
         let state = session
             .call(Command { method: Some(Method::GetSessionState(GetSessionState {})) }, settings.patience.stuck);

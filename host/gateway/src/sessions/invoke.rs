@@ -51,10 +51,13 @@ impl Sessions {
         caller: &Caller,
         session: &Arc<Session>,
         node: &str,
-        method: Method,
+        mut method: Method,
         timeout: Option<Duration>,
     ) -> Result<CommandResult> {
         session.check_ready()?;
+        if let Method::AcknowledgeAlarms(call) = &mut method {
+            call.key_id = caller.key.id.to_string();
+        }
         let bounds = session.bounds;
         let wanted = commands::items_added(&method);
         let (targets, room) = session.with_items(|items| {
@@ -69,9 +72,13 @@ impl Sessions {
             Ok((targets, room))
         })?;
         let room = if wanted > 0 { room } else { usize::MAX };
+        let targets = match (targets, &method) {
+            (Targets::Alarms, Method::AcknowledgeAlarms(call)) => Targets::Bulk(session.alarms.tags(&call.alarm_ids)?),
+            (targets, _) => targets,
+        };
         let elements = match &targets {
             Targets::Bulk(tags) => u32::try_from(tags.len()).unwrap_or(u32::MAX),
-            Targets::None | Targets::One(_) => 1,
+            Targets::None | Targets::One(_) | Targets::Alarms => 1,
         };
         let who = caller.principal();
         self.policies().admit(&who, &caller.key.id, Rate::Invoke(elements)).await?;
@@ -80,7 +87,7 @@ impl Sessions {
         }
         let timeout = timeout.unwrap_or(session.identity.command_timeout).min(TIMEOUT_MAX);
         match targets {
-            Targets::None => {
+            Targets::None | Targets::Alarms => {
                 self.authorize(&who, session, &method, "").await?;
                 let lists_items = matches!(method, Method::GetSessionState(_));
                 let result = session.call(Command { method: Some(method) }, timeout).await?;

@@ -54,6 +54,15 @@ pub(super) async fn run(session: &Session, mut reader: GatewayReader) -> PumpEnd
                 session.beat_at.store(session.clock.monotonic_ms(), Ordering::Relaxed);
                 session.busy_ms.store(u64::from(beat.busy_ms), Ordering::Relaxed);
             }
+            Some(from_worker::Frame::AlarmTable(part)) => {
+                if let Err(broken) = session.alarms.part(part) {
+                    return PumpEnd::Protocol(broken.into());
+                }
+            }
+            Some(from_worker::Frame::AlarmChange(change)) => match session.alarms.change(change) {
+                Ok(ask) => session.alarms_taken(ask),
+                Err(broken) => return PumpEnd::Protocol(broken.into()),
+            },
             Some(from_worker::Frame::Goodbye(goodbye)) => farewell = Some(goodbye.reason),
             Some(
                 other @ (from_worker::Frame::Hello(_) | from_worker::Frame::Answer(_) | from_worker::Frame::Resend(_)),

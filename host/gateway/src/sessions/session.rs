@@ -3,7 +3,9 @@
 //! the process. Invariant: a command has one outcome, told once.
 
 use super::{
-    Caller, commands,
+    Caller,
+    alarms::{AlarmTable, Ask},
+    commands,
     items::Items,
     places::Places,
     verdicts::{Class, Stamp},
@@ -32,7 +34,7 @@ use std::{
 use tidegate_policy::SessionFacts;
 use tidegate_proto::{
     v1::{Command, CommandResult, SessionState},
-    worker::v1::{CommandFrame, FromGateway, Gather, from_gateway},
+    worker::v1::{AlarmSync, CommandFrame, FromGateway, Gather, from_gateway},
 };
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -84,6 +86,7 @@ pub struct Bounds {
     pub many_readers: bool,
     pub items_max: usize,
     pub bulk_max: usize,
+    pub alarms_max: usize,
 }
 
 /// One open session; shared by its tasks, its streams and the registry.
@@ -91,6 +94,7 @@ pub struct Bounds {
 pub struct Session {
     pub identity: Identity,
     pub log: Log,
+    pub alarms: AlarmTable,
     pub facts: SessionFacts,
     pub(super) bounds: Bounds,
     pub(super) lag_events_max: u64,
@@ -114,6 +118,7 @@ pub struct Session {
     /// Clock milliseconds of the last unary call.
     used_at: AtomicU64,
     places: Places,
+    alarm_places: Places,
     seats: Mutex<SeatTable>,
     /// Clock milliseconds of the worker's last heartbeat, and how long its command in hand was running then.
     pub(super) beat_at: AtomicU64,
@@ -144,6 +149,12 @@ pub struct ReaderSlot {
     session: Arc<Session>,
 }
 
+/// The same for a reader of alarms.
+#[derive(Debug)]
+pub struct AlarmPlace {
+    session: Arc<Session>,
+}
+
 /// A stream that can be made to end at once, although its peer may take nothing.
 pub trait GiveWay: Send + Sync {
     /// Its place is free when this returns.
@@ -169,6 +180,8 @@ pub(super) struct Parts {
     pub to_worker: mpsc::Sender<FromGateway>,
     /// The newest command that the worker had from a gateway before this one; 0: none.
     pub command: u64,
+    /// The worker tells of its alarms when it is asked.
+    pub alarms: bool,
 }
 
 // === impl Stop ===
@@ -184,13 +197,15 @@ impl Stop {
 
 impl Session {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { identity, log, bounds, lag_events_max, metrics, clock, keys, stop, to_worker, command } = parts;
+        let Parts { identity, log, bounds, lag_events_max, metrics, clock, keys, stop, to_worker, command, alarms } =
+            parts;
         let owner = identity.owner.as_ref().map(KeyId::as_str).unwrap_or_default();
         let facts = SessionFacts::new(identity.id.as_str(), owner, identity.tag.as_str(), identity.backend.as_str());
         let now = clock.monotonic_ms();
         Arc::new(Self {
             identity,
             log,
+            alarms: AlarmTable::new(alarms, bounds.alarms_max, metrics.alarms.clone()),
             facts,
             bounds,
             lag_events_max,
@@ -209,6 +224,7 @@ impl Session {
             inherited: command,
             used_at: AtomicU64::new(now),
             places: Places::new(),
+            alarm_places: Places::new(),
             seats: Mutex::default(),
             beat_at: AtomicU64::new(now),
             busy_ms: AtomicU64::new(0),
@@ -232,6 +248,21 @@ impl Session {
         self.to_worker.try_send(FromGateway { frame: Some(gather) }).is_ok()
     }
 
+    /// Has the worker tell its whole table of alarms, and each change from then on. One that has none is not asked.
+    pub(super) fn ask_alarms(&self) {
+        let sync = FromGateway { frame: Some(from_gateway::Frame::AlarmSync(AlarmSync {})) };
+        if self.alarms.supported().is_ok() && self.to_worker.try_send(sync).is_err() {
+            self.alarms.not_asked();
+        }
+    }
+
+    /// What the worker told of its alarms has been taken: perhaps it has to tell more.
+    pub(super) fn alarms_taken(&self, ask: Ask) {
+        if ask == Ask::Yes {
+            self.ask_alarms();
+        }
+    }
+
     /// What verdicts made now would depend on. Streams call it per batch: three loads.
     pub fn stamp(&self, policies: &Policies) -> Stamp {
         Stamp {
@@ -243,6 +274,10 @@ impl Session {
 
     pub(super) fn key(&self, id: &KeyId) -> Option<Arc<Key>> {
         self.keys.get(id)
+    }
+
+    pub(super) fn watch_keys(&self) -> watch::Receiver<u64> {
+        self.keys.watch()
     }
 
     pub(super) fn key_is_live(&self, key: &Key) -> bool {
@@ -282,6 +317,17 @@ impl Session {
         })
     }
 
+    /// Takes the place of a reader of alarms: as many as of events, counted by themselves, so that who reads both needs one
+    /// of each.
+    pub fn take_alarm_place(self: &Arc<Self>) -> Result<AlarmPlace> {
+        let max = self.bounds.readers_max;
+        if self.alarm_places.take(u32::try_from(max).unwrap_or(u32::MAX)) {
+            return Ok(AlarmPlace { session: self.clone() });
+        }
+        let message = format!("the session has {max} readers of alarms, the most allowed");
+        Err(Error::new(Code::StreamLimit, message).with("max", max))
+    }
+
     /// Who sits where, locked. Taken before a stream's own lock, never after it.
     pub fn seats(&self) -> Seats<'_> {
         Seats(self.seats.lock())
@@ -292,9 +338,14 @@ impl Session {
         self.clock.unix_ms()
     }
 
-    /// Streams of clients.
+    /// Streams of clients, of events and of alarms.
     pub fn readers(&self) -> u32 {
-        self.places.taken()
+        self.places.taken() + self.alarm_places.taken()
+    }
+
+    /// Cancelled once the session is over.
+    pub fn ended(&self) -> CancellationToken {
+        self.gone.clone()
     }
 
     /// A unary call renews the lease (S-11).
@@ -304,7 +355,9 @@ impl Session {
 
     /// Why the session should end now, if it should (S-11, S-12).
     pub(super) fn expired(&self, lease: Duration, grace: Duration) -> Option<Stop> {
-        let detached = self.places.empty_since_ms()?;
+        // Nobody uses them, and they are there all the same.
+        self.identity.owner.as_ref()?;
+        let detached = self.places.empty_since_ms()?.max(self.alarm_places.empty_since_ms()?);
         let now = self.clock.monotonic_ms();
         if detached != 0 && now.saturating_sub(detached) > grace.as_millis() as u64 {
             let reason = format!("no reader came back within {} s", grace.as_secs());
@@ -416,6 +469,12 @@ impl Session {
         }
     }
 
+    /// Nothing more comes: readers of events and of alarms end with `error` when they have read what there is.
+    pub(super) fn end_streams(&self, error: Error) {
+        self.alarms.close(error.clone());
+        self.log.close(error);
+    }
+
     /// Ends every waiting command, and those to come, with `error`.
     pub(super) fn end_commands(&self, error: Error) {
         let waiting: Vec<Waiting> = {
@@ -458,6 +517,12 @@ impl fmt::Debug for SeatTable {
 impl Drop for ReaderSlot {
     fn drop(&mut self) {
         self.session.places.give_back(self.session.clock.monotonic_ms());
+    }
+}
+
+impl Drop for AlarmPlace {
+    fn drop(&mut self) {
+        self.session.alarm_places.give_back(self.session.clock.monotonic_ms());
     }
 }
 

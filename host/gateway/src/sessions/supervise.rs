@@ -95,7 +95,7 @@ pub(super) async fn run(
             let _gone = tokio::join!(pump, write);
             let leaving = |code| Error::new(code, format!("the session goes on with another gateway: {}", stop.reason));
             session.end_commands(leaving(Code::Draining));
-            session.log.close(leaving(Code::StreamDraining));
+            session.end_streams(leaving(Code::StreamDraining));
             session.state.send_replace(State::Closed(stop.why, stop.reason));
         }
         End::Stop(stop) => {
@@ -115,7 +115,7 @@ pub(super) async fn run(
             settle(&mut pump, &write).await;
             session.end_commands(Error::new(Code::SessionClosed, format!("the session was closed: {}", stop.reason)));
             let code = if stop.why == CloseReason::Shutdown { Code::StreamDraining } else { Code::StreamSessionEnded };
-            session.log.close(Error::new(code, format!("the session was closed: {}", stop.reason)));
+            session.end_streams(Error::new(code, format!("the session was closed: {}", stop.reason)));
             session.state.send_replace(State::Closed(stop.why, stop.reason));
         }
         End::Fault { cause, protocol } => {
@@ -130,7 +130,7 @@ pub(super) async fn run(
             }
             session.state.send_replace(State::Faulted(cause.clone()));
             session.end_commands(Error::new(Code::SessionFaulted, format!("the session is faulted: {cause}")));
-            session.log.close(Error::new(Code::SessionFaulted, format!("the session is faulted: {cause}")));
+            session.end_streams(Error::new(Code::SessionFaulted, format!("the session is faulted: {cause}")));
             let reason = stops.recv().await.map_or_else(String::new, |stop| stop.reason);
             session.state.send_replace(State::Closed(CloseReason::Fault, reason));
         }

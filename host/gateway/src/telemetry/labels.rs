@@ -124,6 +124,39 @@ label! {
 }
 
 label! {
+    /// What became of an alarm.
+    AlarmKind "kind" {
+        Raised = "raised",
+        Acknowledged = "acknowledged",
+        Returned = "returned",
+        Changed = "changed",
+    }
+}
+
+label! {
+    /// What became of whoever tells of alarms.
+    ProviderChange "change" {
+        Lost = "lost",
+        /// After it was lost, the same or another.
+        Open = "open",
+    }
+}
+
+label! {
+    /// Why a stream of alarms began a snapshot.
+    AlarmSnapshot "reason" {
+        Opened = "opened",
+        /// The reader was too slow for the changes.
+        TooSlow = "too-slow",
+        Provider = "provider",
+        /// What the reader may see has changed.
+        Rights = "rights",
+        /// The worker has told its whole table anew.
+        Resynced = "resynced",
+    }
+}
+
+label! {
     /// Why a TLS handshake came to nothing.
     TlsFailure "reason" {
         /// The peer spoke no TLS.

@@ -4,7 +4,8 @@
 
 use super::{
     labels::{
-        CloseReason, GapReason, Label, Limit, Of, Outcome, Pair, Policy, StreamEnd, SwapOutcome, TlsFailure, TlsReload,
+        AlarmKind, AlarmSnapshot, CloseReason, GapReason, Label, Limit, Of, Outcome, Pair, Policy, ProviderChange,
+        StreamEnd, SwapOutcome, TlsFailure, TlsReload,
     },
     policies::PolicySource,
 };
@@ -92,13 +93,20 @@ metrics! {
     "tidegate_storage_writes" counter "" [""] "Writes in those transactions; divided by them, the size of a group";
     "tidegate_storage_failures" counter "" [""] "Statements and commits that failed for a reason of the disk";
     "tidegate_storage_commit_seconds" histogram "seconds" [""] "From taking a group of writes to its commit";
+    "tidegate_alarms_standing" gauge "" [""] "Alarms that stand in the tables of all sessions";
+    "tidegate_alarm_transitions" counter "" ["kind"] "Changes of alarms, by kind";
+    "tidegate_alarms_not_kept" counter "" [""] "Alarms that came when their session's table was full";
+    "tidegate_alarm_provider_changes" counter "" ["change"] "Providers of alarms that failed, or were open after that";
+    "tidegate_alarm_snapshots" counter "" ["reason"] "Snapshots of alarms that streams began, by reason";
+    "tidegate_alarm_streams_open" gauge "" [""] "Alarm streams that are open";
+    "tidegate_internal_sessions_open" gauge "" [""] "Sessions of the gateway's own that work";
     "tidegate_nodes_attached" gauge "" [""] "Runtime nodes that are attached, silent ones included";
     "tidegate_node_heartbeats" counter "" [""] "Heartbeats of runtime nodes";
     "tidegate_node_transitions" counter "" [""] "Changes of state of runtime nodes";
     "tidegate_node_writes_refused" counter "" [""] "Writes on behalf of nodes that the version floor refused";
 }
 
-/// The labels `method` can have: the fields of `Command.method`; anything else counts as `other`.
+/// The labels `method` can have: the methods as policies call them; anything else counts as `other`.
 const METHODS: &[&str] = &[
     "register",
     "unregister",
@@ -133,6 +141,7 @@ const METHODS: &[&str] = &[
     "write2_bulk",
     "write_secured_bulk",
     "write_secured2_bulk",
+    "write_acknowledge",
     "other",
 ];
 
@@ -154,6 +163,7 @@ pub struct Metrics {
     pub limits: LimitMetrics,
     pub tls: TlsMetrics,
     pub storage: StorageMetrics,
+    pub alarms: AlarmMetrics,
     pub nodes: NodeMetrics,
 }
 
@@ -170,6 +180,7 @@ pub struct SessionMetrics {
     pub open_failed: Counter,
     pub faulted: Counter,
     pub closed: Of<CloseReason, Counter>,
+    pub internal_open: Gauge,
 }
 
 #[derive(Clone, Debug)]
@@ -258,6 +269,16 @@ pub struct StorageMetrics {
 }
 
 #[derive(Clone, Debug)]
+pub struct AlarmMetrics {
+    pub standing: Gauge,
+    pub transitions: Of<AlarmKind, Counter>,
+    pub not_kept: Counter,
+    pub provider_changes: Of<ProviderChange, Counter>,
+    pub snapshots: Of<AlarmSnapshot, Counter>,
+    pub streams_open: Gauge,
+}
+
+#[derive(Clone, Debug)]
 pub struct NodeMetrics {
     pub attached: Gauge,
     pub heartbeats: Counter,
@@ -279,6 +300,7 @@ impl Metrics {
                 open_failed: to.add("tidegate_sessions_open_failed"),
                 faulted: to.add("tidegate_sessions_faulted"),
                 closed: to.add_of("tidegate_sessions_closed"),
+                internal_open: to.add("tidegate_internal_sessions_open"),
             },
             workers: WorkerMetrics {
                 started: to.add("tidegate_workers_started"),
@@ -329,6 +351,14 @@ impl Metrics {
                 rows: to.add("tidegate_storage_writes"),
                 failures: to.add("tidegate_storage_failures"),
                 commit_seconds: to.add_seconds("tidegate_storage_commit_seconds"),
+            },
+            alarms: AlarmMetrics {
+                standing: to.add("tidegate_alarms_standing"),
+                transitions: to.add_of("tidegate_alarm_transitions"),
+                not_kept: to.add("tidegate_alarms_not_kept"),
+                provider_changes: to.add_of("tidegate_alarm_provider_changes"),
+                snapshots: to.add_of("tidegate_alarm_snapshots"),
+                streams_open: to.add("tidegate_alarm_streams_open"),
             },
             nodes: NodeMetrics {
                 attached: to.add("tidegate_nodes_attached"),

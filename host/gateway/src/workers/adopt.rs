@@ -159,7 +159,7 @@ mod tests {
 
         async fn call(&self, epoch: u64) -> Result<WorkerEnd, PipeError> {
             let adopt = Some(Adopt { head: 9, tail: 5, command: 3 });
-            let fields = HelloFields { backend: "x".into(), version: "1".into(), epoch, adopt };
+            let fields = HelloFields { backend: "x".into(), version: "1".into(), epoch, adopt, alarms: false };
             connect(self.socket(), self.session.as_str(), &self.secret, fields, PATIENCE).await
         }
 
@@ -190,6 +190,7 @@ mod tests {
             version: "1".into(),
             epoch: EPOCH,
             adopt: Some(Adopt { head: 9, tail: 5, command: 3 }),
+            alarms: false,
         };
         writer.send(&frame(from_worker::Frame::Hello(hello))).await.expect("sent");
         let challenge = reader.recv().await.expect("answered").and_then(|message| message.frame);

@@ -191,6 +191,7 @@ impl Sim {
                 });
                 Some(self.each_write(call.server_handle, writes)?)
             }
+            Method::AcknowledgeAlarms(call) => Some(Returned::Bulk(self.alarms.acknowledge(&call))),
             // `execute` has taken it out.
             Method::ReadBulk(_) => None,
         })

@@ -30,6 +30,8 @@ pub(super) enum Fault {
     BadQuality(Duration),
     /// `silent`: no more heartbeats.
     Silent,
+    /// `alarm-provider`: whoever tells of alarms fails; the next one takes over after `alarm_reopen_ms`.
+    AlarmProvider,
 }
 
 /// Longest stall and bad quality.
@@ -50,9 +52,10 @@ pub(super) fn parse(value: &Value) -> Result<Fault, Raised> {
         ("step-back", None) => Fault::StepBack,
         ("bad-quality", Some(length)) => Fault::BadQuality(length),
         ("silent", None) => Fault::Silent,
+        ("alarm-provider", None) => Fault::AlarmProvider,
         _ => {
             return Err(Raised::argument(
-                "a fault is crash, hang, stall MS, wrong-frame, hole, step-back, bad-quality MS or silent",
+                "a fault is crash, hang, stall MS, wrong-frame, hole, step-back, bad-quality MS, silent or alarm-provider",
             ));
         }
     })
@@ -74,6 +77,10 @@ impl Sim {
             Fault::Silent => {
                 self.vitals.silence();
                 Ok(())
+            }
+            Fault::AlarmProvider => {
+                self.alarms.fail();
+                self.tell_alarms().await
             }
             // `serve` sees to these.
             Fault::Crash | Fault::Hang | Fault::Stall(_) => Ok(()),

@@ -8,7 +8,13 @@ use toml::{Table, Value};
 /// Events per second; more is refused. Required, and measured: about 0.3 µs of one core for each event.
 pub const RATE_MAX: u32 = 500_000;
 
-const KEYS: &str = "rate, grain_us, seed, wave, first_change_ms, write_ms, faults, users, csv, speed, hold";
+const KEYS: &str = "rate, grain_us, seed, wave, first_change_ms, write_ms, faults, users, csv, speed, hold, alarms, \
+                    alarm_every_ms, alarm_reopen_ms, alarm_providers";
+/// Tags that may alarm; as many as fit into the settings' text.
+const ALARMS_MAX: usize = 4_096;
+/// Providers of alarms, and the longest name of one.
+const PROVIDERS_MAX: usize = 8;
+const PROVIDER_CHARS_MAX: usize = 64;
 
 /// Settings of one simulator.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +43,27 @@ pub struct Settings {
     pub speed: f64,
     /// The replay begins when `start` is written to `$Sim.Replay`, not with the first advised tag of the file.
     pub hold: bool,
+    /// Tags that alarm, and at which limits; each has one alarm at most. In TOML tables of `tag`, `low_low`, `low`, `high`,
+    /// `high_high`; else `TAG:LOW_LOW:LOW:HIGH:HIGH_HIGH;...`, where a limit may be empty and those at the end left out.
+    /// A tag that is written (`Setpoint.` in it) alarms by what is written, any other by a waveform of its own.
+    pub alarms: Vec<AlarmTag>,
+    /// How often the waveforms of `alarms` are compared with their limits.
+    pub alarm_every_ms: u32,
+    /// From the failure of a provider of alarms until the next one is open.
+    pub alarm_reopen_ms: u32,
+    /// Who tells of alarms: the first one, and after a failure the next. A list in TOML, else `A;B`.
+    pub alarm_providers: Vec<String>,
+}
+
+/// A tag that alarms, and where: at a limit it does.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlarmTag {
+    pub tag: String,
+    pub low_low: Option<f64>,
+    pub low: Option<f64>,
+    pub high: Option<f64>,
+    pub high_high: Option<f64>,
 }
 
 /// A user that the simulator knows. Ids count from 1 in the order of the settings.
@@ -68,6 +95,10 @@ impl Default for Settings {
             csv: None,
             speed: 0.0,
             hold: false,
+            alarms: Vec::new(),
+            alarm_every_ms: 1_000,
+            alarm_reopen_ms: 5_000,
+            alarm_providers: vec!["primary".to_owned(), "secondary".to_owned()],
         }
     }
 }
@@ -99,6 +130,10 @@ impl Settings {
             csv: reader.take("csv", |path: &PathBuf| !path.as_os_str().is_empty(), "the path of a file"),
             speed: reader.speed(),
             hold: reader.take("hold", |_| true, "true or false").unwrap_or(defaults.hold),
+            alarms: reader.alarms(),
+            alarm_every_ms: reader.milliseconds("alarm_every_ms", defaults.alarm_every_ms),
+            alarm_reopen_ms: reader.milliseconds("alarm_reopen_ms", defaults.alarm_reopen_ms),
+            alarm_providers: reader.providers().unwrap_or(defaults.alarm_providers),
         };
         let Reader { table, mut errors } = reader;
         errors.extend(table.keys().map(|key| format!("{key}: there is no such key; there are {KEYS}")));
@@ -137,6 +172,43 @@ impl Reader {
         self.take("speed", fits, "a number from 0 to 1000000000").unwrap_or_default()
     }
 
+    fn alarms(&mut self) -> Vec<AlarmTag> {
+        let alarms = match self.table.remove("alarms") {
+            None => return Vec::new(),
+            Some(Value::String(text)) => text.split(';').filter(|alarm| !alarm.is_empty()).map(alarm).collect(),
+            Some(value) => value.try_into::<Vec<AlarmTag>>().ok(),
+        };
+        let wrong = match &alarms {
+            None => Some("tables of tag and limits, or `TAG:LOW_LOW:LOW:HIGH:HIGH_HIGH;...`"),
+            Some(alarms) if alarms.len() > ALARMS_MAX => Some("4096 tags at most"),
+            Some(alarms) if !alarms.iter().all(|alarm| alarm.is_sound()) => {
+                Some("tags with at least one limit each, the lower ones below the higher ones")
+            }
+            Some(alarms) if !alarms.iter().all(|alarm| can_alarm(&alarm.tag)) => {
+                Some("tags that have values, of 1 to 512 bytes, without `[`")
+            }
+            Some(alarms) => {
+                let tags: std::collections::HashSet<&str> = alarms.iter().map(|alarm| alarm.tag.as_str()).collect();
+                (tags.len() < alarms.len()).then_some("tags that are there once")
+            }
+        };
+        if let Some(wanted) = wrong {
+            self.errors.push(format!("alarms: must be {wanted}"));
+            return Vec::new();
+        }
+        alarms.unwrap_or_default()
+    }
+
+    fn providers(&mut self) -> Option<Vec<String>> {
+        if let Some(Value::String(text)) = self.table.get("alarm_providers") {
+            let names = text.split(';').map(|name| Value::String(name.trim().to_owned())).collect();
+            self.table.insert("alarm_providers".to_owned(), Value::Array(names));
+        }
+        let named = |name: &String| (1..=PROVIDER_CHARS_MAX).contains(&name.chars().count());
+        let fits = |names: &Vec<String>| (1..=PROVIDERS_MAX).contains(&names.len()) && names.iter().all(named);
+        self.take("alarm_providers", fits, "1 to 8 names")
+    }
+
     fn users(&mut self) -> Vec<User> {
         let users = match self.table.remove("users") {
             None => Some(Vec::new()),
@@ -152,6 +224,53 @@ impl Reader {
             }
         }
     }
+}
+
+// === impl AlarmTag ===
+
+impl AlarmTag {
+    /// The outermost limit that the value reaches: its name, itself, and whether it is one of the outer two.
+    pub fn crossed(&self, value: f64) -> Option<(&'static str, f64, bool)> {
+        let above = |limit: &f64| value >= *limit;
+        let below = |limit: &f64| value <= *limit;
+        if let Some(limit) = self.high_high.filter(above) {
+            Some(("high-high", limit, true))
+        } else if let Some(limit) = self.low_low.filter(below) {
+            Some(("low-low", limit, true))
+        } else if let Some(limit) = self.high.filter(above) {
+            Some(("high", limit, false))
+        } else {
+            self.low.filter(below).map(|limit| ("low", limit, false))
+        }
+    }
+
+    fn is_sound(&self) -> bool {
+        let all: Vec<f64> = [self.low_low, self.low, self.high, self.high_high].into_iter().flatten().collect();
+        !all.is_empty() && all.iter().all(|limit| limit.is_finite()) && all.is_sorted_by(|one, next| one < next)
+    }
+}
+
+/// Not those that stand for nothing, and no part of an array.
+fn can_alarm(tag: &str) -> bool {
+    (1..=512).contains(&tag.len())
+        && !tag.contains('[')
+        && !tag.starts_with("$Sim.")
+        && !super::items::under(tag, "Invalid")
+        && !super::items::under(tag, "Denied")
+}
+
+fn alarm(text: &str) -> Option<AlarmTag> {
+    let mut parts = text.split(':');
+    let tag = parts.next()?.to_owned();
+    let mut limits = [None; 4];
+    for limit in &mut limits {
+        *limit = match parts.next().map(str::trim) {
+            None | Some("") => None,
+            Some(number) => Some(number.parse().ok()?),
+        };
+    }
+    let [low_low, low, high, high_high] = limits;
+    parts.next().is_none().then_some(AlarmTag { tag, low_low, low, high, high_high })
 }
 
 fn user(text: &str) -> Option<User> {
@@ -190,7 +309,7 @@ fn table(text: &str) -> Result<Table, SettingsError> {
 
 fn scalar(key: &str, text: &str) -> Value {
     // Paths, shapes and users are text even when they look like numbers.
-    if matches!(key, "csv" | "users" | "wave") {
+    if matches!(key, "csv" | "users" | "wave" | "alarms" | "alarm_providers") {
         return Value::String(text.trim_matches('"').to_owned());
     }
     if let Ok(whole) = text.parse() {
@@ -208,7 +327,8 @@ mod tests {
 
     #[test]
     fn both_forms_mean_the_same() {
-        let short = "rate=1000,seed=7,first_change_ms=3000,faults=true,users=ann:secret:{g};bo:pw,csv=/a/b.csv,speed=2,wave=sine";
+        let short = "rate=1000,seed=7,first_change_ms=3000,faults=true,users=ann:secret:{g};bo:pw,csv=/a/b.csv,speed=2,wave=sine,\
+                     alarms=A.Level::10:80:95;B.Setpoint.Speed:::1.5,alarm_providers=one;two";
         let long = r#"
             rate = 1000
             seed = 7
@@ -217,6 +337,7 @@ mod tests {
             csv = "/a/b.csv"
             speed = 2.0
             wave = "sine"
+            alarm_providers = ["one", "two"]
             [[users]]
             name = "ann"
             password = "secret"
@@ -224,12 +345,27 @@ mod tests {
             [[users]]
             name = "bo"
             password = "pw"
+            [[alarms]]
+            tag = "A.Level"
+            low = 10.0
+            high = 80.0
+            high_high = 95.0
+            [[alarms]]
+            tag = "B.Setpoint.Speed"
+            high = 1.5
         "#;
         let settings = Settings::parse(short).unwrap();
         assert_eq!(settings, Settings::parse(long).unwrap());
         assert_eq!((settings.rate, settings.seed, settings.speed), (Some(1_000), 7, 2.0));
         assert_eq!(settings.users[0].guid, "{g}");
         assert!(!format!("{settings:?}").contains("secret"));
+        assert_eq!(settings.alarms[0].crossed(95.0), Some(("high-high", 95.0, true)));
+        assert_eq!(settings.alarms[0].crossed(9.0), Some(("low", 10.0, false)));
+        assert_eq!(settings.alarms[0].crossed(50.0), None);
+        for wrong in ["A", "A:x", "A:2:1", "A:::1;A:::2", "Invalid.A:1", "A:1:2:3:4:5", "A:nan"] {
+            let error = Settings::parse(&format!("alarms={wrong}")).unwrap_err().to_string();
+            assert!(error.contains("alarms: "), "{wrong}: {error}");
+        }
         assert_eq!(Settings::parse("").unwrap(), Settings::default());
         assert_eq!(Settings::parse("rate=5").unwrap(), Settings::parse("rate = 5").unwrap());
     }

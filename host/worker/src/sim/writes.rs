@@ -87,6 +87,7 @@ impl Sim {
         if self.setpoints.len() < SETPOINTS_MAX || self.setpoints.contains_key(&tag) {
             self.setpoints.insert(tag.clone(), written.clone());
         }
+        self.alarms.written(&tag, &written);
         let time = time.unwrap_or_else(super::emit::date_now);
         for slot in self.tables.of_tag(&tag) {
             let Some(Some(item)) = self.tables.items.get_mut(slot) else { continue };

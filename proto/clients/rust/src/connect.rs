@@ -1,7 +1,7 @@
 //! Makes a connection: TCP, with TLS or without (h2c), or a Unix socket, with windows wide enough for event
 //! streams. It knows addresses, keys and certificates, not calls. A key never appears in `Debug`.
 
-use crate::{Admin, ClientError, Gateway, NodeAdmin, Nodes, PeopleAdmin};
+use crate::{Admin, Alarms, ClientError, Gateway, NodeAdmin, Nodes, PeopleAdmin};
 use hyper_util::rt::TokioIo;
 use std::{
     fmt, io,
@@ -119,6 +119,12 @@ impl Connect {
         let key = self.bearer()?;
         let client = AdminClient::new(self.channel().await?).max_decoding_message_size(MESSAGE_MAX);
         Ok(Admin::new(client, key))
+    }
+
+    /// The API of alarms.
+    pub async fn alarms(self) -> Result<Alarms, ClientError> {
+        let key = self.bearer()?;
+        Ok(Alarms::new(self.channel().await?, key))
     }
 
     /// The API of runtime nodes.

@@ -20,6 +20,7 @@
 
 pub mod account;
 mod admin;
+mod alarms;
 mod connect;
 mod error;
 mod gateway;
@@ -31,6 +32,7 @@ pub mod values;
 
 pub use account::{Account, Counts, Position, Violation};
 pub use admin::{Admin, BackupStream};
+pub use alarms::{AlarmStream, Alarms};
 pub use connect::{Connect, Target};
 pub use error::{ClientError, Fault, GrpcCode};
 pub use gateway::{Advised, Gateway};

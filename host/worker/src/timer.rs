@@ -54,20 +54,20 @@ mod system {
 
 /// One timer, set anew for each wait.
 #[derive(Debug)]
-pub struct Alarm {
+pub struct Timer {
     #[cfg(target_os = "linux")]
     timer: Option<system::Timer>,
 }
 
-// === impl Alarm ===
+// === impl Timer ===
 
-impl Default for Alarm {
+impl Default for Timer {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Alarm {
+impl Timer {
     /// Within a tokio runtime.
     pub fn new() -> Self {
         Self {
@@ -94,17 +94,17 @@ mod tests {
 
     #[tokio::test]
     async fn it_wakes_at_its_time_however_often_it_is_set() {
-        let alarm = Alarm::new();
+        let timer = Timer::new();
         let start = Instant::now();
         for nth in 1..=20 {
             let at = start + Duration::from_micros(300 * nth);
             // Forgotten waits leave nothing behind but a wake-up that is too early.
             let _cancelled =
-                tokio::time::timeout(Duration::ZERO, alarm.until(Some(at + Duration::from_secs(60)))).await;
+                tokio::time::timeout(Duration::ZERO, timer.until(Some(at + Duration::from_secs(60)))).await;
             while Instant::now() < at {
-                alarm.until(Some(at)).await;
+                timer.until(Some(at)).await;
             }
         }
-        assert!(tokio::time::timeout(Duration::from_millis(1), alarm.until(None)).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_millis(1), timer.until(None)).await.is_err());
     }
 }
