@@ -3,6 +3,7 @@
 
 mod access;
 mod adoption;
+mod alarms;
 mod author;
 mod commands;
 mod dashboard;

@@ -214,7 +214,7 @@ fn table(max: usize) -> AlarmTable {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     // shows: S-18
     #[test]
