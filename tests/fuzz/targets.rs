@@ -16,14 +16,18 @@ use tidegate::{
     ids::{KeyId, SessionId},
     keys::resume::{Claim, Holder, ResumeTokens},
     sessions::{
+        alarms,
         commands::{self, Targets},
         items::Items,
     },
+    telemetry::Metrics,
 };
 use tidegate_pipe::FrameReader;
 use tidegate_proto::{
     v1::{self, Command, EventBatch, StreamEventsResponse, command::Method, stream_events_response},
-    worker::v1::{Events, FromGateway, FromWorker, Heartbeat, Hello, from_worker},
+    worker::v1::{
+        AlarmChange, AlarmTable, Events, FromGateway, FromWorker, Heartbeat, Hello, alarm_change, from_worker,
+    },
 };
 use tokio::io::{AsyncRead, ReadBuf};
 
@@ -154,6 +158,31 @@ fn frames(input: &[u8]) -> String {
     format!("{} frames, then {ending}", read.len().min(4))
 }
 
+fn alarm(alarm_id: u64) -> v1::Alarm {
+    v1::Alarm { alarm_id, tag: "Area1.Level".into(), state: 1, ..Default::default() }
+}
+
+fn alarm_table() -> AlarmTable {
+    AlarmTable { revision: 5, provider: None, alarms: vec![alarm(1)], first: true, last: true }
+}
+
+/// A table of alarms takes it or refuses it, and holds no more than it may.
+fn alarms(frame: &from_worker::Frame) {
+    const MAX: usize = 2;
+    let table = alarms::AlarmTable::new(true, MAX, METRICS.with(|metrics| metrics.alarms.clone()));
+    table.part(alarm_table()).expect("a table");
+    let _taken = match frame {
+        from_worker::Frame::AlarmTable(part) => table.part(part.clone()),
+        from_worker::Frame::AlarmChange(change) => table.change(change.clone()).map(drop),
+        _ => return,
+    };
+    assert!(table.standing().alarms.len() <= MAX);
+}
+
+thread_local! {
+    static METRICS: Metrics = Metrics::new();
+}
+
 fn worker_seeds() -> Vec<Vec<u8>> {
     let hello = Hello { protocol_version: 1, session_id: "session-0".into(), epoch: 7, ..Default::default() };
     let events = Events { epoch: 7, first: FIRST, count: 3, events: batch(3).into() };
@@ -161,6 +190,11 @@ fn worker_seeds() -> Vec<Vec<u8>> {
         from_worker::Frame::Hello(hello),
         from_worker::Frame::Events(events),
         from_worker::Frame::Heartbeat(Heartbeat { head: 9, busy_ms: 1 }),
+        from_worker::Frame::AlarmTable(alarm_table()),
+        from_worker::Frame::AlarmChange(AlarmChange {
+            revision: 6,
+            what: Some(alarm_change::What::Transition(v1::AlarmTransition { kind: 1, alarm: Some(alarm(2)) })),
+        }),
     ];
     frames.map(|frame| FromWorker { frame: Some(frame) }.encode_to_vec()).to_vec()
 }
@@ -171,7 +205,10 @@ fn worker(input: &[u8]) -> String {
         Ok(message) => {
             assert_eq!(FromWorker::decode(&*message.encode_to_vec()).expect("our own bytes"), message);
             match &message.frame {
-                Some(frame) => format!("{frame:?}").chars().take_while(char::is_ascii_alphabetic).collect(),
+                Some(frame) => {
+                    alarms(frame);
+                    format!("{frame:?}").chars().take_while(char::is_ascii_alphabetic).collect()
+                }
                 None => "none".to_owned(),
             }
         }

@@ -189,7 +189,7 @@ codes! {
         "The worker has not told its alarms yet, which it does when its session begins or was taken over.",
         "Try again in a moment; if it lasts, the worker hangs.";
     AlarmUnknown = "alarm.unknown", NotFound,
-        "No alarm of this id stands, or the table had no room for it.",
+        "No alarm of this id stands that the key may see, or the table had no room for it.",
         "List the alarms that stand; raise `max_alarms_per_session` if some are not kept.";
     CommandLimit = "command.limit", ResourceExhausted,
         "As many commands as `max_pending_commands_per_session` are waiting.",

@@ -60,8 +60,7 @@ impl Sessions {
     /// The alarms of `session` that are visible to `viewer`, as they stand now. `alarm.unsupported` where the worker has none.
     pub async fn alarms_visible_to(&self, session: &Arc<Session>, viewer: Viewer<'_>) -> Result<AlarmList> {
         session.alarms.supported()?;
-        let first = tokio::time::timeout(FIRST_TABLE, session.alarms.synchronised()).await;
-        first.map_err(|_late| Error::new(Code::AlarmNotReady, "the worker has not told its alarms yet"))??;
+        first_table(session).await?;
         let Viewer::Key(caller) = viewer else {
             return Ok(list(session.alarms.standing(), 0, |_| true));
         };
@@ -71,6 +70,28 @@ impl Sessions {
             let standing = session.alarms.standing();
             if rights.judge(session, self.policies(), &standing.tags()).await? {
                 return Ok(list(standing, rights.generation(), |tag| rights.sees(tag)));
+            }
+        }
+    }
+
+    /// The tags of alarms, in the order asked for. One that does not stand, or that `caller` may not see, is an error of its
+    /// own, the same for both.
+    pub(super) async fn alarm_tags(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        ids: &[u64],
+    ) -> Result<Vec<Result<Arc<str>>>> {
+        session.alarms.supported()?;
+        first_table(session).await?;
+        let mut rights = Rights::new(caller.clone(), session);
+        loop {
+            rights.renew(session, self.policies()).await?;
+            let tags = session.alarms.tags(ids);
+            let known: Vec<Arc<str>> = tags.iter().flatten().cloned().collect();
+            if rights.judge(session, self.policies(), &known).await? {
+                let visible = tags.into_iter().map(|tag| tag.filter(|tag| rights.sees(tag)));
+                return Ok(ids.iter().zip(visible).map(|(id, tag)| tag.ok_or_else(|| unknown(*id))).collect());
             }
         }
     }
@@ -120,6 +141,15 @@ impl Sessions {
         };
         Ok(alarm_ids.into_iter().zip(results).map(one).collect())
     }
+}
+
+async fn first_table(session: &Session) -> Result<()> {
+    let first = tokio::time::timeout(FIRST_TABLE, session.alarms.synchronised()).await;
+    first.map_err(|_late| Error::new(Code::AlarmNotReady, "the worker has not told its alarms yet"))?
+}
+
+fn unknown(id: u64) -> Error {
+    Error::new(Code::AlarmUnknown, "no alarm of this id stands that this key may see").with("alarm_id", id)
 }
 
 fn list(standing: Standing, generation: u64, sees: impl Fn(&str) -> bool) -> AlarmList {

@@ -77,8 +77,8 @@ pub fn is_write(method: &Method) -> bool {
 pub enum Targets {
     None,
     One(Arc<str>),
-    /// The tags of the alarms that it names; the session's table knows them.
-    Alarms,
+    /// Those of so many alarms, which the session's table knows.
+    Alarms(usize),
     /// In the order of the command's elements; empty text for an unknown handle. An element that cannot be
     /// is an error of its own: it never fails its neighbours (S-16).
     Bulk(Vec<Result<Arc<str>>>),
@@ -201,7 +201,7 @@ pub fn inspect(method: &Method, items: &Items, bulk_max: usize) -> Result<Target
         Method::AcknowledgeAlarms(c) => {
             check_bulk(c.alarm_ids.len(), bulk_max.min(alarms::ACKNOWLEDGED_MAX))?;
             check_text("comment", &c.comment, alarms::COMMENT_CHARS_MAX)?;
-            Targets::Alarms
+            Targets::Alarms(c.alarm_ids.len())
         }
         Method::Unregister(_)
         | Method::SetBufferedUpdateInterval(_)

@@ -55,9 +55,6 @@ impl Sessions {
         timeout: Option<Duration>,
     ) -> Result<CommandResult> {
         session.check_ready()?;
-        if let Method::AcknowledgeAlarms(call) = &mut method {
-            call.key_id = caller.key.id.to_string();
-        }
         let bounds = session.bounds;
         let wanted = commands::items_added(&method);
         let (targets, room) = session.with_items(|items| {
@@ -72,13 +69,10 @@ impl Sessions {
             Ok((targets, room))
         })?;
         let room = if wanted > 0 { room } else { usize::MAX };
-        let targets = match (targets, &method) {
-            (Targets::Alarms, Method::AcknowledgeAlarms(call)) => Targets::Bulk(session.alarms.tags(&call.alarm_ids)?),
-            (targets, _) => targets,
-        };
         let elements = match &targets {
             Targets::Bulk(tags) => u32::try_from(tags.len()).unwrap_or(u32::MAX),
-            Targets::None | Targets::One(_) | Targets::Alarms => 1,
+            Targets::Alarms(count) => u32::try_from(*count).unwrap_or(u32::MAX),
+            Targets::None | Targets::One(_) => 1,
         };
         let who = caller.principal();
         self.policies().admit(&who, &caller.key.id, Rate::Invoke(elements)).await?;
@@ -87,7 +81,7 @@ impl Sessions {
         }
         let timeout = timeout.unwrap_or(session.identity.command_timeout).min(TIMEOUT_MAX);
         match targets {
-            Targets::None | Targets::Alarms => {
+            Targets::None => {
                 self.authorize(&who, session, &method, "").await?;
                 let lists_items = matches!(method, Method::GetSessionState(_));
                 let result = session.call(Command { method: Some(method) }, timeout).await?;
@@ -96,6 +90,14 @@ impl Sessions {
             Targets::One(tag) => {
                 self.authorize(&who, session, &method, &tag).await?;
                 session.call(Command { method: Some(method) }, timeout).await
+            }
+            Targets::Alarms(_) => {
+                let Method::AcknowledgeAlarms(call) = &mut method else {
+                    return Err(Error::new(Code::Internal, "a command about alarms that names none"));
+                };
+                call.key_id = caller.key.id.to_string();
+                let tags = self.alarm_tags(caller, session, &call.alarm_ids).await?;
+                self.bulk(&who, session, method, &tags, room, timeout).await
             }
             Targets::Bulk(tags) => self.bulk(&who, session, method, &tags, room, timeout).await,
         }

@@ -213,6 +213,13 @@ fn table(max: usize) -> AlarmTable {
     AlarmTable::new(true, max, Metrics::new().alarms)
 }
 
+#[test]
+fn a_worker_without_alarms_has_none_and_says_so() {
+    let none = AlarmTable::new(false, 10, Metrics::new().alarms);
+    assert_eq!(none.supported().expect_err("it has none").code(), Code::AlarmUnsupported);
+    assert!(table(10).supported().is_ok());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
