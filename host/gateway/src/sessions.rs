@@ -332,7 +332,7 @@ impl Sessions {
         shared.metrics.sessions.opened.inc();
         shared.metrics.sessions.open.inc();
         let key = session.identity.owner.as_ref().map_or("the gateway", KeyId::as_str);
-        tracing::info!(session = %id, pid = worker.pid, backend = backend.name, key, "session opened");
+        tracing::info!(session = %id, pid = worker.pid, backend = backend.name, key = %key, "session opened");
         let life = supervise::run(session.clone(), worker, frames, to_worker, stops, settings.patience);
         session.ask_alarms();
         self.run(session.clone(), places, Some(row), life);

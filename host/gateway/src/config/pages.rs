@@ -88,7 +88,7 @@ fn assignment(setting: &Setting) -> String {
     match setting.kind {
         Kind::Number(..) | Kind::Truth | Kind::Switch => format!("{key} = {}", setting.default),
         Kind::Backends => format!("[[{key}]]\n#name = \"sim\"\n#kind = \"sim\"\n#settings = \"rate=100\""),
-        Kind::Texts(form) => format!("{key} = [{form:?}]"),
+        Kind::Texts(_) => format!("{key} = [\"…\"]"),
         _ if setting.default.is_empty() => format!("{key} = \"…\""),
         _ => format!("{key} = {:?}", setting.default),
     }

@@ -127,7 +127,7 @@ pub const SETTINGS: &[Setting] = &[
     set("default_backend", Gateway, Text("NAME"), "", NewSessions,
         "Backend of sessions that ask for none; unset: the first"),
     set("internal_session", Gateway, Kind::Texts("NAME=BACKEND"), "", Restart,
-        "A session that the gateway opens by itself, at its start and again 5 s after it ended; may be repeated. It belongs \
+        "A session that the gateway opens by itself, e.g. watch=sim, at its start and again 5 s after it ended; may be repeated. It belongs \
          to no key: the dashboard and keys with the scope sessions:all see it. Its tag is its name"),
     set("drain_seconds", Gateway, seconds(0, 600), "10", Restart,
         "How long a stop waits for streams and connections to end"),

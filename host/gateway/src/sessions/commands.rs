@@ -14,7 +14,15 @@ use tidegate_proto::v1::{
 /// Longest tag or definition, characters. MXAccess references are at most 329 characters; guessed up.
 pub const TAG_CHARS_MAX: usize = 512;
 
-/// The name policies, metrics and logs use for a method.
+/// The name metrics use for a method: its field's in the contract.
+pub fn label(method: &Method) -> String {
+    match method {
+        Method::AcknowledgeAlarms(_) => "acknowledge_alarms".to_owned(),
+        other => name(other).replace('-', "_"),
+    }
+}
+
+/// The name policies and logs use for a method.
 pub fn name(method: &Method) -> &'static str {
     match method {
         Method::Register(_) => "register",

@@ -9,7 +9,7 @@ use crate::{
     telemetry::CloseReason,
 };
 use std::{sync::Arc, time::Duration};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 /// From the end of one, or a start that failed, to the next start (S-18).
 const REOPEN_AFTER: Duration = Duration::from_secs(5);
@@ -50,7 +50,6 @@ impl Sessions {
 
     async fn keep(self, wanted: InternalSession) {
         loop {
-            let again = Instant::now() + REOPEN_AFTER;
             let there = self.internal().into_iter().find(|session| session.identity.name == wanted.name);
             let opened = match there {
                 Some(session) => Ok(session),
@@ -64,7 +63,7 @@ impl Sessions {
             if self.shared.draining.is_cancelled() {
                 return;
             }
-            tokio::time::sleep_until(again.max(Instant::now() + LOOK_EVERY)).await;
+            sleep(REOPEN_AFTER).await;
         }
     }
 

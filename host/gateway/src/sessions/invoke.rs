@@ -39,10 +39,10 @@ impl Sessions {
     ) -> Result<CommandResult> {
         session.touch();
         let method = command.method.ok_or_else(|| Error::new(Code::CommandMissing, "the command names no method"))?;
-        let name = commands::name(&method);
+        let label = commands::label(&method);
         let started = tokio::time::Instant::now();
         let result = self.checked(caller, session, node, method, timeout).await;
-        session.metrics.commands.answered(&name.replace('-', "_"), outcome(&result), started.elapsed());
+        session.metrics.commands.answered(&label, outcome(&result), started.elapsed());
         result
     }
 

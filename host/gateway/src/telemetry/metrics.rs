@@ -106,7 +106,7 @@ metrics! {
     "tidegate_node_writes_refused" counter "" [""] "Writes on behalf of nodes that the version floor refused";
 }
 
-/// The labels `method` can have: the methods as policies call them; anything else counts as `other`.
+/// The labels `method` can have: the fields of `Command.method`; anything else counts as `other`.
 const METHODS: &[&str] = &[
     "register",
     "unregister",
@@ -141,7 +141,7 @@ const METHODS: &[&str] = &[
     "write2_bulk",
     "write_secured_bulk",
     "write_secured2_bulk",
-    "write_acknowledge",
+    "acknowledge_alarms",
     "other",
 ];
 
