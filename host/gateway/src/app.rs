@@ -17,7 +17,7 @@ use crate::{
     http::{self, Dashboard, HttpState, NodePages},
     keys::{FirstKeyOut, Keys, resume::ResumeTokens},
     nodes::{self, Nodes},
-    people::People,
+    people::{Directory, People},
     policies::{self, Policies},
     sessions::{self, Patience, Sessions, rejudge::Flips, session::Bounds},
     storage::{self, Storage},
@@ -39,6 +39,13 @@ use std::{
 };
 use tidegate_policy::{PolicyHost, Warm};
 use tokio::{net::TcpListener, time::Instant};
+use tidegate_pipe::{PipeError, WorkerListener};
+use tidegate_policy::PolicyHost;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::watch,
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 /// From the request to end until a worker is killed. Guessed.
@@ -60,6 +67,9 @@ const HEAL_EVERY: Duration = Duration::from_secs(2);
 pub struct App {
     pub addresses: Addresses,
     config: ServeConfig,
+    /// What the dashboard shows of it.
+    in_force: watch::Sender<Arc<ServeConfig>>,
+    data: DataDir,
     sessions: Sessions,
     storage: Storage,
     policies: PolicyHost,
@@ -153,6 +163,7 @@ impl App {
         let inherited = storage.workers().await?;
         let keys = Keys::load(storage.clone(), metrics.keys.clone()).await?;
         let tls = config.tls.clone().map(|settings| Tls::load(settings, metrics.tls.clone())).transpose()?;
+        let directory = config.directory.clone().map(Directory::new).transpose()?;
         // Listeners first: what cannot be had is said before a key is made or a guest compiled.
         let (sockets, warm) = match beginning {
             Ok((given, warm)) => (Arc::new(Sockets::open(&config, &data, given).await?), warm),
@@ -207,7 +218,7 @@ impl App {
         let flips = Flips::default();
         host.on_flip(sessions.flip_hook(&flips));
 
-        let people = People::new(storage.clone(), clock.clone());
+        let people = People::new(storage.clone(), clock.clone(), directory);
         let serving = CancellationToken::new();
         let ready = Arc::new(AtomicBool::new(false));
         let (grpc_at, http_at) = sockets.addresses();
@@ -244,6 +255,16 @@ impl App {
         let edge = Edge::new(sessions.clone(), keys.clone(), metrics.clone(), context, bounds).await?;
         let dashboard = Dashboard::new(people, sessions.clone(), nodes.clone(), keys.clone(), serving.clone());
         let http = HttpState {
+        let in_force = watch::Sender::new(Arc::new(config.clone()));
+        let dashboard = Dashboard::new(http::Shown {
+            people,
+            sessions: sessions.clone(),
+            nodes: nodes.clone(),
+            keys: keys.clone(),
+            config: in_force.subscribe(),
+            stopping: serving.clone(),
+        });
+        let state = HttpState {
             metrics: metrics.clone(),
             health,
             nodes: Some(NodePages { nodes: nodes.clone(), keys }),
@@ -341,6 +362,7 @@ impl App {
     /// Of the installation.
     pub fn instance(&self) -> &InstanceId {
         &self.instance
+        Ok(Self { addresses, config, in_force, data, sessions, storage, nodes, tls, tasks, serving, listeners, ready })
     }
 
     /// A question: whether every pump gets on. Takes the locks that pumps take: one that is held for ever never answers.
@@ -352,6 +374,7 @@ impl App {
     /// Takes over what a running gateway can change.
     pub fn reconfigure(&mut self, new: ServeConfig) -> Changes {
         let changes = self.config.adopt(new);
+        self.in_force.send_replace(Arc::new(self.config.clone()));
         self.sessions.apply(settings(&self.config));
         if let Some(tls) = &self.tls {
             tls.look();

@@ -6,12 +6,14 @@ pub mod pages;
 pub mod table;
 
 mod args;
+mod directory;
 mod file;
 mod read;
 #[cfg(test)]
 mod tests;
 
 pub use args::{Origin, ServeArgs};
+pub use directory::{DirectorySettings, FindPerson, GroupSearch, ServiceAccount};
 
 use crate::{
     error::{Code, Error, Result},
@@ -46,6 +48,8 @@ pub struct ServeConfig {
     pub log: LogLimits,
     pub workers: WorkerTimes,
     pub policies: PolicyLimits,
+    /// `None`: people of the gateway alone sign in.
+    pub directory: Option<DirectorySettings>,
     /// How long streams and connections may take to end at a stop.
     pub drain: Duration,
     /// How long a gateway that takes over may take, before this one goes on.
@@ -239,6 +243,7 @@ impl ServeConfig {
         self.log_file = kept.log_file;
         self.log_format = kept.log_format;
         self.policies = kept.policies;
+        self.directory = kept.directory;
         self.workers.orphan_lifetime = kept.workers.orphan_lifetime;
         self.workers.leave = kept.workers.leave;
         self.log.log_bytes_total_max = kept.log.log_bytes_total_max;

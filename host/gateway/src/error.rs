@@ -140,6 +140,9 @@ codes! {
     DecisionsOff = "policy.decisions_off", FailedPrecondition,
         "No decisions are kept: --decision-log-files is 0.",
         "Start the gateway with another number; what was decided before cannot be told.";
+    DecisionUnknown = "policy.decision_unknown", NotFound,
+        "The decision log has no decision of this id, or not any more.",
+        "See `tidegate policy decisions` for what there is; raise `decision_log_files` to keep more.";
     StreamLimit = "stream.limit", ResourceExhausted,
         "EventSubscriberLimitReached: the session has as many readers as allowed.",
         "End a stream, or raise `max_event_subscribers_per_session`.";
@@ -257,6 +260,12 @@ codes! {
     SignInRole = "signin.role", PermissionDenied,
         "The change is for people of the role Admin.",
         "Ask an administrator; `tidegate user add --role Admin` makes one.";
+    SignInDirectory = "signin.directory", Unavailable,
+        "The directory service did not answer, or not as it should; the log says why.",
+        "Sign in as somebody whom the gateway itself knows; mend what the log names.";
+    SignInNoRole = "signin.no_role", PermissionDenied,
+        "The password is right, and none of the person's groups in the directory has a role here.",
+        "Put the person into one of `ldap_admin_groups` or `ldap_viewer_groups`.";
     SignInForged = "signin.forged", PermissionDenied,
         "The form did not come from a page of this dashboard, or is older than its sign-in.",
         "Open the page again and repeat the change there.";

@@ -10,7 +10,7 @@ mod problem;
 #[cfg(test)]
 mod tests;
 
-pub use dashboard::Dashboard;
+pub use dashboard::{Dashboard, Shown};
 pub use nodes::NodePages;
 pub use problem::{problem, status};
 

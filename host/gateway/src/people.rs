@@ -2,6 +2,7 @@
 //! and time, no page and no session of a worker. Invariants: a password is never kept, compared or logged in the
 //! clear; whoever is removed or changed is signed out before that change is answered.
 
+mod directory;
 mod password;
 mod signed_in;
 mod stream_token;
@@ -9,6 +10,7 @@ mod stream_token;
 mod tests;
 mod throttle;
 
+pub use directory::Directory;
 pub use signed_in::{SignInToken, SignedIn};
 
 use crate::{
@@ -46,12 +48,22 @@ pub enum Role {
     Viewer,
 }
 
+/// Who knows a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The gateway's own storage: present for as long as it is there.
+    Local,
+    /// The directory service: as it was when the person signed in, for as long as one sign-in lasts.
+    Directory,
+}
+
 /// Somebody who may sign in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Person {
     pub name: Arc<str>,
     pub role: Role,
     pub groups: Arc<[String]>,
+    pub source: Source,
 }
 
 /// What is to be stored of a person.
@@ -72,6 +84,8 @@ struct Shared {
     storage: Storage,
     clock: Arc<dyn Clock>,
     passwords: Passwords,
+    /// `None`: local people only.
+    directory: Option<Directory>,
     signed_in: Mutex<SignIns>,
     throttle: Mutex<Throttle>,
     stream_key: StreamKey,
@@ -105,18 +119,19 @@ impl Person {
     fn from_row(row: &PersonRow) -> Self {
         // A role that this version does not know may do nothing beyond seeing.
         let role = Role::parse(&row.role).unwrap_or(Role::Viewer);
-        Self { name: row.name.as_str().into(), role, groups: row.groups.clone().into() }
+        Self { name: row.name.as_str().into(), role, groups: row.groups.clone().into(), source: Source::Local }
     }
 }
 
 // === impl People ===
 
 impl People {
-    pub fn new(storage: Storage, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(storage: Storage, clock: Arc<dyn Clock>, directory: Option<Directory>) -> Self {
         let shared = Shared {
             storage,
             clock,
             passwords: Passwords::default(),
+            directory,
             signed_in: Mutex::default(),
             throttle: Mutex::default(),
             stream_key: StreamKey::mint(),
@@ -186,25 +201,37 @@ impl People {
         self.shared.storage.group_grants().await
     }
 
-    /// Checks a password. Wrong names and wrong passwords answer alike and take the same time; too many of them have
-    /// to wait (`signin.throttled`).
+    /// Checks a password. Wrong names and wrong passwords answer alike; too many of them have to wait
+    /// (`signin.throttled`). A name that is known here is never looked up in the directory, in whatever case.
     pub async fn sign_in(&self, name: &str, password: String, peer: Option<IpAddr>) -> Result<(SignInToken, SignedIn)> {
         let shared = &self.shared;
         shared.throttle.lock().admit(name, peer, shared.clock.monotonic_ms())?;
-        let row = match checked("name", name, NAME_MAX) {
-            Ok(name) => shared.storage.person(name).await?,
-            Err(_) => None,
-        };
-        let right = shared.passwords.verify(row.as_ref().map(|row| row.password.clone()), password).await?;
-        let Some(row) = row.filter(|_| right) else {
+        let Some(person) = self.known(name, password).await? else {
             shared.throttle.lock().failed(name, peer, shared.clock.monotonic_ms());
             tracing::info!(peer = ?peer, "a sign-in was refused");
             return Err(Error::new(Code::SignInFailed, "name or password is wrong"));
         };
         shared.throttle.lock().succeeded(name);
-        let person = Person::from_row(&row);
-        tracing::info!(name = %person.name, peer = ?peer, "signed in");
+        tracing::info!(name = %person.name, source = ?person.source, peer = ?peer, "signed in");
         Ok(shared.signed_in.lock().add(person, shared.clock.monotonic_ms()))
+    }
+
+    /// The person of this name and password.
+    async fn known(&self, name: &str, password: String) -> Result<Option<Person>> {
+        let shared = &self.shared;
+        let name = checked("name", name, NAME_MAX).ok();
+        let row = match &name {
+            Some(name) => shared.storage.person(name.clone()).await?,
+            None => None,
+        };
+        if let (None, Some(name), Some(directory)) = (&row, &name, &shared.directory)
+            && !shared.storage.is_person_in_any_case(name.clone()).await?
+        {
+            return directory.sign_in(name, &password).await;
+        }
+        // Without a row it costs the same.
+        let right = shared.passwords.verify(row.as_ref().map(|row| row.password.clone()), password).await?;
+        Ok(row.filter(|_| right).as_ref().map(Person::from_row))
     }
 
     /// Who holds this token.
@@ -226,13 +253,16 @@ impl People {
     /// The person of a stream token as they are now; their rights are asked anew.
     pub async fn of_stream(&self, token: &str) -> Result<Person> {
         let name = self.shared.stream_key.verify(token, self.shared.clock.unix_ms())?;
-        let row = self.shared.storage.person(name).await?;
-        row.as_ref().map(Person::from_row).ok_or_else(stream_token::invalid)
+        self.present(&name).await?.ok_or_else(stream_token::invalid)
     }
 
-    /// A person as they are now; `None`: removed meanwhile.
+    /// A person as they are now, one of the directory as they were at the newest sign-in; `None`: gone meanwhile.
     pub async fn present(&self, name: &str) -> Result<Option<Person>> {
-        Ok(self.shared.storage.person(name.to_owned()).await?.as_ref().map(Person::from_row))
+        let row = self.shared.storage.person(name.to_owned()).await?;
+        Ok(row.as_ref().map(Person::from_row).or_else(|| {
+            let now_ms = self.shared.clock.monotonic_ms();
+            self.shared.signed_in.lock().of_directory(name, now_ms)
+        }))
     }
 
     /// Writes down what somebody changed, or tried to. A failure is logged: the change itself is done.

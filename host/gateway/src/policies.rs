@@ -17,6 +17,9 @@ use tidegate_policy::{
     Action, Admission, ClientNode, Decision, DecisionLog, FailureCause, ItemVerdict, Outcome, Policy, PolicyConfig,
     PolicyHost, Principal, RateAnswer, RateRequest, RollbackError, SessionFacts, StartError, SwapRecord, Trigger,
     Trust, Verdict, Warm,
+    Action, Admission, ClientNode, Decision, DecisionLog, FailureCause, ItemVerdict, Outcome, PastError, Policy,
+    PolicyConfig, PolicyHost, Principal, PromoteError, RateAnswer, RateRequest, RollbackError, SessionFacts,
+    ShadowStatus, StartError, SwapRecord, Trigger, Trust, Verdict,
 };
 
 /// Asks the policies and turns their answers into errors. Clones share the buckets.
@@ -105,6 +108,47 @@ impl Policies {
             RollbackError::Nothing => Error::new(Code::PolicyNothingToRollBack, "there is no earlier set of policies"),
             RollbackError::Refused(refusal) => Error::new(Code::PolicyRefused, refusal.to_string()),
         })
+    }
+
+    /// Lets in what is held: a component with its settings.
+    pub async fn approve(&self, identity: &str, reason: &str) -> Result<SwapRecord> {
+        let approved = self.host.approve(identity, reason).await;
+        approved
+            .map_err(|unknown| Error::new(Code::RequestInvalid, unknown.to_string()).with("field", "identity"))
+    }
+
+    /// How the candidate beside the serving set does, up to now.
+    pub async fn shadow(&self) -> Result<ShadowStatus> {
+        self.of_shadow(PolicyHost::shadow).await
+    }
+
+    pub async fn stop_shadow(&self) -> Result<ShadowStatus> {
+        self.of_shadow(PolicyHost::shadow_stop).await
+    }
+
+    /// Lets the shadow serve if at most this part of what was compared differs, 0 to 1, and at least so much was compared.
+    pub async fn promote_shadow(&self, difference_max: f64, asked_min: u64) -> Result<SwapRecord> {
+        if !(0.0..=1.0).contains(&difference_max) {
+            let error = Error::new(Code::RequestInvalid, "a part is between 0 and 1, or 0 % and 100 %");
+            return Err(error.with("field", "max_difference"));
+        }
+        self.host.shadow_promote(difference_max, asked_min).await.map_err(|error| unproven(&error))
+    }
+
+    async fn of_shadow(
+        &self,
+        what: impl FnOnce(&PolicyHost) -> Option<ShadowStatus> + Send + 'static,
+    ) -> Result<ShadowStatus> {
+        let status = self.apart(|host| Ok(what(host))).await?;
+        status.ok_or_else(|| unproven(&PromoteError::None))
+    }
+
+    /// Off the runtime's threads: it reads files and runs components.
+    pub async fn apart<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&PolicyHost) -> Result<T, PastError> + Send + 'static,
+    ) -> Result<T> {
+        apart(&self.host, work).await
     }
 
     pub fn host(&self) -> &PolicyHost {
@@ -217,6 +261,39 @@ pub fn samples(host: &PolicyHost) -> impl Fn() -> (Vec<PolicySample>, ShadowSamp
             .collect();
         (samples, shadow)
     }
+}
+
+/// Off the runtime's threads: it reads files and runs components.
+pub async fn apart<T: Send + 'static>(
+    host: &PolicyHost,
+    work: impl FnOnce(&PolicyHost) -> Result<T, PastError> + Send + 'static,
+) -> Result<T> {
+    let host = host.clone();
+    let worked = tokio::task::spawn_blocking(move || work(&host)).await;
+    let failed = |panic| Error::new(Code::Internal, format!("the question failed: {panic}"));
+    worked.map_err(failed)?.map_err(|error| unanswered(&error))
+}
+
+/// What a candidate's or the log's trouble is to whoever asked.
+fn unanswered(error: &PastError) -> Error {
+    let code = match error {
+        PastError::Refused(refusal) => {
+            return Error::new(Code::PolicyRefused, refusal.to_string()).with("refusal", refusal.code.as_str());
+        }
+        PastError::Off => Code::DecisionsOff,
+        PastError::Busy => Code::PolicyBusy,
+        PastError::Unreadable(_) => Code::Internal,
+    };
+    Error::new(code, error.to_string())
+}
+
+/// Why a shadow is not looked at or does not serve.
+pub fn unproven(error: &PromoteError) -> Error {
+    let code = match error {
+        PromoteError::None => Code::PolicyNoShadow,
+        PromoteError::Ended(_) | PromoteError::TooFew { .. } | PromoteError::Differs { .. } => Code::PolicyUnproven,
+    };
+    Error::new(code, error.to_string())
 }
 
 /// A swap back is called so, whoever asked for it.

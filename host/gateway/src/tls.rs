@@ -3,6 +3,7 @@
 //! replaces one that serves, and connections live on with the pair that they began with.
 
 mod certificate;
+mod client;
 mod dev;
 mod files;
 mod handshake;
@@ -10,6 +11,7 @@ mod handshake;
 mod tests;
 
 pub use certificate::Certificate;
+pub use client::ClientTls;
 pub use dev::{DevFiles, DevRequest};
 pub use handshake::{Protocol, Stream};
 

@@ -132,6 +132,7 @@ impl Reader {
             log: self.log_limits(),
             workers: self.worker_times(),
             policies,
+            directory: self.directory(),
             shown: BTreeMap::new(),
         };
         config.shown = std::mem::take(&mut self.shown);
@@ -352,7 +353,7 @@ impl Reader {
 
     // --- one value ---
 
-    fn path(&mut self, key: &'static str) -> Option<PathBuf> {
+    pub(super) fn path(&mut self, key: &'static str) -> Option<PathBuf> {
         let (text, origin) = self.take(key);
         if text.is_empty() && origin == Origin::Default {
             self.show(key, Value::Null);
@@ -366,7 +367,7 @@ impl Reader {
     }
 
     /// `None`: neither given nor with a default.
-    fn text(&mut self, key: &'static str) -> Option<String> {
+    pub(super) fn text(&mut self, key: &'static str) -> Option<String> {
         let (text, origin) = self.take(key);
         self.show(key, json!(text));
         (!text.is_empty() || origin != Origin::Default).then_some(text)
@@ -420,7 +421,7 @@ impl Reader {
         Duration::from_millis(self.number(key))
     }
 
-    fn seconds(&mut self, key: &'static str) -> Duration {
+    pub(super) fn seconds(&mut self, key: &'static str) -> Duration {
         Duration::from_secs(self.number(key))
     }
 
@@ -436,7 +437,7 @@ impl Reader {
         bytes
     }
 
-    fn truth(&mut self, key: &'static str) -> bool {
+    pub(super) fn truth(&mut self, key: &'static str) -> bool {
         let (text, _) = self.take(key);
         let truth = match text.trim() {
             "true" | "yes" | "1" => true,
@@ -451,7 +452,7 @@ impl Reader {
     }
 
     /// The text in force and where it came from. Of a setting that is not to be repeated the last text counts.
-    fn take(&self, key: &'static str) -> (String, Origin) {
+    pub(super) fn take(&self, key: &'static str) -> (String, Origin) {
         match self.given.get(key) {
             Some(given) => (given.texts.last().cloned().unwrap_or_default(), given.origin.clone()),
             None => (setting(key).default.to_owned(), Origin::Default),
@@ -467,7 +468,7 @@ impl Reader {
         self.shown.insert(key, Shown { value, origin });
     }
 
-    fn wrong(&mut self, key: &'static str, why: String) {
+    pub(super) fn wrong(&mut self, key: &'static str, why: String) {
         let place = self.origin(key).name(key);
         self.problems.push((key, format!("{place}: {why}")));
     }

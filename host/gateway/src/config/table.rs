@@ -26,6 +26,7 @@ pub enum Part {
     EventLog,
     Workers,
     Policies,
+    People,
 }
 
 /// What its text may be.
@@ -89,7 +90,7 @@ const fn millis(least: u64, most: u64) -> Kind {
 const YEAR: u64 = 31_536_000;
 
 use Kind::{Address, Backends, Bytes, Choice, Path, Switch, Text, Truth};
-use Part::{EventLog, Gateway, Policies, Sessions, Workers};
+use Part::{EventLog, Gateway, People, Policies, Sessions, Workers};
 use Takes::{NewSessions, Now, Restart};
 
 /// In the order in which people read them.
@@ -221,6 +222,41 @@ pub const SETTINGS: &[Setting] = &[
     set("policy_diff_max", Policies, Text("PERCENT"), "", Restart,
         "A candidate that would have answered more of the latest 1000 decisions otherwise is refused until it is \
          approved, 0% to 100%; without it the difference is only told"),
+
+    set("ldap_url", People, Text("URL"), "", Restart,
+        "Directory whose people may sign in on the dashboard, beside those of the gateway: ldap://HOST or ldaps://HOST, \
+         with :PORT where it is another than 389 or 636"),
+    set("ldap_starttls", People, Truth, "true", Restart,
+        "Whether an ldap:// connection turns to TLS (StartTLS) before a password is sent"),
+    set("ldap_insecure", People, Switch, "false", Restart,
+        "Ask an ldap:// directory on another machine without TLS: passwords cross the network readable for everybody \
+         on it"),
+    set("ldap_ca", People, Path("FILE"), "", Restart,
+        "Authorities, PEM, that sign the directory's certificate; unset: those of this machine"),
+    set("ldap_bind", People, Text("DN"), "", Restart,
+        "Name of a person in the directory, with {name} for what was typed, e.g. uid={name},ou=people,dc=example,dc=org; \
+         where people stand in several places, ldap_search_base instead"),
+    set("ldap_search_base", People, Text("DN"), "", Restart,
+        "Where in the directory, and below, the person who signs in is searched for"),
+    set("ldap_search_filter", People, Text("FILTER"), "(uid={name})", Restart,
+        "How that person is found, with {name} for what was typed; Active Directory: (sAMAccountName={name})"),
+    set("ldap_search_dn", People, Text("DN"), "", Restart,
+        "Name as which people and groups are searched for; unset: nobody's"),
+    set("ldap_search_password_file", People, Path("FILE"), "", Restart,
+        "File whose first line is the password of that name, readable for its owner only"),
+    set("ldap_group_base", People, Text("DN"), "", Restart,
+        "Where in the directory, and below, groups are searched for; unset: what a person's entry names as memberOf"),
+    set("ldap_group_filter", People, Text("FILTER"), "(|(member={dn})(uniqueMember={dn})(memberUid={name}))", Restart,
+        "How the groups of a person are found, with {dn} for the person's name in the directory and {name} for what \
+         was typed"),
+    set("ldap_group_attribute", People, Text("NAME"), "cn", Restart,
+        "Attribute that holds a group's name, as grants and the next two settings write it"),
+    set("ldap_admin_groups", People, Text("GROUPS"), "", Restart,
+        "Groups whose people have the role Admin, separated by commas"),
+    set("ldap_viewer_groups", People, Text("GROUPS"), "", Restart,
+        "Groups whose people have the role Viewer, separated by commas; unset: everybody in the directory has it"),
+    set("ldap_timeout_seconds", People, seconds(1, 60), "5", Restart,
+        "How long a sign-in waits for the directory"),
 ];
 
 struct Names {
@@ -288,7 +324,8 @@ impl Setting {
 // === impl Part ===
 
 impl Part {
-    pub const ALL: [Self; 5] = [Self::Gateway, Self::Sessions, Self::EventLog, Self::Workers, Self::Policies];
+    pub const ALL: [Self; 6] =
+        [Self::Gateway, Self::Sessions, Self::EventLog, Self::Workers, Self::Policies, Self::People];
 
     pub const fn title(self) -> &'static str {
         match self {
@@ -297,6 +334,7 @@ impl Part {
             Self::EventLog => "Event log",
             Self::Workers => "Workers",
             Self::Policies => "Policies",
+            Self::People => "People",
         }
     }
 }

@@ -15,7 +15,6 @@ use crate::{
     telemetry::CloseReason,
 };
 use std::path::PathBuf;
-use tidegate_policy::{PolicyHost, UnknownDigest};
 use tidegate_proto::v1::{
     ApprovePolicyRequest, ApprovePolicyResponse, BackupPart, BackupRequest, CreateKeyRequest, CreateKeyResponse,
     DiffPolicyRequest, DiffPolicyResponse, EndSessionRequest, EndSessionResponse, GetShadowRequest, GetShadowResponse,
@@ -164,7 +163,7 @@ impl Admin for AdminService {
     }
 
     async fn get_shadow(&self, _: Request<GetShadowRequest>) -> Result<Response<GetShadowResponse>, Status> {
-        let status = super::shadow::ask(self.policies.host(), PolicyHost::shadow).await?;
+        let status = super::shadow::status_of(&self.policies).await?;
         Ok(Response::new(GetShadowResponse { status: Some(status) }))
     }
 
@@ -172,12 +171,12 @@ impl Admin for AdminService {
         &self,
         request: Request<PromoteShadowRequest>,
     ) -> Result<Response<PromoteShadowResponse>, Status> {
-        let swap = super::shadow::promote(self.policies.host(), request.into_inner()).await?;
+        let swap = super::shadow::promote(&self.policies, request.into_inner()).await?;
         Ok(Response::new(PromoteShadowResponse { swap: Some(super::policies::swap_record(&swap)) }))
     }
 
     async fn stop_shadow(&self, _: Request<StopShadowRequest>) -> Result<Response<StopShadowResponse>, Status> {
-        let status = super::shadow::ask(self.policies.host(), PolicyHost::shadow_stop).await?;
+        let status = super::shadow::stop(&self.policies).await?;
         Ok(Response::new(StopShadowResponse { status: Some(status) }))
     }
 
@@ -190,10 +189,7 @@ impl Admin for AdminService {
             let error = Error::new(Code::RequestInvalid, "an approval needs a reason").with("field", "reason");
             return Err(status(&error));
         }
-        let approved = self.policies.host().approve(&identity, &reason).await;
-        let unknown =
-            |error: UnknownDigest| Error::new(Code::RequestInvalid, error.to_string()).with("field", "identity");
-        let swap = approved.map_err(|error| status(&unknown(error)))?;
+        let swap = self.policies.approve(&identity, &reason).await.map_err(|error| status(&error))?;
         Ok(Response::new(ApprovePolicyResponse { swap: Some(super::policies::swap_record(&swap)) }))
     }
 

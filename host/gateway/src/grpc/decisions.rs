@@ -95,29 +95,12 @@ pub(super) fn difference(of: Comparison) -> PolicyDifference {
     }
 }
 
-/// What a candidate's or the log's trouble is to the caller.
-pub(super) fn refused(error: &PastError) -> Status {
-    let code = match error {
-        PastError::Refused(refusal) => {
-            let error = Error::new(Code::PolicyRefused, refusal.to_string()).with("refusal", refusal.code.as_str());
-            return status(&error);
-        }
-        PastError::Off => Code::DecisionsOff,
-        PastError::Busy => Code::PolicyBusy,
-        PastError::Unreadable(_) => Code::Internal,
-    };
-    status(&Error::new(code, error.to_string()))
-}
-
 /// Off the runtime's threads: it reads files and runs components.
 pub(super) async fn apart<T: Send + 'static>(
     host: &PolicyHost,
     work: impl FnOnce(&PolicyHost) -> Result<T, PastError> + Send + 'static,
 ) -> Result<T, Status> {
-    let host = host.clone();
-    let worked = tokio::task::spawn_blocking(move || work(&host)).await;
-    let failed = |panic| status(&Error::new(Code::Internal, format!("the question failed: {panic}")));
-    worked.map_err(failed)?.map_err(|error| refused(&error))
+    crate::policies::apart(host, work).await.map_err(|error| status(&error))
 }
 
 fn budget(ms: u64) -> Duration {

@@ -3,8 +3,8 @@
 
 use super::decisions::{apart, candidate, difference};
 use super::status::status;
-use crate::error::{Code, Error};
-use tidegate_policy::{PolicyHost, PromoteError, ShadowStatus, SwapRecord};
+use crate::policies::Policies;
+use tidegate_policy::{PolicyHost, ShadowStatus, SwapRecord};
 use tidegate_proto::v1::{self, PolicyCandidate};
 use tonic::Status;
 
@@ -14,29 +14,17 @@ pub(super) async fn start(host: &PolicyHost, of: Option<PolicyCandidate>) -> Res
     Ok(told(started))
 }
 
-pub(super) async fn ask(
-    host: &PolicyHost,
-    what: impl FnOnce(&PolicyHost) -> Option<ShadowStatus> + Send + 'static,
-) -> Result<v1::ShadowStatus, Status> {
-    let status = apart(host, move |host| Ok(what(host))).await?;
-    status.map(told).ok_or_else(|| unproven(&PromoteError::None))
+pub(super) async fn status_of(policies: &Policies) -> Result<v1::ShadowStatus, Status> {
+    policies.shadow().await.map(told).map_err(|error| status(&error))
 }
 
-pub(super) async fn promote(host: &PolicyHost, request: v1::PromoteShadowRequest) -> Result<SwapRecord, Status> {
+pub(super) async fn stop(policies: &Policies) -> Result<v1::ShadowStatus, Status> {
+    policies.stop_shadow().await.map(told).map_err(|error| status(&error))
+}
+
+pub(super) async fn promote(policies: &Policies, request: v1::PromoteShadowRequest) -> Result<SwapRecord, Status> {
     let v1::PromoteShadowRequest { max_difference, min_asked } = request;
-    if !(0.0..=1.0).contains(&max_difference) {
-        let error = Error::new(Code::RequestInvalid, "a part is between 0 and 1").with("field", "max_difference");
-        return Err(status(&error));
-    }
-    host.shadow_promote(max_difference, min_asked).await.map_err(|error| unproven(&error))
-}
-
-fn unproven(error: &PromoteError) -> Status {
-    let code = match error {
-        PromoteError::None => Code::PolicyNoShadow,
-        PromoteError::Ended(_) | PromoteError::TooFew { .. } | PromoteError::Differs { .. } => Code::PolicyUnproven,
-    };
-    status(&Error::new(code, error.to_string()))
+    policies.promote_shadow(max_difference, min_asked).await.map_err(|error| status(&error))
 }
 
 fn told(of: ShadowStatus) -> v1::ShadowStatus {

@@ -6,21 +6,24 @@ mod board;
 mod changes;
 mod live;
 mod pages;
+mod rules;
 mod sight;
 mod views;
 
 use super::{HttpState, accept::Peer, problem};
 use crate::{
+    config::ServeConfig,
     error::{Code, Error, Result},
     keys::Keys,
     nodes::Nodes,
     people::{People, Role, SignedIn},
+    policies::Policies,
     sessions::Sessions,
 };
 use axum::{
     Extension, Router,
     extract::{FromRequestParts, Path},
-    http::{HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Redirect, Response},
     routing::{get, post},
 };
@@ -28,6 +31,7 @@ use axum_extra::extract::cookie::CookieJar;
 use board::Board;
 use sight::Seen;
 use std::{fmt, sync::Arc};
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 /// `__Host-` would want TLS, which a loopback listener need not have.
@@ -36,16 +40,26 @@ const COOKIE: &str = "tidegate_signed_in";
 const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
                               connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// What the dashboard works with.
+/// What the dashboard shows and changes.
+#[derive(Clone)]
+pub struct Shown {
+    pub people: People,
+    pub sessions: Sessions,
+    pub nodes: Nodes,
+    pub keys: Keys,
+    /// As it is in force.
+    pub config: watch::Receiver<Arc<ServeConfig>>,
+    /// Open pages end with it.
+    pub stopping: CancellationToken,
+}
+
+/// What the pages work with.
 #[derive(Clone)]
 pub struct Dashboard {
-    pub(super) people: People,
-    pub(super) sessions: Sessions,
-    pub(super) nodes: Nodes,
-    pub(super) keys: Keys,
+    shown: Shown,
     board: Arc<Board>,
-    /// Open pages end with it.
-    stopping: CancellationToken,
+    /// Held by whoever has the decision log read: it can be large.
+    log: Arc<Semaphore>,
 }
 
 /// Somebody who is signed in, as a page needs it.
@@ -58,9 +72,19 @@ pub(super) struct Viewer {
 // === impl Dashboard ===
 
 impl Dashboard {
-    pub fn new(people: People, sessions: Sessions, nodes: Nodes, keys: Keys, stopping: CancellationToken) -> Self {
-        let board = Arc::new(Board::new(sessions.clone()));
-        Self { people, sessions, nodes, keys, board, stopping }
+    pub fn new(shown: Shown) -> Self {
+        let board = Arc::new(Board::new(shown.sessions.clone()));
+        Self { shown, board, log: Arc::new(Semaphore::new(1)) }
+    }
+
+    fn policies(&self) -> &Policies {
+        self.shown.sessions.policies()
+    }
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shown").finish_non_exhaustive()
     }
 }
 
@@ -85,7 +109,8 @@ impl FromRequestParts<HttpState> for Viewer {
         let dashboard = of(state).map_err(|error| problem(&error))?.clone();
         let jar = CookieJar::from_headers(&parts.headers);
         let token = jar.get(COOKIE).map(|cookie| cookie.value().to_owned()).unwrap_or_default();
-        let signed_in = dashboard.people.who(&token).map_err(|_| Redirect::to("/sign-in").into_response())?;
+        let who = dashboard.shown.people.who(&token);
+        let signed_in = who.map_err(|_| Redirect::to(&sign_in_for(parts)).into_response())?;
         let seen = Seen::of(&dashboard, &signed_in.person).await.map_err(|error| problem(&error))?;
         Ok(Self { signed_in, dashboard, seen })
     }
@@ -98,8 +123,13 @@ pub(super) fn routes() -> Router<HttpState> {
         .route("/sign-out", post(changes::sign_out))
         .route("/sessions/{id}", get(pages::session))
         .route("/sessions/{id}/end", post(changes::end_session))
-        .route("/policies", get(pages::policies))
+        .route("/policies", get(rules::policies))
         .route("/policies/{change}", post(changes::policies))
+        .route("/shadow", get(rules::shadow))
+        .route("/shadow/{change}", post(changes::shadow))
+        .route("/decisions", get(rules::decisions))
+        .route("/decisions/{id}", get(rules::decision))
+        .route("/configuration", get(pages::configuration))
         .route("/nodes", get(pages::nodes))
         .route("/keys", get(pages::keys))
         .route("/keys/{id}/revoke", post(changes::revoke_key))
@@ -111,6 +141,16 @@ pub(super) fn routes() -> Router<HttpState> {
 
 fn of(state: &HttpState) -> Result<&Dashboard> {
     state.dashboard.as_ref().ok_or_else(|| Error::new(Code::HttpNoSuchPage, "no dashboard is served here"))
+}
+
+/// Where to sign in, and to which page that leads.
+fn sign_in_for(parts: &Parts) -> String {
+    let path = parts.uri.path();
+    // What the script asks for, and what a form does, is no page to come back to.
+    if parts.method != Method::GET || path == "/" || path.starts_with("/live") {
+        return "/sign-in".to_owned();
+    }
+    format!("/sign-in?next={path}")
 }
 
 fn peer(peer: Option<Extension<Peer>>) -> Option<std::net::IpAddr> {

@@ -1,7 +1,7 @@
 //! Who is signed in, in memory: a restart signs everybody out. Knows digests of tokens, never tokens. Invariant:
 //! bounded in number and age.
 
-use super::Person;
+use super::{Person, Source};
 use sha2::{Digest as _, Sha256};
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -66,8 +66,19 @@ impl SignIns {
         self.by_digest.remove(&digest(token));
     }
 
+    /// Somebody of the directory, as of the newest sign-in.
+    pub(super) fn of_directory(&self, name: &str, now_ms: u64) -> Option<Person> {
+        let theirs = self.by_digest.values().filter(|(since_ms, signed_in)| {
+            let person = &signed_in.person;
+            let lasts = now_ms.saturating_sub(*since_ms) < LIFETIME_MS;
+            lasts && person.source == Source::Directory && &*person.name == name
+        });
+        theirs.max_by_key(|(since_ms, _)| *since_ms).map(|(_, signed_in)| Person::clone(&signed_in.person))
+    }
+
+    /// In any case of letters: a local person takes the place of one of the directory.
     pub(super) fn remove_all_of(&mut self, name: &str) {
-        self.by_digest.retain(|_, (_, signed_in)| &*signed_in.person.name != name);
+        self.by_digest.retain(|_, (_, signed_in)| !signed_in.person.name.eq_ignore_ascii_case(name));
     }
 }
 

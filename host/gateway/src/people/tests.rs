@@ -10,12 +10,16 @@ struct Bed {
 }
 
 fn bed() -> Bed {
+    bed_with(None)
+}
+
+fn bed_with(directory: Option<Directory>) -> Bed {
     let folder = tempfile::tempdir().expect("a folder");
     let instance = InstanceId::parse("00112233445566778899aabbccddeeff").expect("an id");
     let path = folder.path().join("tidegate.db");
     let storage = Storage::open(&path, &instance, Metrics::new().storage).expect("opens");
     let clock = Arc::new(ManualClock::new());
-    Bed { people: People::new(storage, clock.clone()), clock, _folder: folder }
+    Bed { people: People::new(storage, clock.clone(), directory), clock, _folder: folder }
 }
 
 fn new(name: &str, role: Role, password: &str) -> NewPerson {
@@ -122,4 +126,28 @@ async fn what_cannot_be_a_person_is_refused_with_the_field() {
     assert_eq!(people.grants().await.expect("read"), [("crew".to_owned(), "line-1".to_owned())]);
     people.take_grant("crew", "line-1").await.expect("taken");
     assert_eq!(code(people.take_grant("crew", "line-1").await), Code::PersonUnknown);
+}
+
+// shows: H-02
+#[tokio::test]
+async fn without_an_answer_of_the_directory_local_people_sign_in_and_no_case_of_their_names_is_looked_up() {
+    let flags = [("ldap_url", "ldap://127.0.0.1:1"), ("ldap_starttls", "false"), ("ldap_bind", "uid={name},dc=x")];
+    let settings = crate::config::ServeConfig::load(&crate::config::ServeArgs::of(&flags)).expect("valid").directory;
+    let directory = Directory::new(settings.expect("a directory")).expect("made");
+    let Bed { people, clock, _folder } = bed_with(Some(directory));
+    people.put(new("ada", Role::Admin, "correct horse")).await.expect("stored");
+    let (_, signed_in) = people.sign_in("ada", "correct horse".into(), None).await.expect("signed in");
+    assert_eq!(signed_in.person.source, Source::Local);
+    for _ in 0..7 {
+        assert_eq!(code(people.sign_in("ben", "correct horse".into(), None).await), Code::SignInDirectory);
+    }
+    for (name, password) in [("ADA", "correct horse"), ("Ada", "wrong horse"), ("ben", ""), ("ada", "")] {
+        assert_eq!(code(people.sign_in(name, password.into(), None).await), Code::SignInFailed, "{name}");
+    }
+    assert_eq!(code(people.sign_in("aDa", "a wrong one".into(), None).await), Code::SignInFailed);
+    assert_eq!(code(people.sign_in("adA", "a wrong one".into(), None).await), Code::SignInFailed);
+    let throttled = code(people.sign_in("ada", "correct horse".into(), None).await);
+    assert_eq!(throttled, Code::SignInThrottled, "guesses in any case of a name count together");
+    clock.advance_ms(900_000);
+    people.sign_in("ada", "correct horse".into(), None).await.expect("forgotten");
 }

@@ -67,7 +67,7 @@ impl Throttle {
 
     /// The right password clears its name; the address stays suspicious, or one known password would free all guesses.
     pub(super) fn succeeded(&mut self, name: &str) {
-        self.failures.remove(&Who::Name(name.chars().take(NAME_KEPT).collect()));
+        self.failures.remove(&who(name));
     }
 }
 
@@ -82,6 +82,10 @@ impl Failures {
 }
 
 fn keys(name: &str, peer: Option<IpAddr>) -> impl Iterator<Item = Who> {
-    let name = Who::Name(name.chars().take(NAME_KEPT).collect());
-    std::iter::once(name).chain(peer.map(Who::Peer))
+    std::iter::once(who(name)).chain(peer.map(Who::Peer))
+}
+
+/// A directory does not tell cases apart, so another case is no other name to guess for.
+fn who(name: &str) -> Who {
+    Who::Name(name.chars().take(NAME_KEPT).flat_map(char::to_lowercase).collect())
 }

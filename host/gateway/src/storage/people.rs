@@ -51,6 +51,15 @@ impl Storage {
         .await
     }
 
+    /// Whether there is a person of this name, capitals aside.
+    pub async fn is_person_in_any_case(&self, name: String) -> Result<bool> {
+        self.read(move |db| {
+            db.prepare_cached("SELECT EXISTS (SELECT 1 FROM people WHERE name = ?1 COLLATE NOCASE)")?
+                .query_row([name], |row| row.get(0))
+        })
+        .await
+    }
+
     /// Adds a person or replaces one. `limit`: how many there may be, this one included.
     pub async fn put_person(&self, row: PersonRow, limit: usize) -> Result<()> {
         let path = self.shared.path.clone();

@@ -103,7 +103,7 @@ pub(super) fn load(settings: &TlsSettings, read: &Contents) -> Result<Loaded> {
     Ok(Loaded { grpc: Arc::new(grpc), http: Arc::new(http), not_after, digest: read.digest })
 }
 
-fn one(path: &Path, private: bool) -> Result<Vec<u8>> {
+pub(super) fn one(path: &Path, private: bool) -> Result<Vec<u8>> {
     let failed = |error: std::io::Error| wrong(path, &format!("cannot be read: {error}"));
     let file = File::open(path).map_err(failed)?;
     let about = file.metadata().map_err(failed)?;
@@ -122,13 +122,13 @@ fn one(path: &Path, private: bool) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
+pub(super) fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
     let all: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
         .map_err(|_| wrong(path, "is damaged: not PEM throughout"))?;
     if all.is_empty() { Err(wrong(path, "holds no certificate in PEM")) } else { Ok(all) }
 }
 
-fn wrong(path: &Path, why: &str) -> Error {
+pub(super) fn wrong(path: &Path, why: &str) -> Error {
     Error::new(Code::TlsUnusable, format!("{} {why}", path.display())).with("path", path.display())
 }

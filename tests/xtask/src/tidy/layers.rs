@@ -36,6 +36,7 @@ const ALSO: &[(&str, &str, &str)] = &[
 /// Who may name a library (and those whose names begin like it): (library, paths).
 const KNOWS: &[(&str, &[&str])] = &[
     ("tonic", &["host/gateway/src/grpc", "host/gateway/src/cli", "proto/"]),
+    ("ldap3", &["host/gateway/src/people/directory"]),
     ("rusqlite", &["host/gateway/src/storage"]),
     ("rustls", &["host/gateway/src/tls"]),
     ("axum", &["host/gateway/src/http"]),

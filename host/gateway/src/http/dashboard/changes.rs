@@ -18,11 +18,15 @@ use axum::{
 use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
 use serde::Deserialize;
 use subtle::ConstantTimeEq as _;
+use tidegate_policy::{Outcome, SwapRecord};
 
 #[derive(Deserialize)]
 pub(super) struct SignInForm {
     name: String,
     password: String,
+    /// The page to come to.
+    #[serde(default)]
+    next: String,
 }
 
 #[derive(Deserialize)]
@@ -30,6 +34,14 @@ pub(super) struct ChangeForm {
     form_token: String,
     #[serde(default)]
     reason: String,
+    /// Of what is held and let in.
+    #[serde(default)]
+    identity: String,
+    /// Of a promotion: how much may differ, percent, and how much must have been compared.
+    #[serde(default)]
+    most_percent: String,
+    #[serde(default)]
+    least_answers: String,
 }
 
 type Change = std::result::Result<Form<ChangeForm>, FormRejection>;
@@ -45,18 +57,19 @@ pub(super) async fn sign_in(
         let dashboard = super::of(&state)?;
         same_origin(&headers)?;
         let Form(form) = form.map_err(|_| Error::new(Code::RequestInvalid, "name and password are needed"))?;
-        dashboard.people.sign_in(&form.name, form.password, peer(from)).await
+        let (token, _) = dashboard.shown.people.sign_in(&form.name, form.password, peer(from)).await?;
+        Ok((token, form.next))
     };
     match signed_in.await {
-        Ok((token, _)) => {
+        Ok((token, next)) => {
             let cookie = Cookie::build((COOKIE, token.expose().to_owned()))
                 .path("/")
                 .http_only(true)
                 .same_site(SameSite::Strict)
                 .secure(state.tls);
-            (jar.add(cookie), Redirect::to("/")).into_response()
+            (jar.add(cookie), Redirect::to(pages::own_page(&next))).into_response()
         }
-        Err(error) => page(problem(&error).status(), &views::sign_in(Some(error.message()))),
+        Err(error) => page(problem(&error).status(), &views::sign_in(Some(error.message()), "/")),
     }
 }
 
@@ -65,7 +78,7 @@ pub(super) async fn sign_out(viewer: Viewer, headers: HeaderMap, jar: CookieJar,
         return pages::refused(&viewer, &error);
     }
     if let Some(cookie) = jar.get(COOKIE) {
-        viewer.dashboard.people.sign_out(cookie.value());
+        viewer.dashboard.shown.people.sign_out(cookie.value());
     }
     let gone = Cookie::build((COOKIE, "")).path("/").removal();
     (jar.add(gone), Redirect::to("/sign-in")).into_response()
@@ -88,28 +101,74 @@ pub(super) async fn policies(viewer: Viewer, Path(change): Path<String>, headers
         "pin" => "policy.pin",
         "unpin" => "policy.unpin",
         "rollback" => "policy.rollback",
+        "approve" => "policy.approve",
         _ => return crate::http::no_such_page(StatusCode::NOT_FOUND),
     };
-    let policies = viewer.dashboard.sessions.policies();
+    let policies = viewer.dashboard.policies();
+    let mut target = String::new();
     let done = async {
-        let reason = admin(&viewer, &headers, form)?;
+        let form = admin(&viewer, &headers, form)?;
         match what {
             "policy.reload" => drop(policies.host().reload().await),
-            "policy.rollback" => drop(policies.rollback(reason_of(&reason)?).await?),
+            "policy.rollback" => drop(policies.rollback(reason_of(&form)?).await?),
+            "policy.approve" => {
+                // What is no identity may be anything, also a secret in the wrong place.
+                let hex = form.identity.len() <= 64 && form.identity.bytes().all(|byte| byte.is_ascii_hexdigit());
+                target = format!("identity {}", if hex { form.identity.as_str() } else { "?" });
+                served(policies.approve(&form.identity, reason_of(&form)?).await?)?;
+            }
             _ => policies.host().pin(what == "policy.pin"),
         }
         Ok(())
     };
     let done = done.await;
-    let target = format!("generation {}", policies.host().generation().0);
+    if target.is_empty() {
+        target = format!("generation {}", policies.host().generation().0);
+    }
     finish(&viewer, what, &target, done, "/policies").await
+}
+
+pub(super) async fn shadow(viewer: Viewer, Path(change): Path<String>, headers: HeaderMap, form: Change) -> Response {
+    let (what, next) = match change.as_str() {
+        "promote" => ("shadow.promote", "/policies"),
+        "stop" => ("shadow.stop", "/shadow"),
+        _ => return crate::http::no_such_page(StatusCode::NOT_FOUND),
+    };
+    let policies = viewer.dashboard.policies();
+    let mut target = "shadow".to_owned();
+    let done = async {
+        let form = admin(&viewer, &headers, form)?;
+        let status = policies.shadow().await?;
+        target = format!("{} {}", status.identity.to_hex().get(..12).unwrap_or_default(), status.file);
+        if what == "shadow.stop" {
+            policies.stop_shadow().await?;
+            return Ok(());
+        }
+        let wrong = |field, why| Error::new(Code::RequestInvalid, why).with("field", field);
+        let most: f64 = form.most_percent.trim().parse().map_err(|_| wrong("most_percent", "a percentage is needed"))?;
+        let least: u64 = form.least_answers.trim().parse().map_err(|_| wrong("least_answers", "a number is needed"))?;
+        served(policies.promote_shadow(most / 100.0, least).await?)
+    };
+    let done = done.await;
+    finish(&viewer, what, &target, done, next).await
+}
+
+/// What the gate refused was not done.
+fn served(swap: SwapRecord) -> Result<()> {
+    match swap.code {
+        Some(code) if swap.outcome == Outcome::Refused => {
+            let message = format!("refused [{}]: {}", code.as_str(), swap.message);
+            Err(Error::new(Code::PolicyRefused, message).with("refusal", code.as_str()))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(super) async fn revoke_key(viewer: Viewer, Path(id): Path<String>, headers: HeaderMap, form: Change) -> Response {
     let done = async {
         admin(&viewer, &headers, form)?;
         let id = KeyId::parse(&id).ok_or_else(|| Error::new(Code::KeyUnknown, "there is no key of this id"))?;
-        viewer.dashboard.keys.revoke(&id).await
+        viewer.dashboard.shown.keys.revoke(&id).await
     };
     // What is no key's id may be anything, also a secret in the wrong place.
     let target = KeyId::parse(&id).map_or_else(|| "?".to_owned(), |id| id.to_string());
@@ -118,7 +177,7 @@ pub(super) async fn revoke_key(viewer: Viewer, Path(id): Path<String>, headers: 
 
 async fn finish(viewer: &Viewer, what: &str, target: &str, done: Result<()>, next: &'static str) -> Response {
     let target: String = target.chars().take(64).collect();
-    viewer.dashboard.people.audit(&viewer.signed_in.person.name, what, &target, &done).await;
+    viewer.dashboard.shown.people.audit(&viewer.signed_in.person.name, what, &target, &done).await;
     match done {
         Ok(()) => Redirect::to(next).into_response(),
         Err(error) => pages::refused(viewer, &error),

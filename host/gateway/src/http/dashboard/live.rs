@@ -79,7 +79,7 @@ type Step = Pin<Box<dyn Future<Output = Option<(Sent, Page)>> + Send>>;
 
 /// A token for the streams of this page.
 pub(super) async fn token(viewer: Viewer) -> Response {
-    let token = viewer.dashboard.people.stream_token(&viewer.signed_in.person, viewer.seen.tags());
+    let token = viewer.dashboard.shown.people.stream_token(&viewer.signed_in.person, viewer.seen.tags());
     Json(serde_json::json!({ "token": token })).into_response()
 }
 
@@ -92,8 +92,8 @@ pub(super) async fn live(State(state): State<HttpState>, Query(asked): Query<Ask
 
 async fn open(state: HttpState, asked: Asked) -> Result<Page> {
     let dashboard = super::of(&state)?.clone();
-    let people = dashboard.people.watch();
-    let person = dashboard.people.of_stream(&asked.token).await?;
+    let people = dashboard.shown.people.watch();
+    let person = dashboard.shown.people.of_stream(&asked.token).await?;
     let seen = Seen::of(&dashboard, &person).await?;
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -127,7 +127,7 @@ impl Page {
             if let Some(sent) = self.queue.pop_front() {
                 return Some((sent, self));
             }
-            let stopping = self.dashboard.stopping.clone();
+            let stopping = self.dashboard.shown.stopping.clone();
             tokio::select! {
                 () = stopping.cancelled() => return None,
                 _ = self.tick.tick() => {}
@@ -171,7 +171,7 @@ impl Page {
             return Ok(());
         }
         let gone = || Error::new(Code::StreamTokenInvalid, "the person is gone");
-        self.person = self.dashboard.people.present(&self.person.name).await?.ok_or_else(gone)?;
+        self.person = self.dashboard.shown.people.present(&self.person.name).await?.ok_or_else(gone)?;
         self.seen = Seen::of(&self.dashboard, &self.person).await?;
         Ok(())
     }
@@ -202,11 +202,13 @@ impl Page {
     }
 
     async fn one_session(&mut self) -> Result<()> {
-        let found = self.dashboard.sessions.find(&self.session).ok().filter(|session| self.seen.sees(session));
+        let found = self.dashboard.shown.sessions.find(&self.session).ok().filter(|session| self.seen.sees(session));
         let Some(session) = found else {
             // Gone, or not to be seen any more: what the page shows of it is emptied.
-            for id in ["facts", "readers", "events"] {
-                self.queue.push_back(inner(id, "<p>This session has ended, or you may not see it.</p>"));
+            const GONE: &str = "This session has ended, or you may not see it.";
+            self.queue.push_back(inner("facts", &format!("<p>{GONE}</p>")));
+            for id in ["readers", "events"] {
+                self.queue.push_back(inner(id, &format!("<tr><td colspan=\"7\">{GONE}</td></tr>")));
             }
             self.has.clear();
             return Ok(());

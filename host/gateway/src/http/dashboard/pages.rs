@@ -3,38 +3,58 @@
 
 use super::{Viewer, page, views};
 use crate::{
+    config::{Origin, table::Part},
     error::{Code, Error, Result},
     http::{HttpState, problem},
     nodes::Holder,
     sessions::Session,
 };
 use axum::{
-    extract::{Path, State},
+    extract::{Path, Query, State, rejection::QueryRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use maud::{Markup, html};
+use maud::html;
+use serde::Deserialize;
+use serde_json::Value;
 use std::sync::Arc;
+use tidegate_client::values;
 use views::LivePage;
 
+/// Bytes of the path of a page.
+const NEXT_MAX: usize = 256;
 /// Nodes on one page.
 const NODES_SHOWN: u32 = 1_000;
 
-pub(super) async fn sign_in() -> Response {
-    page(StatusCode::OK, &views::sign_in(None))
+/// Where a sign-in leads.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Next {
+    next: String,
+}
+
+pub(super) async fn sign_in(next: std::result::Result<Query<Next>, QueryRejection>) -> Response {
+    let next = next.map(|Query(next)| next.next).unwrap_or_default();
+    page(StatusCode::OK, &views::sign_in(None, own_page(&next)))
+}
+
+/// The path of a page of ours; whatever else was asked for is the first page. `//host` and `/\host` lead elsewhere.
+pub(super) fn own_page(path: &str) -> &str {
+    let own = path.starts_with('/') && path.len() <= NEXT_MAX;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.');
+    if own && !path.starts_with("//") && path.bytes().all(plain) { path } else { "/" }
 }
 
 pub(super) async fn overview(viewer: Viewer, State(state): State<HttpState>) -> Response {
     let look = viewer.dashboard.board.look();
     let mine = || look.rows.iter().filter(|row| viewer.seen.sees_tag(&row.tag));
+    let rows = html! { @for row in mine() { (maud::PreEscaped(&row.html)) } };
+    let heads =
+        ["Session", "Tag", "Backend", "State", "Events per second", "Last minute", "Readers", "Largest lag"];
     let body = html! {
         div #totals { (views::totals(mine(), &trouble(&state))) }
-        table {
-            caption { "Open sessions" }
-            thead { tr { th scope="col" { "Session" } th scope="col" { "Tag" } th scope="col" { "Backend" } th scope="col" { "State" } th scope="col" { "Events per second" } th scope="col" { "Last minute" } th scope="col" { "Readers" } th scope="col" { "Largest lag" } } }
-            tbody #rows { @for row in mine() { (maud::PreEscaped(&row.html)) } }
-        }
-        @if mine().next().is_none() { p.quiet { "There is no session that you may see." } }
+        (views::table("Open sessions", &heads, Some("rows"), &rows))
+        @if mine().next().is_none() { p.quiet { "There was no session that you may see when this page was opened." } }
     };
     let live = LivePage { page: "overview", session: "" };
     page(StatusCode::OK, &views::frame("Sessions", &viewer.signed_in, Some(&live), &body))
@@ -49,8 +69,8 @@ pub(super) async fn session(viewer: Viewer, Path(id): Path<String>) -> Response 
     let newest = super::live::newest(&session).await;
     let body = html! {
         div #facts { (views::session_facts(&session)) }
-        div #readers { (views::readers(&session)) }
-        div #events { (views::events(&newest)) }
+        (views::table("Readers", views::READERS, Some("readers"), &views::readers(&session)))
+        (views::table("Newest events", views::EVENTS, Some("events"), &views::events(&newest)))
         @if viewer.is_admin() {
             details {
                 summary { "End this session…" }
@@ -66,79 +86,29 @@ pub(super) async fn session(viewer: Viewer, Path(id): Path<String>) -> Response 
     page(StatusCode::OK, &views::frame(name, &viewer.signed_in, Some(&live), &body))
 }
 
-pub(super) async fn policies(viewer: Viewer) -> Response {
-    let listing = viewer.dashboard.sessions.policies().host().list();
-    let admin = viewer.is_admin();
-    let button = |change: &str, words: &str| {
-        html! {
-            form.inline method="post" action={"/policies/" (change)} { (views::form_token(&viewer.signed_in)) button { (words) } }
-        }
-    };
-    let body = html! {
-        p { "Generation " strong { (listing.generation.0) } ", " (listing.live_generations) " live"
-            @if listing.pinned.is_some() { ", " span.bad { "pinned: changes of the folder are not taken" } } }
-        table {
-            caption { "What decides" }
-            thead { tr { th scope="col" { "Policy" } th scope="col" { "Answered by" } th scope="col" { "From" } th scope="col" { "Digest" } th scope="col" { "Settings" } th scope="col" { "Rules" } } }
-            tbody { @for row in &listing.policies {
-                tr {
-                    th scope="row" { (row.policy.name()) }
-                    td { (row.name) " " (row.version) }
-                    td { (row.origin.to_string()) }
-                    td { code { (short(&row.digest.to_hex())) } }
-                    td { code { (short(&row.settings_digest.to_hex())) } }
-                    td { (row.rules.join(", ")) }
-                }
-            } }
-        }
-        table {
-            caption { "What was tried, newest first" }
-            thead { tr { th scope="col" { "Generation" } th scope="col" { "Outcome" } th scope="col" { "Set off by" } th scope="col" { "What" } th scope="col" { "Gate" } th scope="col" { "Enforced after" } } }
-            tbody { @for swap in listing.swaps.iter().rev() { (views::swap(swap)) } }
-        }
-        @if admin {
-            (button("reload", "Look at the folder now"))
-            @if listing.pinned.is_some() { (button("unpin", "Take changes of the folder again")) } @else { (button("pin", "Pin this generation")) }
-            details {
-                summary { "Roll back…" }
-                form method="post" action="/policies/rollback" {
-                    (views::form_token(&viewer.signed_in))
-                    p { "Goes back to the set before, on open streams too, and pins it. " (listing.earlier) " earlier sets can be reached." }
-                    label { "Reason, kept in the record" input name="reason" required maxlength="200"; }
-                    button disabled[listing.earlier == 0] { "Roll back" }
-                }
-            }
-        }
-    };
-    page(StatusCode::OK, &views::frame("Policies", &viewer.signed_in, None, &body))
-}
-
 pub(super) async fn nodes(viewer: Viewer) -> Response {
-    let nodes = &viewer.dashboard.nodes;
+    let nodes = &viewer.dashboard.shown.nodes;
     let (shown, more) = match nodes.list(&Holder::Operator, None, false, 0, NODES_SHOWN).await {
         Ok(listed) => listed,
         Err(error) => return refused(&viewer, &error),
     };
     let sees =
-        |id: &str| viewer.dashboard.sessions.find(id).map_or(viewer.is_admin(), |session| viewer.seen.sees(&session));
+        |id: &str| viewer.dashboard.shown.sessions.find(id).map_or(viewer.is_admin(), |session| viewer.seen.sees(&session));
     let floor = nodes.floor();
+    let rows = html! { @for one in shown.iter().filter(|one| sees(one.row.session.as_str())) {
+        tr {
+            th scope="row" { (one.row.node) }
+            td { (one.row.kind) }
+            td { (one.row.version) }
+            td { (one.row.state.as_str()) }
+            td { a href={"/sessions/" (one.row.session)} { (one.row.session) } }
+            td { (one.row.capabilities.join(", ")) }
+        }
+    } };
     let body = html! {
         p { "Version floor: " @match &floor.floor { Some(floor) => strong { (floor) }, None => "none" } }
         @if more.is_some() { p.quiet { "The first " (NODES_SHOWN) " nodes are shown; " code { "tidegate node list" } " has all." } }
-        table {
-            caption { "Attached nodes" }
-            thead { tr { th scope="col" { "Node" } th scope="col" { "Kind" } th scope="col" { "Version" } th scope="col" { "State" } th scope="col" { "Session" } th scope="col" { "Capabilities" } } }
-            tbody { @for one in shown.iter().filter(|one| sees(one.row.session.as_str())) {
-                tr {
-                    th scope="row" { (one.row.node) }
-                    td { (one.row.kind) }
-                    td { (one.row.version) }
-                    td { (one.row.state.as_str()) }
-                    td { a href={"/sessions/" (one.row.session)} { (one.row.session) } }
-                    td { (one.row.capabilities.join(", ")) }
-                }
-            } }
-        }
+        (views::table("Attached nodes", &["Node", "Kind", "Version", "State", "Session", "Capabilities"], None, &rows))
     };
     page(StatusCode::OK, &views::frame("Nodes", &viewer.signed_in, None, &body))
 }
@@ -147,28 +117,25 @@ pub(super) async fn keys(viewer: Viewer) -> Response {
     if !viewer.is_admin() {
         return refused(&viewer, &admins_only());
     }
-    let keys = match viewer.dashboard.keys.list().await {
+    let keys = match viewer.dashboard.shown.keys.list().await {
         Ok(keys) => keys,
         Err(error) => return refused(&viewer, &error),
     };
-    let body = html! {
-        p.quiet { "Keys are made on the gateway's machine with " code { "tidegate key create" } "; their secrets are shown there once." }
-        table {
-            caption { "API keys" }
-            thead { tr { th scope="col" { "Key" } th scope="col" { "Name" } th scope="col" { "Scopes" } th scope="col" { "Reads" } th scope="col" { "Writes" } th scope="col" { "State" } } }
-            tbody { @for key in &keys {
-                tr {
-                    th scope="row" { code { (key.id) } }
-                    td { (key.name) }
-                    td { (key.scopes.join(" ")) }
-                    td { @if key.read.is_empty() { span.quiet { "any" } } @else { (key.read.join(" ")) } }
-                    td { @if key.write.is_empty() { span.quiet { "any" } } @else { (key.write.join(" ")) } }
-                    td { @if key.revoked_unix_ms.is_some() { "revoked" } @else {
-                        details { summary { "live" } form method="post" action={"/keys/" (key.id) "/revoke"} { (views::form_token(&viewer.signed_in)) button { "Revoke; its streams end at once" } } }
-                    } }
-                }
+    let rows = html! { @for key in &keys {
+        tr {
+            th scope="row" { code { (key.id) } }
+            td { (key.name) }
+            td { (key.scopes.join(" ")) }
+            td { @if key.read.is_empty() { span.quiet { "any" } } @else { (key.read.join(" ")) } }
+            td { @if key.write.is_empty() { span.quiet { "any" } } @else { (key.write.join(" ")) } }
+            td { @if key.revoked_unix_ms.is_some() { "revoked" } @else {
+                details { summary { "live" } form method="post" action={"/keys/" (key.id) "/revoke"} { (views::form_token(&viewer.signed_in)) button { "Revoke; its streams end at once" } } }
             } }
         }
+    } };
+    let body = html! {
+        p.quiet { "Keys are made on the gateway's machine with " code { "tidegate key create" } "; their secrets are shown there once." }
+        (views::table("API keys", &["Key", "Name", "Scopes", "Reads", "Writes", "State"], None, &rows))
     };
     page(StatusCode::OK, &views::frame("Keys", &viewer.signed_in, None, &body))
 }
@@ -177,25 +144,52 @@ pub(super) async fn audit(viewer: Viewer) -> Response {
     if !viewer.is_admin() {
         return refused(&viewer, &admins_only());
     }
-    let rows = match viewer.dashboard.people.audited().await {
+    let rows = match viewer.dashboard.shown.people.audited().await {
         Ok(rows) => rows,
         Err(error) => return refused(&viewer, &error),
     };
-    let body = html! {
-        table {
-            caption { "What people changed here, newest first" }
-            thead { tr { th scope="col" { "When (ms since 1970)" } th scope="col" { "Who" } th scope="col" { "What" } th scope="col" { "Target" } th scope="col" { "Outcome" } } }
-            tbody { @for row in &rows {
-                tr { td.number { (row.at_unix_ms) } td { (row.who) } td { (row.what) } td { (row.target) } td { (row.outcome) } }
-            } }
-        }
-    };
+    let listed = html! { @for row in &rows {
+        tr { td { (values::show_unix_ms(row.at_unix_ms)) } td { (row.who) } td { (row.what) } td { (row.target) } td { (row.outcome) } }
+    } };
+    let heads = ["When", "Who", "What", "Target", "Outcome"];
+    let body = views::table("What people changed here, newest first", &heads, None, &listed);
     page(StatusCode::OK, &views::frame("Audit", &viewer.signed_in, None, &body))
+}
+
+/// What is in force and where it came from; no setting holds a secret.
+pub(super) async fn configuration(viewer: Viewer) -> Response {
+    if !viewer.is_admin() {
+        return refused(&viewer, &admins_only());
+    }
+    let config = viewer.dashboard.shown.config.borrow().clone();
+    let text = |value: &Value| match value {
+        Value::Null => "(none)".to_owned(),
+        Value::String(text) if text.is_empty() => "(none)".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let part = |part: Part| {
+        html! { @for (setting, shown) in config.settings().filter(|(setting, _)| setting.part == part) {
+            tr {
+                th scope="row" { code { (setting.key) } }
+                td { (text(&shown.value)) }
+                td { @if shown.origin == Origin::Default { span.quiet { "default" } } @else { (shown.origin) } }
+                td { (setting.takes.as_str()) }
+                td.quiet { (setting.what) }
+            }
+        } }
+    };
+    let heads = ["Setting", "In force", "From", "A change takes effect", "What it is"];
+    let body = html! {
+        p.quiet { "Changed in the file, by variables or by flags on the gateway's machine; a SIGHUP has the file read again." }
+        @for one in Part::ALL { (views::table(one.title(), &heads, None, &part(one))) }
+    };
+    page(StatusCode::OK, &views::frame("Configuration", &viewer.signed_in, None, &body))
 }
 
 /// A session that this person sees.
 pub(super) fn find(viewer: &Viewer, id: &str) -> Result<Arc<Session>> {
-    let found = viewer.dashboard.sessions.find(id).ok().filter(|session| viewer.seen.sees(session));
+    let found = viewer.dashboard.shown.sessions.find(id).ok().filter(|session| viewer.seen.sees(session));
     found.ok_or_else(|| Error::new(Code::SessionNotPermitted, "there is no such session, or you may not see it"))
 }
 
@@ -217,6 +211,18 @@ pub(super) fn trouble(state: &HttpState) -> Vec<String> {
     (!health.ready).then(|| "not ready".to_owned()).into_iter().chain(parts).collect()
 }
 
-fn short(digest: &str) -> Markup {
-    html! { abbr title=(digest) { (digest.get(..12).unwrap_or(digest)) } }
+#[cfg(test)]
+mod tests {
+    use super::own_page;
+
+    #[test]
+    fn a_sign_in_leads_to_our_own_pages_only() {
+        for right in ["/", "/policies", "/sessions/session-0f", "/decisions/00ff"] {
+            assert_eq!(own_page(right), right);
+        }
+        let long = format!("/{}", "a".repeat(300));
+        for wrong in ["", "policies", "//evil.example", "/\\evil.example", "https://evil.example", "/a?b", "/\n", &long] {
+            assert_eq!(own_page(wrong), "/", "{wrong}");
+        }
+    }
 }

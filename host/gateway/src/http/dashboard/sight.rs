@@ -19,10 +19,10 @@ pub(super) struct Seen {
 impl Seen {
     pub(super) async fn of(dashboard: &Dashboard, person: &Person) -> Result<Self> {
         // Read first: a change meanwhile makes the answer stale, never a stale answer current.
-        let people = dashboard.people.revision();
-        let grants = dashboard.people.grants().await?;
+        let people = dashboard.shown.people.revision();
+        let grants = dashboard.shown.people.grants().await?;
         // A guest that fails shows nothing: that is the failure matrix's answer.
-        let decision = dashboard.sessions.policies().host().dashboard_tags(&person.asked(), &grants).await;
+        let decision = dashboard.policies().host().dashboard_tags(&person.asked(), &grants).await;
         Ok(Self { sight: decision.value, generation: decision.generation, people })
     }
 
@@ -47,7 +47,7 @@ impl Seen {
 
     /// Whether nothing changed since that could change the answer.
     pub(super) fn is_current(&self, dashboard: &Dashboard) -> bool {
-        let generation = dashboard.sessions.policies().host().generation();
-        self.generation == generation && self.people == dashboard.people.revision()
+        let generation = dashboard.policies().host().generation();
+        self.generation == generation && self.people == dashboard.shown.people.revision()
     }
 }

@@ -1,6 +1,8 @@
 //! The pieces that pages are made of. Knows how things look, asks nobody. Invariant: everything that came from outside
 //! is escaped, because only `maud` puts text together here.
 
+pub(super) mod policies;
+
 use super::board::Row;
 use crate::{
     events::ReaderMode,
@@ -9,7 +11,6 @@ use crate::{
 };
 use maud::{DOCTYPE, Markup, html};
 use tidegate_client::values;
-use tidegate_policy::SwapRecord;
 use tidegate_proto::v1::{Event, event::Body};
 
 const BUILD: &str = env!("CARGO_PKG_VERSION");
@@ -47,11 +48,15 @@ pub(super) fn frame(title: &str, who: &SignedIn, live: Option<&LivePage<'_>>, bo
                         a href="/policies" { "Policies" }
                         a href="/nodes" { "Nodes" }
                         @if admin {
+                            a href="/shadow" { "Shadow" }
+                            a href="/decisions" { "Decisions" }
                             a href="/keys" { "Keys" }
+                            a href="/configuration" { "Configuration" }
                             a href="/audit" { "Audit" }
                         }
                     }
-                    @if live.is_some() { span #connection role="status" aria-live="polite" { "static" } }
+                    // Words for everybody; what changes every second is not read out.
+                    @if live.is_some() { span.state { span #connection role="status" { "static" } " " span #connection-more aria-hidden="true" {} } }
                     form method="post" action="/sign-out" {
                         (form_token(who))
                         span { (who.person.name) " (" (who.person.role.as_str()) ")" }
@@ -65,7 +70,22 @@ pub(super) fn frame(title: &str, who: &SignedIn, live: Option<&LivePage<'_>>, bo
     }
 }
 
-pub(super) fn sign_in(wrong: Option<&str>) -> Markup {
+/// A table in a frame of its own, which scrolls where the page is narrow, also by keyboard. `rows`: the body's id, for
+/// what changes on open pages.
+pub(super) fn table(caption: &str, heads: &[&str], rows: Option<&str>, body: &Markup) -> Markup {
+    html! {
+        div.scroll role="region" tabindex="0" aria-label=(caption) {
+            table {
+                caption { (caption) }
+                thead { tr { @for head in heads { th scope="col" { (head) } } } }
+                tbody id=[rows] { (body) }
+            }
+        }
+    }
+}
+
+/// `next`: the page to come to.
+pub(super) fn sign_in(wrong: Option<&str>, next: &str) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" data-build=(BUILD) {
@@ -82,11 +102,12 @@ pub(super) fn sign_in(wrong: Option<&str>) -> Markup {
                     h1 { "Tidegate" }
                     @if let Some(wrong) = wrong { p.bad role="alert" { (wrong) } }
                     form method="post" action="/sign-in" {
+                        @if next != "/" { input type="hidden" name="next" value=(next); }
                         label { "Name" input name="name" autocomplete="username" required maxlength="64" autofocus; }
                         label { "Password" input name="password" type="password" autocomplete="current-password" required maxlength="256"; }
                         button { "Sign in" }
                     }
-                    p.quiet { "People are added on the gateway's machine with " code { "tidegate user add" } "." }
+                    p.quiet { "Those of a directory sign in if the gateway has one. Others are added on the gateway's machine with " code { "tidegate user add" } "." }
                 }
             }
         }
@@ -163,50 +184,43 @@ pub(super) fn session_facts(session: &Session) -> Markup {
     }
 }
 
+pub(super) const READERS: &[&str] = &["Name", "Key", "Position", "Lag", "Largest lag", "Seconds until a gap", "Mode"];
+
+/// Rows of a session's readers.
 pub(super) fn readers(session: &Session) -> Markup {
     let head = session.log.head();
     let readers = session.log.readers();
     let mine = readers.iter().filter(|reader| reader.is_external());
     html! {
-        table {
-            caption { "Readers" }
-            thead { tr { th scope="col" { "Name" } th scope="col" { "Key" } th scope="col" { "Position" } th scope="col" { "Lag" } th scope="col" { "Largest lag" } th scope="col" { "Seconds until a gap" } th scope="col" { "Mode" } } }
-            tbody {
-                @for reader in mine {
-                    @let pace = session.log.pace(reader);
-                    tr {
-                        th scope="row" { (reader.name()) }
-                        td { code { (reader.key_id()) } }
-                        td.number { (reader.position()) }
-                        td.number { (head.saturating_sub(reader.position())) }
-                        td.number { (reader.lag_high_water()) }
-                        td.number { @match pace.seconds_until_gap { Some(seconds) => (rounded(seconds)), None => "–" } }
-                        td { @match reader.mode() { _ if reader.is_told_to_end() => "ending", ReaderMode::Normal => "normal", ReaderMode::Conflating => "conflating" } }
-                    }
-                }
+        @for reader in mine {
+            @let pace = session.log.pace(reader);
+            tr {
+                th scope="row" { (reader.name()) }
+                td { code { (reader.key_id()) } }
+                td.number { (reader.position()) }
+                td.number { (head.saturating_sub(reader.position())) }
+                td.number { (reader.lag_high_water()) }
+                td.number { @match pace.seconds_until_gap { Some(seconds) => (rounded(seconds)), None => "–" } }
+                td { @match reader.mode() { _ if reader.is_told_to_end() => "ending", ReaderMode::Normal => "normal", ReaderMode::Conflating => "conflating" } }
             }
         }
     }
 }
 
-/// The newest events, newest first, with the tags of their items.
+pub(super) const EVENTS: &[&str] = &["Sequence", "Kind", "Item", "Value", "Quality", "Time"];
+
+/// Rows of the newest events, newest first, with the tags of their items.
 pub(super) fn events(events: &[(Event, Option<String>)]) -> Markup {
     html! {
-        table {
-            caption { "Newest events" }
-            thead { tr { th scope="col" { "Sequence" } th scope="col" { "Kind" } th scope="col" { "Item" } th scope="col" { "Value" } th scope="col" { "Quality" } th scope="col" { "Time" } } }
-            tbody {
-                @for (event, tag) in events.iter().rev() {
-                    @let (kind, value, quality, time) = shown(event);
-                    tr {
-                        td.number { (event.sequence) }
-                        td { (kind) }
-                        td { @match tag { Some(tag) => (tag), None => code { (event.item_key) } } }
-                        td { (value) }
-                        td.number { @if let Some(quality) = quality { (quality) } }
-                        td { (time) }
-                    }
-                }
+        @for (event, tag) in events.iter().rev() {
+            @let (kind, value, quality, time) = shown(event);
+            tr {
+                td.number { (event.sequence) }
+                td { (kind) }
+                td { @match tag { Some(tag) => (tag), None => code { (event.item_key) } } }
+                td { (value) }
+                td.number { @if let Some(quality) = quality { (quality) } }
+                td { (time) }
             }
         }
     }
@@ -224,20 +238,6 @@ fn shown(event: &Event) -> (&'static str, String, Option<i32>, String) {
         Some(Body::OperationComplete(_)) => ("operation complete", String::new(), None, String::new()),
         Some(Body::BufferedDataChange(_)) => ("buffered data change", String::new(), None, String::new()),
         None => ("unknown", String::new(), None, String::new()),
-    }
-}
-
-/// One attempt to change the policies.
-pub(super) fn swap(swap: &SwapRecord) -> Markup {
-    html! {
-        tr {
-            td.number { (swap.to.0) }
-            td { @match swap.code { Some(code) => span.bad { "refused: " (code.as_str()) }, None => (crate::policies::outcome(swap).as_str()) } }
-            td { (swap.trigger.as_str()) }
-            td { (swap.files.join(", ")) @if !swap.message.is_empty() { " " span.quiet { (swap.message) } } }
-            td.number { (swap.gate_us / 1000) " ms" }
-            td.number { @if let Some(us) = swap.enforced_us { (us) " µs" } }
-        }
     }
 }
 

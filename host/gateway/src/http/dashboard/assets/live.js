@@ -6,43 +6,52 @@ const script = document.querySelector("script[data-page]");
 const session = script.dataset.page === "session" ? script.dataset.session : "";
 const build = document.documentElement.dataset.build;
 const connection = document.getElementById("connection");
+const more = document.getElementById("connection-more");
 
 // States of the connection (D-13).
 const words = {
   connecting: "connecting…",
   active: "live",
   degraded: "live, gateway degraded",
+  reconnecting: "reconnecting",
   unavailable: "the gateway cannot be reached",
   update: "the gateway was updated: reload the page",
   over: "signed out",
 };
+// Attempts in vain until nobody should wait in front of the page: after some 15 seconds.
+const IN_VAIN = 4;
+// The gateway says something every second; this long without a word is no connection.
+const SILENCE_MS = 10_000;
 let attempt = 0;
 let source = null;
+let heard = 0;
 const times = [];
 
-function show(state, more = "") {
+// `late` is not read out: it changes every second.
+function show(state, late = "") {
   connection.dataset.state = state;
-  const p95 = percentile(0.95);
-  const latency = p95 === null || !["active", "degraded"].includes(state) ? "" : ` · ${p95} ms`;
-  const text = (words[state] ?? state) + more + latency;
-  if (connection.textContent !== text) connection.textContent = text;
+  if (connection.textContent !== words[state]) connection.textContent = words[state];
+  if (more.textContent !== late) more.textContent = late;
 }
 
-function percentile(share) {
-  if (times.length === 0) return null;
+function latency() {
+  if (times.length === 0) return "";
   const sorted = [...times].sort((a, b) => a - b);
-  return Math.round(sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))]);
+  const p95 = sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * 0.95))];
+  return `${Math.round(p95)} ms`;
 }
 
 // 1 s, 2 s, 4 s … 30 s, each spread by a fifth so that pages do not come back all at once.
 function again() {
   source?.close();
+  source = null;
   const seconds = Math.min(30, 2 ** attempt) * (0.9 + Math.random() * 0.2);
   attempt += 1;
+  const state = attempt > IN_VAIN ? "unavailable" : "reconnecting";
   let left = Math.ceil(seconds);
   const tick = () => {
     if (left <= 0) return connect();
-    show("reconnecting", attempt > 5 ? `: ${words.unavailable}, again in ${left} s` : `: again in ${left} s`);
+    show(state, `again in ${left} s`);
     left -= 1;
     setTimeout(tick, 1000);
   };
@@ -50,52 +59,60 @@ function again() {
 }
 
 async function connect() {
-  show("connecting");
+  // Once it cannot be reached it says so until it can.
+  if (attempt <= IN_VAIN) show("connecting");
   let token;
   try {
     const began = performance.now();
-    const answer = await fetch("/live/token", { redirect: "manual", cache: "no-store" });
+    const patience = AbortSignal.timeout(SILENCE_MS);
+    const answer = await fetch("/live/token", { redirect: "manual", cache: "no-store", signal: patience });
     if (answer.type === "opaqueredirect") {
       show("over");
-      location.assign("/sign-in");
+      location.assign(`/sign-in?next=${location.pathname}`);
       return;
     }
+    if (!answer.ok) return again();
     token = (await answer.json()).token;
     measured(performance.now() - began);
   } catch {
     return again();
   }
-  source = new EventSource(`/live?token=${encodeURIComponent(token)}&session=${encodeURIComponent(session)}`);
-  source.addEventListener("part", (event) => {
-    const { id, parent, html } = JSON.parse(event.data);
+  heard = performance.now();
+  const mine = new EventSource(`/live?token=${encodeURIComponent(token)}&session=${encodeURIComponent(session)}`);
+  source = mine;
+  const on = (name, does) =>
+    mine.addEventListener(name, (event) => {
+      heard = performance.now();
+      does(JSON.parse(event.data));
+    });
+  on("part", ({ id, parent, html }) => {
     const template = document.createElement("template");
     template.innerHTML = html;
     const there = document.getElementById(id);
     if (there) there.replaceWith(template.content);
     else document.getElementById(parent)?.append(template.content);
   });
-  source.addEventListener("inner", (event) => {
-    const { id, html } = JSON.parse(event.data);
+  on("inner", ({ id, html }) => {
     const there = document.getElementById(id);
     if (there) there.innerHTML = html;
   });
-  source.addEventListener("gone", (event) => {
-    document.getElementById(JSON.parse(event.data).id)?.remove();
-  });
-  source.addEventListener("tick", (event) => {
-    const { degraded, build: running } = JSON.parse(event.data);
+  on("gone", ({ id }) => document.getElementById(id)?.remove());
+  on("tick", ({ degraded, build: running }) => {
     attempt = 0;
     if (running !== build) {
-      source.close();
+      mine.close();
+      source = null;
       return show("update");
     }
-    show(degraded.length > 0 ? "degraded" : "active");
+    show(degraded.length > 0 ? "degraded" : "active", latency());
   });
-  source.addEventListener("over", () => {
-    source.close();
+  on("over", () => {
+    mine.close();
     location.reload();
   });
-  source.onerror = again;
+  mine.onerror = () => {
+    if (source === mine) again();
+  };
 }
 
 function measured(milliseconds) {
@@ -103,12 +120,17 @@ function measured(milliseconds) {
   if (times.length > 100) times.shift();
 }
 
+// A connection that is open and says nothing.
+setInterval(() => {
+  if (source !== null && performance.now() - heard > SILENCE_MS) again();
+}, 1000);
+
 // The way there and back, every five seconds while the page is looked at.
 setInterval(async () => {
   if (document.hidden || source?.readyState !== EventSource.OPEN) return;
   const began = performance.now();
   try {
-    await fetch("/api/version", { cache: "no-store" });
+    await fetch("/api/version", { cache: "no-store", signal: AbortSignal.timeout(SILENCE_MS) });
     measured(performance.now() - began);
   } catch {
     // The stream tells about it.
