@@ -151,12 +151,13 @@ class Browser:
         return self.call("Target.createBrowserContext")["browserContextId"]
 
     def page(self, person, width=1280, height=800):
-        target = self.call("Target.createTarget", url="about:blank", browserContextId=person, width=width, height=height)
+        target = self.call("Target.createTarget", url="about:blank", browserContextId=person, newWindow=True)
         session = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
         page = Page(self, session, target["targetId"])
         self.pages[session] = page
         for domain in ("Page", "Runtime", "Log", "Network"):
             page.call(f"{domain}.enable")
+        page.call("Page.setLifecycleEventsEnabled", enabled=True)
         page.size(width, height)
         return page
 
@@ -176,6 +177,7 @@ class Page:
         # What the page complained about: violations of its content policy, exceptions.
         self.complaints = []
         self.paused = []
+        self.loaded = set()
 
     def call(self, method, **params):
         return self.browser.call(method, _session=self.session, **params)
@@ -188,6 +190,8 @@ class Page:
                 self.complaints.append(text)
         elif method == "Runtime.exceptionThrown":
             self.complaints.append(json.dumps(params["exceptionDetails"])[:400])
+        elif method == "Page.lifecycleEvent" and params["name"] == "load":
+            self.loaded.add(params["loaderId"])
         elif method == "Fetch.requestPaused":
             self.paused.append(params)
 
@@ -207,11 +211,11 @@ class Page:
         return done["result"].get("value")
 
     def go(self, url):
-        before = self.events["Page.loadEventFired"]
         answer = self.call("Page.navigate", url=url)
         if answer.get("errorText"):
             raise Broken(f"{url}: {answer['errorText']}")
-        self.until(lambda: self.events["Page.loadEventFired"] > before, f"{url} to load")
+        # Of this very page: one that was on its way before may load meanwhile.
+        self.until(lambda: answer["loaderId"] in self.loaded, f"{url} to load")
 
     def wait(self, expression, what, seconds=PATIENCE):
         """Until an expression in the page is true; its value."""

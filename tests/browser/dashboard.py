@@ -3,6 +3,7 @@ its own function; what broke is said, the rest goes on. Ends with one line of JS
 Started by `cargo xtask browser`, which brings the programs."""
 
 import argparse
+import base64
 import concurrent.futures
 import json
 import os
@@ -34,6 +35,7 @@ class Gateway:
         self.flags, self.backend = list(flags), backend
         self.data = self.folder / "data"
         self.plugins = self.folder / "plugins"
+        self.folder.mkdir(mode=0o700)
         self.plugins.mkdir(mode=0o700)
         self.addresses = None
         self.start()
@@ -155,7 +157,7 @@ class Job:
         self.part(self.roles_see_what_is_theirs)
         self.part(self.the_first_load_is_small_and_quick)
         self.part(self.events_come_without_a_reload)
-        self.part(self.a_shadow_is_promoted_and_a_held_policy_approved)
+        self.part(self.a_shadow_is_promoted)
         self.part(self.every_page_is_accessible)
         self.part(self.every_page_fits_a_phone)
         self.part(self.pages_are_readable_with_scripts_off)
@@ -239,8 +241,8 @@ class Job:
             const bytes = [of, ...rest].reduce((sum, one) => sum + one.transferSize, 0);
             return { bytes, requests: 1 + rest.length, load_ms: Math.round(of.loadEventEnd) }; })()"""
         )
-        paint = page.run("performance.getEntriesByName('first-contentful-paint')[0]?.startTime")
-        figures["first_paint_ms"] = round(paint) if paint else None
+        paint = page.wait("performance.getEntriesByName('first-contentful-paint')[0]?.startTime", "the first paint")
+        figures["first_paint_ms"] = round(paint)
         self.figures["first_load"] = figures
         self.promise("the_first_load_is_small_and_quick", figures["load_ms"] < FIRST_LOAD_MS_MAX, figures)
         page.close()
@@ -257,7 +259,7 @@ class Job:
         self.promise("events_come_without_a_reload", kept, f"sequences {seen}")
         page.close()
 
-    def a_shadow_is_promoted_and_a_held_policy_approved(self):
+    def a_shadow_is_promoted(self):
         gateway, page = self.gateway, self.page(self.ada)
         candidate = self.folder / "dashboard-tags.toml"
         candidate.write_text('common = ["line-9"]\n')
@@ -313,6 +315,13 @@ class Job:
         axe = pathlib.Path(self.args.axe).read_text()
         page, nobody = self.page(self.ada), self.page(self.browser.person())
         found, checks = [], 0
+        # The checker itself: it finds what is planted.
+        page.go(self.gateway.url + "/audit")
+        page.run("document.querySelector('main').insertAdjacentHTML('afterbegin', '<img src=\"data:,\"><button></button>')")
+        page.run(axe + "; true")
+        planted = page.run("axe.run(document).then(done => done.violations.map(one => one.id))")
+        if not {"image-alt", "button-name"} <= set(planted):
+            raise Broken(f"what was planted is not found: {planted}")
         for scheme in ("light", "dark"):
             for size in ((1280, 800, False), (*PHONE, True)):
                 for of, path in [(nobody, "/sign-in"), *((page, path) for path in self.all_pages())]:
@@ -411,12 +420,10 @@ class Job:
     def another_build_asks_for_a_reload(self):
         page = self.page(self.ada)
         self.sign_in(page, "ada")
-        page.call("Fetch.enable", patterns=[{"urlPattern": "*/nodes*"}, {"urlPattern": self.gateway.url + "/", "requestStage": "Response"}])
-        page.call("Page.navigate", url=self.gateway.url + "/")
+        page.call("Fetch.enable", patterns=[{"urlPattern": self.gateway.url + "/", "requestStage": "Response"}])
+        page.run("void setTimeout(() => location.reload())")
         page.until(lambda: page.paused, "the page on its way")
         request = page.paused.pop()["requestId"]
-        import base64
-
         body = page.call("Fetch.getResponseBody", requestId=request)
         text = base64.b64decode(body["body"]).decode() if body["base64Encoded"] else body["body"]
         text = re.sub(r'data-build="[^"]*"', 'data-build="0.0.0-older"', text)

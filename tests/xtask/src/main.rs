@@ -2,9 +2,11 @@
 //! text and never links the gateway, so that a broken gateway can still be told what is wrong with it.
 
 mod contract_docs;
+mod browser;
 mod deb;
 mod error_docs;
 mod guests;
+mod ldap;
 mod ledger;
 mod plugins;
 mod python;
@@ -75,6 +77,14 @@ enum Job {
     /// Use a gateway from Python with plain grpcio, without and with TLS (needs python3 and its package index)
     Python {
         /// Only make the environment
+        #[arg(long)]
+        install: bool,
+    },
+    /// Look at the dashboard in a Chromium: roles, live parts, swaps, accessibility, many sessions (needs python3, npm)
+    Browser(browser::Browser),
+    /// People of a real slapd sign in on the dashboard, and those who must not do not
+    Ldap {
+        /// Only bring slapd by apt-get where there is none
         #[arg(long)]
         install: bool,
     },
@@ -163,6 +173,8 @@ fn run(job: Job) -> anyhow::Result<ExitCode> {
         ),
         Job::Guests(job) => guests::run(&root, &job).map(|()| ExitCode::SUCCESS),
         Job::Chaos { args } => chaos(&root, args),
+        Job::Browser(job) => browser::run(&root, &job),
+        Job::Ldap { install } => ldap::run(&root, install),
         Job::Ci => {
             let status =
                 Command::new(root.join(".ci/run")).current_dir(&root).status().context("cannot start .ci/run")?;

@@ -134,7 +134,18 @@ impl Drop for Gateway {
     }
 }
 
-fn done(command: &mut Command) -> anyhow::Result<()> {
+/// Debian's packages, without starting what they bring.
+pub(crate) fn apt(packages: &[&str]) -> anyhow::Result<()> {
+    for words in [&["update", "--quiet"][..], &["install", "--yes", "--quiet", "--no-install-recommends"]] {
+        let names: &[&str] = if words[0] == "install" { packages } else { &[] };
+        let mut apt = Command::new("apt-get");
+        apt.args(words).args(names).env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
+        done(apt.stdout(Stdio::null()))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn done(command: &mut Command) -> anyhow::Result<()> {
     let status = command.status().with_context(|| format!("cannot start {}", command.get_program().display()))?;
     ensure!(status.success(), "{} failed: {status}", command.get_program().display());
     Ok(())
