@@ -1,7 +1,7 @@
 //! The dashboard as a browser meets it, without one: signing in, what each person sees, live parts, rights that are
 //! taken away on open pages, changes and their audit.
 
-use crate::harness::{Gateway, PATIENCE, eventually, place};
+use crate::harness::{Gateway, Launch, PATIENCE, eventually, place, refused};
 use std::{fs, path::Path};
 use tidegate_client::{Connect, PeopleAdmin, wire::PutPersonRequest};
 use tokio::{
@@ -145,9 +145,23 @@ async fn pages_want_a_sign_in_and_say_what_they_are() {
     let gw = Gateway::start().await;
     add(&gw, "ada", "Admin", &[]).await;
     let stranger = Browser::of(&gw);
-    for page in ["/", "/policies", "/nodes", "/keys", "/audit", "/live/token", "/sessions/session-0"] {
+    for page in ["/", "/live/token"] {
         let answer = stranger.get(page).await;
         assert_eq!((answer.status, answer.header("location")), (303, Some("/sign-in")), "{page}");
+    }
+    let pages =
+        ["/policies", "/nodes", "/keys", "/audit", "/shadow", "/decisions", "/configuration", "/sessions/session-0"];
+    for page in pages {
+        let answer = stranger.get(page).await;
+        let location = format!("/sign-in?next={page}");
+        assert_eq!((answer.status, answer.header("location")), (303, Some(location.as_str())), "{page}");
+        assert!(stranger.get(&location).await.body.contains(&format!("name=\"next\" value=\"{page}\"")), "{page}");
+    }
+    for (next, leads) in
+        [("/audit", "/audit"), ("//evil.example", "/"), ("/%0d%0aX", "/"), ("https://evil.example", "/")]
+    {
+        let answer = stranger.post("/sign-in", &format!("name=ada&password=correct+horse&next={next}")).await;
+        assert_eq!((answer.status, answer.header("location")), (303, Some(leads)), "{next}");
     }
     assert_eq!(stranger.get("/live?token=nonsense").await.status, 401);
     let wrong = stranger.post("/sign-in", "name=ada&password=wrong").await;
@@ -166,7 +180,16 @@ async fn pages_want_a_sign_in_and_say_what_they_are() {
     // Anything stricter makes browsers send forms from the origin `null`.
     assert_eq!(overview.header("referrer-policy"), Some("same-origin"));
     assert!(policy.contains("script-src 'self'") && !policy.contains("unsafe"), "{policy}");
-    for page in ["/policies", "/nodes", "/keys", "/audit", &format!("/sessions/{}", session.id)] {
+    for page in [
+        "/policies",
+        "/nodes",
+        "/keys",
+        "/audit",
+        "/shadow",
+        "/decisions",
+        "/configuration",
+        &format!("/sessions/{}", session.id),
+    ] {
         assert_eq!(ada.get(page).await.status, 200, "{page}");
     }
     for (asset, kind) in [("style.css", "text/css"), ("live.js", "text/javascript")] {
@@ -243,7 +266,7 @@ async fn administrators_change_things_and_the_audit_knows() {
     }
     let blank = ada.post(&end, &format!("form_token={hers}&reason=+")).await;
     assert_eq!(blank.status, 400);
-    for page in ["/keys", "/audit"] {
+    for page in ["/keys", "/audit", "/shadow", "/decisions", "/decisions/0123456789abcdef", "/configuration"] {
         assert_eq!(ben.get(page).await.status, 403);
     }
 
@@ -266,4 +289,158 @@ async fn administrators_change_things_and_the_audit_knows() {
     let listed = String::from_utf8(gw.run(&["user", "list", "--json"]).await.stdout).expect("text");
     assert!(listed.contains("\"ada\"") && !listed.contains("horse") && !listed.contains("argon2"), "{listed}");
     assert!(!gw.log().contains("horse"));
+}
+
+// shows: H-06, X-10, X-11
+#[tokio::test]
+async fn what_the_gate_holds_waits_for_an_administrator_and_what_it_then_decides_is_explained() {
+    let launch = Launch::new().flag("--policy-diff-max", "10%").backend("sim", "rate=200");
+    let gw = launch.backend("plc", "rate=1,password=hunter2").start().await;
+    add(&gw, "ada", "Admin", &[]).await;
+    add(&gw, "ben", "Viewer", &[]).await;
+    let (ada, ben) = (Browser::signed_in(&gw, "ada").await, Browser::signed_in(&gw, "ben").await);
+    let (hers, his) = (ada.form_token("/").await, ben.form_token("/").await);
+    let shown = ada.get("/configuration").await.body;
+    for part in ["policy_diff_max", "10%", "--policy-diff-max", "at the next start", "ldap_url", "plc"] {
+        assert!(shown.contains(part), "{part} is missing: {shown}");
+    }
+    assert!(!shown.contains("hunter2") && !shown.contains(gw.first_key()), "{shown}");
+
+    let session = gw.open("line-1").await;
+    let items = session.advise(&["Area1.Setpoint.Speed"]).await;
+    for n in 0..30 {
+        session.write(&items[0], f64::from(n)).await.expect("allowed");
+    }
+    // What was decided is known to the gate once it is in the log.
+    gw.run(&["policy", "decisions", "--last", "1"]).await;
+    place(&gw.plugins(), "access.toml", b"deny = [\"Area1.*\"]\n");
+    let identity = eventually("the rule to be held", async || {
+        let page = ada.get("/policies").await.body;
+        let (_, rest) = page.split_once("name=\"identity\" value=\"")?;
+        Some(rest.split('"').next().expect("a value").to_owned())
+    })
+    .await;
+    let held = ben.get("/policies").await.body;
+    assert!(held.contains("Held back by the gate") && !held.contains("/policies/approve"), "{held}");
+    let before = gw.admin().await.policies().await.expect("a listing").generation;
+    let approve = async |who: &Browser, token: &str, identity: &str, reason: &str| {
+        let form = format!("form_token={token}&identity={identity}&reason={reason}");
+        who.post("/policies/approve", &form).await.status
+    };
+    assert_eq!(approve(&ben, &his, &identity, "because").await, 403);
+    assert_eq!(approve(&ada, &his, &identity, "because").await, 403);
+    assert_eq!(approve(&ada, &hers, &identity, "+").await, 400);
+    assert_eq!(approve(&ada, &hers, "<script>", "because").await, 400);
+    assert_eq!(gw.admin().await.policies().await.expect("a listing").generation, before);
+    assert_eq!(approve(&ada, &hers, &identity, "looked+at").await, 303);
+    assert!(gw.admin().await.policies().await.expect("a listing").generation > before);
+    let page = ada.get("/policies").await.body;
+    assert!(page.contains("Approved before") && page.contains("looked at") && page.contains("answers would be others"));
+
+    let denied = refused(session.write(&items[0], 1.0).await);
+    let id = denied.details["decision"].as_str();
+    let listed = ada.get("/decisions?policy=access&denied=yes&tag=Area1.Setpoint.Speed&last=5").await.body;
+    assert!(listed.contains(&format!("/decisions/{id}?tag=Area1.Setpoint.Speed")), "{listed}");
+    let explained = ada.get(&format!("/decisions/{id}")).await.body;
+    for part in ["wanted write on Area1.Setpoint.Speed", "denied, by the rule", &session.id] {
+        assert!(explained.contains(part), "{part} is missing: {explained}");
+    }
+    for (page, status) in [
+        ("/decisions?policy=nonsense", 400),
+        ("/decisions?last=many", 400),
+        ("/decisions/0123456789abcdef", 404),
+        ("/decisions/nonsense", 404),
+    ] {
+        assert_eq!(ada.get(page).await.status, status, "{page}");
+    }
+    let audit = ada.get("/audit").await.body;
+    for part in ["policy.approve", &identity, "signin.role", "signin.forged", "request.invalid", "done", "identity ?"] {
+        assert!(audit.contains(part), "{part} is missing: {audit}");
+    }
+}
+
+// shows: X-12
+#[tokio::test]
+async fn a_shadow_is_promoted_and_stopped_on_the_dashboard() {
+    let gw = Gateway::start().await;
+    add(&gw, "ada", "Admin", &[]).await;
+    let ada = Browser::signed_in(&gw, "ada").await;
+    let token = ada.form_token("/").await;
+    assert!(ada.get("/shadow").await.body.contains("There is no shadow"));
+    assert_eq!(ada.post("/shadow/stop", &format!("form_token={token}")).await.status, 409);
+    let file = gw.data().with_file_name("dashboard-tags.toml");
+    fs::write(&file, "common = [\"line-9\"]\n").expect("written");
+    let start = async || {
+        let started = gw.run(&["policy", "shadow", "start", &file.display().to_string()]).await;
+        assert!(started.status.success(), "{started:?}");
+        // Each page asks who sees what.
+        for _ in 0..3 {
+            ada.get("/").await;
+        }
+    };
+    start().await;
+    let page = ada.get("/shadow").await.body;
+    assert!(page.contains("dashboard-tags.toml") && page.contains("0 of "), "{page}");
+    let promote = async |token: &str, most: &str, least: &str| {
+        let form = format!("form_token={token}&most_percent={most}&least_answers={least}");
+        ada.post("/shadow/promote", &form).await
+    };
+    for (form_token, most, least, status) in
+        [("", "100", "1", 403), (&token, "100", "1000000", 409), (&token, "101", "1", 400), (&token, "few", "1", 400)]
+    {
+        assert_eq!(promote(form_token, most, least).await.status, status, "{most} {least}");
+    }
+    let before = gw.admin().await.policies().await.expect("a listing").generation;
+    let done = promote(&token, "100", "1").await;
+    assert_eq!(done.header("location"), Some("/policies"), "{}", done.body);
+    assert!(gw.admin().await.policies().await.expect("a listing").generation > before);
+    assert!(gw.plugins().join("dashboard-tags.toml").exists(), "it stands in the folder");
+
+    start().await;
+    assert_eq!(ada.post("/shadow/stop", &format!("form_token={token}")).await.status, 303);
+    assert!(ada.get("/shadow").await.body.contains("There is no shadow"));
+    let audit = ada.get("/audit").await.body;
+    for part in ["shadow.promote", "shadow.stop", "dashboard-tags.toml", "policy.unproven", "policy.no_shadow"] {
+        assert!(audit.contains(part), "{part} is missing: {audit}");
+    }
+}
+
+// shows: H-02
+#[tokio::test]
+async fn while_the_directory_is_down_local_people_sign_in_and_the_others_hear_why_not() {
+    // Whoever had this port has gone: nobody answers.
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let bind = "uid={name},ou=people,dc=plant,dc=example";
+    let launch = Launch::new().flag("--ldap-url", &format!("ldap://{gone}")).flag("--ldap-bind", bind);
+    let gw = launch.start().await;
+    add(&gw, "ada", "Admin", &[]).await;
+    let browser = Browser::of(&gw);
+    let answer = browser.post("/sign-in", "name=ben&password=battery+staple").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.body.contains("people of the gateway itself can sign in"), "{}", answer.body);
+    assert_eq!(browser.post("/sign-in", "name=ben&password=").await.status, 401);
+    assert_eq!(Browser::signed_in(&gw, "ada").await.get("/audit").await.status, 200);
+    assert!(gw.log().contains("the directory gives no answer") && !gw.log().contains("battery"));
+}
+
+// shows: S-09
+#[tokio::test]
+async fn a_session_at_its_cap_of_readers_is_still_seen() {
+    let gw = Launch::new().flag("--max-event-subscribers-per-session", "1").start().await;
+    add(&gw, "ada", "Admin", &[]).await;
+    let session = gw.open("line-1").await;
+    let mut reader = session.reader("one").await;
+    session.advise(&["Area1.Pump1.Sine"]).await;
+    reader.count(1).await;
+    let ada = Browser::signed_in(&gw, "ada").await;
+    let mut page = ada.live(&session.id).await;
+    page.until("Area1.Pump1.Sine").await;
+    page.until("event: tick").await;
+    let client = gw.client().await;
+    let listed = gw.admin().await.sessions().await.expect("a list");
+    let readers = &listed.iter().find(|one| one.session_id == session.id).expect("the session").readers;
+    assert_eq!(readers.len(), 1, "the open page is none of its readers");
+    drop(client);
+    let head = session.silence().await;
+    reader.to(head).await;
 }

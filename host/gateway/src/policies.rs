@@ -113,8 +113,7 @@ impl Policies {
     /// Lets in what is held: a component with its settings.
     pub async fn approve(&self, identity: &str, reason: &str) -> Result<SwapRecord> {
         let approved = self.host.approve(identity, reason).await;
-        approved
-            .map_err(|unknown| Error::new(Code::RequestInvalid, unknown.to_string()).with("field", "identity"))
+        approved.map_err(|unknown| Error::new(Code::RequestInvalid, unknown.to_string()).with("field", "identity"))
     }
 
     /// How the candidate beside the serving set does, up to now.

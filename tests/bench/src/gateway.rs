@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
-use tidegate_client::{Admin, Connect, Gateway as Client, wire::OpenSessionRequest};
+use tidegate_client::{Admin, Connect, Gateway as Client, PeopleAdmin, wire::OpenSessionRequest};
 
 /// For a gateway to start on a machine that does other things, too. Guessed.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -123,6 +123,15 @@ impl Gateway {
 
     pub(crate) async fn admin(&self) -> anyhow::Result<Admin> {
         Ok(Connect::socket(self.folder.path().join("data/admin.sock")).admin().await?)
+    }
+
+    pub(crate) async fn people(&self) -> anyhow::Result<PeopleAdmin> {
+        Ok(Connect::socket(self.folder.path().join("data/admin.sock")).people_admin().await?)
+    }
+
+    /// Address of the pages.
+    pub(crate) fn http(&self) -> &str {
+        &self.http
     }
 
     pub(crate) async fn open(&self, client: &Client) -> anyhow::Result<Session> {

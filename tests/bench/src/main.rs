@@ -2,6 +2,7 @@
 //! table, and writes rows as JSON. Also holds the processes that jobs start (`role`). Knows the gateway from outside
 //! only: its command line, its APIs, /proc. Invariant: ours and its baselines are measured in the same run.
 
+mod dashboards;
 mod event;
 mod fanout;
 mod gateway;
@@ -37,6 +38,8 @@ enum Job {
     Fanout(fanout::Args),
     /// From event to reader at 20,000 events per second, with and without linger, beside the same peers
     Latency(fanout::Args),
+    /// What open pages of the dashboard cost the gateway at 100,000 events a second
+    Dashboards(dashboards::Args),
     /// What idle sessions and readers cost the gateway
     Memory(memory::Args),
     /// Instructions per delivered event, by callgrind, beside the committed figure
@@ -108,6 +111,7 @@ fn run(job: Job) -> anyhow::Result<ExitCode> {
         match job {
             Job::Fanout(args) => done(fanout::run(args).await),
             Job::Latency(args) => done(fanout::latency(args).await),
+            Job::Dashboards(args) => done(dashboards::run(args).await),
             Job::Memory(args) => done(memory::run(args).await),
             Job::Instructions(args) => done(instructions::run(args).await),
             Job::Readers(args) => done(stalled::run(args).await),

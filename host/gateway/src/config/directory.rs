@@ -82,7 +82,8 @@ impl Reader {
         let timeout = self.seconds("ldap_timeout_seconds");
 
         let Some(url) = url else {
-            let others = [("ldap_bind", template.is_some()), ("ldap_search_base", base.is_some()), ("ldap_ca", ca.is_some())];
+            let others =
+                [("ldap_bind", template.is_some()), ("ldap_search_base", base.is_some()), ("ldap_ca", ca.is_some())];
             for (key, _) in others.into_iter().filter(|(_, said)| *said) {
                 self.wrong(key, "there is no directory; name it with ldap_url".into());
             }
@@ -97,9 +98,13 @@ impl Reader {
             self.wrong("ldap_starttls", why.into());
         }
         if !group_filter.contains(DN) && !group_filter.contains(NAME) {
-            self.wrong("ldap_group_filter", "it has neither {dn} nor {name}: everybody would be in the same groups".into());
+            self.wrong(
+                "ldap_group_filter",
+                "it has neither {dn} nor {name}: everybody would be in the same groups".into(),
+            );
         }
-        if attribute.is_empty() || !attribute.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | ';' | '.')) {
+        if attribute.is_empty() || !attribute.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | ';' | '.'))
+        {
             self.wrong("ldap_group_attribute", format!("{} is no attribute; write e.g. cn", quoted(&attribute)));
         }
         let find = match (template, base) {
@@ -108,7 +113,10 @@ impl Reader {
                     self.wrong("ldap_bind", "it needs {name} once, for what was typed".into());
                 }
                 if account.is_some() {
-                    self.wrong("ldap_search_dn", "nothing is searched for with ldap_bind; people read their own groups".into());
+                    self.wrong(
+                        "ldap_search_dn",
+                        "nothing is searched for with ldap_bind; people read their own groups".into(),
+                    );
                 }
                 FindPerson::Template(template)
             }
@@ -148,7 +156,8 @@ impl Reader {
             .or_else(|| url.strip_prefix("ldap://").map(|rest| (false, rest)))
             .and_then(|(secure, rest)| {
                 let authority = rest.trim_end_matches('/');
-                let plain = authority.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']'));
+                let plain =
+                    authority.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']'));
                 let (host, port) = match authority.strip_prefix('[') {
                     Some(rest) => rest.split_once(']').map(|(host, port)| (host, port.strip_prefix(':')))?,
                     None => authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port))),
@@ -229,7 +238,8 @@ mod tests {
 
     #[test]
     fn what_cannot_find_a_person_or_a_directory_is_refused_by_name() {
-        for url in ["http://a", "ldap://", "ldap://a:0", "ldap://a:b", "ldap://user@a", "ldap://a/dc=x", "ldap://[::1"] {
+        for url in ["http://a", "ldap://", "ldap://a:0", "ldap://a:b", "ldap://user@a", "ldap://a/dc=x", "ldap://[::1"]
+        {
             assert!(wrong(&[("ldap_url", url), BIND]).contains("ldap-url"), "{url}");
         }
         let search = ("ldap_search_base", "dc=example");

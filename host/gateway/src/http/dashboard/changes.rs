@@ -20,6 +20,9 @@ use serde::Deserialize;
 use subtle::ConstantTimeEq as _;
 use tidegate_policy::{Outcome, SwapRecord};
 
+/// Characters of what was changed, in the audit: a digest and some words.
+const TARGET_MAX: usize = 128;
+
 #[derive(Deserialize)]
 pub(super) struct SignInForm {
     name: String,
@@ -145,7 +148,8 @@ pub(super) async fn shadow(viewer: Viewer, Path(change): Path<String>, headers: 
             return Ok(());
         }
         let wrong = |field, why| Error::new(Code::RequestInvalid, why).with("field", field);
-        let most: f64 = form.most_percent.trim().parse().map_err(|_| wrong("most_percent", "a percentage is needed"))?;
+        let most: f64 =
+            form.most_percent.trim().parse().map_err(|_| wrong("most_percent", "a percentage is needed"))?;
         let least: u64 = form.least_answers.trim().parse().map_err(|_| wrong("least_answers", "a number is needed"))?;
         served(policies.promote_shadow(most / 100.0, least).await?)
     };
@@ -176,7 +180,7 @@ pub(super) async fn revoke_key(viewer: Viewer, Path(id): Path<String>, headers: 
 }
 
 async fn finish(viewer: &Viewer, what: &str, target: &str, done: Result<()>, next: &'static str) -> Response {
-    let target: String = target.chars().take(64).collect();
+    let target: String = target.chars().take(TARGET_MAX).collect();
     viewer.dashboard.shown.people.audit(&viewer.signed_in.person.name, what, &target, &done).await;
     match done {
         Ok(()) => Redirect::to(next).into_response(),

@@ -26,6 +26,7 @@ use axum::{
 };
 use prost::Message as _;
 use serde::Deserialize;
+use serde_json::json;
 use std::{
     collections::{HashMap, VecDeque},
     convert::Infallible,
@@ -80,7 +81,7 @@ type Step = Pin<Box<dyn Future<Output = Option<(Sent, Page)>> + Send>>;
 /// A token for the streams of this page.
 pub(super) async fn token(viewer: Viewer) -> Response {
     let token = viewer.dashboard.shown.people.stream_token(&viewer.signed_in.person, viewer.seen.tags());
-    Json(serde_json::json!({ "token": token })).into_response()
+    Json(json!({ "token": token })).into_response()
 }
 
 pub(super) async fn live(State(state): State<HttpState>, Query(asked): Query<Asked>) -> Response {
@@ -149,8 +150,8 @@ impl Page {
             self.one_session().await?
         }
         let health = pages::trouble(&self.state);
-        let tick = serde_json::json!({ "degraded": health, "build": env!("CARGO_PKG_VERSION") });
-        self.queue.push_back(Sent::default().event("tick").data(tick.to_string()));
+        let tick = json!({ "degraded": health, "build": env!("CARGO_PKG_VERSION") });
+        self.queue.push_back(sent("tick", &tick));
         Ok(())
     }
 
@@ -186,10 +187,13 @@ impl Page {
             changed.push(inner("rows", &rows));
         } else {
             let differs = |row: &&Row| self.has.get(&row.id) != Some(&row.hash);
-            changed.extend(mine().filter(differs).map(|row| part(&row.id, "rows", &row.html)));
+            let rows: Vec<_> = mine().filter(differs).map(|row| json!({ "id": row.id, "html": row.html })).collect();
+            if !rows.is_empty() {
+                // One event, so that the browser lays the page out once.
+                changed.push(sent("parts", &json!({ "parent": "rows", "parts": rows })));
+            }
             let gone = self.has.keys().filter(|id| !shown.contains_key(*id) && *id != "totals");
-            changed
-                .extend(gone.map(|id| Sent::default().event("gone").data(serde_json::json!({ "id": id }).to_string())));
+            changed.extend(gone.map(|id| sent("gone", &json!({ "id": id }))));
         }
         let totals = views::totals(mine(), &pages::trouble(&self.state)).0;
         shown.insert("totals".to_owned(), hash(&totals));
@@ -261,14 +265,13 @@ pub(super) async fn newest(session: &Arc<Session>) -> Vec<(Event, Option<String>
     })
 }
 
-/// An element to put in place of the one of this id, or at the end of `parent`.
-fn part(id: &str, parent: &str, html: &str) -> Sent {
-    Sent::default().event("part").data(serde_json::json!({ "id": id, "parent": parent, "html": html }).to_string())
-}
-
 /// What is inside the element of this id from now on.
 fn inner(id: &str, html: &str) -> Sent {
-    Sent::default().event("inner").data(serde_json::json!({ "id": id, "html": html }).to_string())
+    sent("inner", &json!({ "id": id, "html": html }))
+}
+
+fn sent(event: &'static str, data: &serde_json::Value) -> Sent {
+    Sent::default().event(event).data(data.to_string())
 }
 
 // === impl Pages ===

@@ -49,8 +49,7 @@ pub(super) async fn overview(viewer: Viewer, State(state): State<HttpState>) -> 
     let look = viewer.dashboard.board.look();
     let mine = || look.rows.iter().filter(|row| viewer.seen.sees_tag(&row.tag));
     let rows = html! { @for row in mine() { (maud::PreEscaped(&row.html)) } };
-    let heads =
-        ["Session", "Tag", "Backend", "State", "Events per second", "Last minute", "Readers", "Largest lag"];
+    let heads = ["Session", "Tag", "Backend", "State", "Events per second", "Last minute", "Readers", "Largest lag"];
     let body = html! {
         div #totals { (views::totals(mine(), &trouble(&state))) }
         (views::table("Open sessions", &heads, Some("rows"), &rows))
@@ -92,8 +91,9 @@ pub(super) async fn nodes(viewer: Viewer) -> Response {
         Ok(listed) => listed,
         Err(error) => return refused(&viewer, &error),
     };
-    let sees =
-        |id: &str| viewer.dashboard.shown.sessions.find(id).map_or(viewer.is_admin(), |session| viewer.seen.sees(&session));
+    let sees = |id: &str| {
+        viewer.dashboard.shown.sessions.find(id).map_or(viewer.is_admin(), |session| viewer.seen.sees(&session))
+    };
     let floor = nodes.floor();
     let rows = html! { @for one in shown.iter().filter(|one| sees(one.row.session.as_str())) {
         tr {
@@ -221,7 +221,8 @@ mod tests {
             assert_eq!(own_page(right), right);
         }
         let long = format!("/{}", "a".repeat(300));
-        for wrong in ["", "policies", "//evil.example", "/\\evil.example", "https://evil.example", "/a?b", "/\n", &long] {
+        for wrong in ["", "policies", "//evil.example", "/\\evil.example", "https://evil.example", "/a?b", "/\n", &long]
+        {
             assert_eq!(own_page(wrong), "/", "{wrong}");
         }
     }

@@ -85,12 +85,14 @@ async function connect() {
       heard = performance.now();
       does(JSON.parse(event.data));
     });
-  on("part", ({ id, parent, html }) => {
+  on("parts", ({ parent, parts }) => {
     const template = document.createElement("template");
-    template.innerHTML = html;
-    const there = document.getElementById(id);
-    if (there) there.replaceWith(template.content);
-    else document.getElementById(parent)?.append(template.content);
+    for (const { id, html } of parts) {
+      template.innerHTML = html;
+      const there = document.getElementById(id);
+      if (there) there.replaceWith(template.content);
+      else document.getElementById(parent)?.append(template.content);
+    }
   });
   on("inner", ({ id, html }) => {
     const there = document.getElementById(id);
