@@ -3,6 +3,9 @@
 //! nothing that was typed reaches a name or a filter unescaped, and an empty password, which servers take for
 //! nobody's, is never sent.
 
+#[cfg(test)]
+mod tests;
+
 use super::{GROUPS_MAX, NAME_MAX, Person, Role, Source};
 use crate::{
     config::{DirectorySettings, FindPerson, ServiceAccount},
@@ -274,106 +277,4 @@ fn private_text(path: &Path) -> Result<String, String> {
     let mut text = String::new();
     file.take(PASSWORD_MAX).read_to_string(&mut text).map_err(|error| format!("cannot be read: {error}"))?;
     Ok(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{ServeArgs, ServeConfig};
-
-    fn settings(more: &[(&str, &str)]) -> DirectorySettings {
-        let flags = [&[("ldap_url", "ldap://127.0.0.1:1"), ("ldap_starttls", "false")], more].concat();
-        ServeConfig::load(&ServeArgs::of(&flags)).expect("valid").directory.expect("a directory")
-    }
-
-    fn groups(names: &[&str]) -> Vec<String> {
-        names.iter().map(|name| (*name).to_owned()).collect()
-    }
-
-    // shows: H-02
-    #[test]
-    fn what_was_typed_stays_a_value_in_names_and_filters() {
-        let filter = "(&(objectClass=person)(uid={name}))";
-        for (typed, filled) in [
-            ("ada", "(&(objectClass=person)(uid=ada))"),
-            ("*", "(&(objectClass=person)(uid=\\2a))"),
-            ("*)(uid=*", "(&(objectClass=person)(uid=\\2a\\29\\28uid=\\2a))"),
-            ("a\\b\0", "(&(objectClass=person)(uid=a\\5cb\\00))"),
-            // What is put in is not a template.
-            ("{dn}{name}", "(&(objectClass=person)(uid={dn}{name}))"),
-        ] {
-            let made = fill(filter, &ldap_escape(typed), "never");
-            assert_eq!(made, filled);
-            assert!(parse_filter(&made).is_ok(), "{made}");
-        }
-        for (typed, filled) in [
-            ("ada", "uid=ada,dc=x"),
-            ("ada,ou=admins", "uid=ada\\2cou\\3dadmins,dc=x"),
-            (" #a+b", "uid=\\20#a\\2bb,dc=x"),
-            ("a\"<>;\\", "uid=a\\22\\3c\\3e\\3b\\5c,dc=x"),
-        ] {
-            assert_eq!(fill("uid={name},dc=x", &dn_escape(typed), ""), filled);
-        }
-    }
-
-    // shows: H-02
-    #[test]
-    fn roles_follow_from_groups_whatever_their_case() {
-        let open = settings(&[("ldap_bind", "uid={name},dc=x"), ("ldap_admin_groups", "Ops, night shift")]);
-        assert_eq!(role(&open, &groups(&["crew", "OPS"])), Some(Role::Admin));
-        assert_eq!(role(&open, &groups(&["night shift"])), Some(Role::Admin));
-        assert_eq!(role(&open, &groups(&["ops2"])), Some(Role::Viewer));
-        assert_eq!(role(&open, &[]), Some(Role::Viewer));
-        let closed = settings(&[("ldap_bind", "uid={name},dc=x"), ("ldap_viewer_groups", "crew")]);
-        assert_eq!(role(&closed, &groups(&["Crew"])), Some(Role::Viewer));
-        assert_eq!(role(&closed, &groups(&["ops", ""])), None);
-        assert_eq!(role(&closed, &[]), None);
-    }
-
-    #[test]
-    fn a_group_is_named_by_the_first_part_of_its_name() {
-        assert_eq!(first_part("CN=crew,OU=groups,DC=plant").as_deref(), Some("crew"));
-        assert_eq!(first_part("cn = night shift , ou=x").as_deref(), Some("night shift"));
-        for odd in ["", "crew", "cn=", "cn=a\\2cb,dc=x", "cn=a+ou=b,dc=x", "cn=#0401,dc=x"] {
-            assert_eq!(first_part(odd), None, "{odd}");
-        }
-    }
-
-    #[test]
-    fn files_and_filters_are_looked_at_before_anybody_signs_in() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("password");
-        let file = path.display().to_string();
-        let search = [
-            ("ldap_search_base", "dc=x"),
-            ("ldap_search_dn", "cn=reader,dc=x"),
-            ("ldap_search_password_file", file.as_str()),
-        ];
-        let refused = |flags: &[(&str, &str)]| {
-            let error = Directory::new(settings(flags)).expect_err("refused");
-            assert!(!error.to_string().contains("hunter2"), "{error}");
-            error.message().to_owned()
-        };
-        assert!(refused(&search).contains("cannot be read"));
-        fs::write(&path, "hunter2\n").expect("written");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("mode");
-        assert!(refused(&search).contains("chmod 600"));
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("mode");
-        let made = Directory::new(settings(&search)).expect("made");
-        assert_eq!(made.account, Some(("cn=reader,dc=x".into(), "hunter2".into())));
-        assert!(!format!("{made:?}").contains("hunter2"));
-        fs::write(&path, "\nhunter2").expect("written");
-        assert!(refused(&search).contains("empty"));
-        assert!(refused(&[("ldap_search_base", "dc=x"), ("ldap_search_filter", "(uid={name}")]).contains("no filter"));
-    }
-
-    #[tokio::test]
-    async fn an_empty_password_is_never_sent() {
-        // Nobody listens there: whoever asked would hear of trouble.
-        let directory = Directory::new(settings(&[("ldap_bind", "uid={name},dc=x")])).expect("made");
-        assert_eq!(directory.sign_in("ada", "").await.expect("an answer"), None);
-        assert_eq!(directory.sign_in("", "secret").await.expect("an answer"), None);
-        let error = directory.sign_in("ada", "secret").await.expect_err("nobody answers");
-        assert_eq!(error.code(), Code::SignInDirectory);
-    }
 }

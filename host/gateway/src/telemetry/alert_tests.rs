@@ -1,5 +1,5 @@
-//! The pages for operators against the code: every metric is watched or said not to need it, every alert names
-//! metrics that exist and a runbook that is there, every part that can be degraded has one.
+//! The pages for operators against the code: every metric is watched or said not to need it, every alert and every panel
+//! names metrics that exist, every alert a runbook that is there, and every part that can be degraded has one.
 
 use super::METRICS;
 use crate::health::PARTS;
@@ -106,6 +106,63 @@ fn every_alert_looks_at_samples_that_exist_and_has_a_runbook() {
             assert!(samples.contains(name), "{}: there are no samples of {name}", rule.alert);
         }
         assert!(anchors.contains(&rule.runbook), "{}: no runbook {:?}", rule.alert, rule.runbook);
+    }
+}
+
+/// Every text under a key of this name, wherever it is.
+fn texts<'j>(json: &'j serde_json::Value, key: &str, found: &mut Vec<&'j str>) {
+    match json {
+        serde_json::Value::Object(fields) => {
+            for (name, value) in fields {
+                found.extend(value.as_str().filter(|_| name == key));
+                texts(value, key, found);
+            }
+        }
+        serde_json::Value::Array(values) => values.iter().for_each(|value| texts(value, key, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_panel_of_the_grafana_dashboard_asks_for_samples_and_labels_that_exist() {
+    let json: serde_json::Value = serde_json::from_str(&page("grafana.json")).expect("JSON");
+    let samples: BTreeSet<String> = METRICS.iter().map(|row| sample(row.name, row.kind)).collect();
+    let labels = |name: &str| {
+        let row = METRICS.iter().find(|row| sample(row.name, row.kind) == name).expect("a metric");
+        row.labels.split(',').chain(["job", "instance", "le"]).collect::<BTreeSet<_>>()
+    };
+    let panels = json["panels"].as_array().expect("panels");
+    let mut places = BTreeSet::new();
+    let mut asked = BTreeSet::new();
+    for panel in panels {
+        let title = panel["title"].as_str().expect("a title");
+        let place = &panel["gridPos"];
+        assert!(places.insert((place["x"].as_u64(), place["y"].as_u64())), "{title} stands on another panel");
+        let (mut exprs, mut legends) = (Vec::new(), Vec::new());
+        texts(panel, "expr", &mut exprs);
+        texts(panel, "legendFormat", &mut legends);
+        assert_eq!(exprs.is_empty(), panel["type"] == "row", "{title}");
+        for (expr, legend) in exprs.iter().zip(&legends) {
+            let names = named(expr);
+            assert!(!names.is_empty(), "{title} asks for nothing of ours: {expr}");
+            let grouped = expr.split(" by (").skip(1).filter_map(|rest| rest.split(')').next());
+            let shown = legend.split("{{").skip(1).filter_map(|rest| rest.split("}}").next());
+            let used: BTreeSet<&str> = grouped.flat_map(|list| list.split(',')).chain(shown).map(str::trim).collect();
+            for name in &names {
+                assert!(samples.contains(*name), "{title}: there are no samples of {name}");
+            }
+            for label in used {
+                assert!(names.iter().any(|name| labels(name).contains(label)), "{title}: nothing has a label {label}");
+            }
+            asked.extend(names);
+        }
+    }
+    // Most of the table is shown.
+    assert!(asked.len() * 3 > METRICS.len() * 2, "{} of {} metrics are shown", asked.len(), METRICS.len());
+    for query in json["templating"]["list"].as_array().expect("variables") {
+        for name in named(query["query"].as_str().expect("a query")) {
+            assert!(samples.contains(name), "a variable asks for {name}");
+        }
     }
 }
 
