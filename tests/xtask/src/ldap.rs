@@ -182,6 +182,7 @@ fn look(tidegate: &Path, out: &Path, tls: &Path, cases: &mut Cases) -> anyhow::R
     cases.check("a viewer does not", page("ben", "battery staple", "/audit")?.0 == 403);
     let shown = page("ben", "battery staple", "/")?.1;
     cases.check("a viewer is called by the name in lower case", shown.contains("ben (Viewer"));
+    cases.check("an open page of a viewer lives", named.lives("ben", "battery staple")?);
     for _ in 0..6 {
         let _counted = named.sign_in("ben", "a wrong guess")?;
     }
@@ -448,7 +449,35 @@ impl Gateway {
         Ok((status, page))
     }
 
+    /// Whether the stream of an open page says something.
+    fn lives(&self, name: &str, password: &str) -> anyhow::Result<bool> {
+        let (_, token) = self.page_of(name, password, "/live/token")?;
+        let token: serde_json::Value = serde_json::from_str(&token).context("no token")?;
+        let token = token["token"].as_str().context("no token")?;
+        let mut stream = self.begin("GET", &format!("/live?token={token}"), "", "")?;
+        let mut said = String::new();
+        let mut piece = [0; 4096];
+        while !said.contains("event: tick") {
+            let read = stream.read(&mut piece).context("the page hears nothing")?;
+            if read == 0 {
+                return Ok(false);
+            }
+            said.push_str(&String::from_utf8_lossy(&piece[..read]));
+        }
+        Ok(true)
+    }
+
     fn ask(&self, method: &str, path: &str, cookie: &str, form: &str) -> anyhow::Result<(u16, String, String)> {
+        let mut stream = self.begin(method, path, cookie, form)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("no head")?;
+        let status = head.split(' ').nth(1).and_then(|number| number.parse().ok()).context("no status")?;
+        let cookie = head.lines().find_map(|line| line.strip_prefix("set-cookie: ")?.split(';').next());
+        Ok((status, body.to_owned(), cookie.unwrap_or_default().to_owned()))
+    }
+
+    fn begin(&self, method: &str, path: &str, cookie: &str, form: &str) -> anyhow::Result<TcpStream> {
         let mut stream = TcpStream::connect(&self.http).context("the gateway does not answer")?;
         stream.set_read_timeout(Some(START))?;
         let http = &self.http;
@@ -459,12 +488,7 @@ impl Gateway {
              Content-Length: {}\r\n\r\n{form}",
             form.len()
         )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("no head")?;
-        let status = head.split(' ').nth(1).and_then(|number| number.parse().ok()).context("no status")?;
-        let cookie = head.lines().find_map(|line| line.strip_prefix("set-cookie: ")?.split(';').next());
-        Ok((status, body.to_owned(), cookie.unwrap_or_default().to_owned()))
+        Ok(stream)
     }
 
     fn log(&self) -> String {
