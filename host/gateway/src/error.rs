@@ -339,14 +339,14 @@ codes! {
         "A version or a floor is not MAJOR.MINOR, two plain numbers.",
         "Send a version such as `1.10`.";
     VersionFloorMalformed = "version.floor_malformed", DataLoss,
-        "The stored version floor is damaged; nodes neither attach nor write until it is set again, reads go on.",
+        "The stored version floor is damaged, lost or older than before; nodes neither attach nor write until it is set again, reads go on.",
         "Set it again with `tidegate node floor --set` or `--clear`, and find out who else writes the database.";
     VersionRefused = "version.refused", FailedPrecondition,
         "The version-floor policy did not admit the node at all; its reason is in the details.",
         "See `tidegate policy list` for what decides.";
     NodeAttachConflict = "runtimenode.attach_conflict", AlreadyExists,
         "The node is active in another session, or under another key.",
-        "Detach it there first, or wait until it counts as offline (60 s without a heartbeat).";
+        "Detach it there first, or wait until it counts as offline (60 s without a heartbeat). If it is not yours there, ask an operator: `tidegate node list --json` shows whose it is, `tidegate node revoke NODE --session SESSION` ends it.";
     NodeAttachRevoked = "runtimenode.attach_revoked", FailedPrecondition,
         "An operator revoked the node in this session, for good.",
         "Use another session.";
@@ -354,10 +354,10 @@ codes! {
         "The attachment's state does not allow it; the details name the state.",
         "Send a heartbeat first, or attach again after a detach.";
     NodeUnknown = "runtimenode.unknown", NotFound,
-        "This key has no such attachment.",
-        "Attach the node to the session first, with the same key.";
+        "This key has no such attachment; to an operator: there is no record of the node.",
+        "Attach the node to the session first, with the same key; operators see every record with `tidegate node list --ended`.";
     NodeLimit = "runtimenode.limit", ResourceExhausted,
-        "As many nodes as allowed are attached.",
+        "As many nodes as allowed are attached, to the gateway or by this key; the details say which bound it is.",
         "Detach nodes that are no longer used.";
     Internal = "internal", Internal,
         "A defect of the gateway.",

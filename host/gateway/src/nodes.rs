@@ -42,6 +42,9 @@ use watch::WATCH_QUEUE;
 pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
 /// How many attachments are in memory; each takes about 500 bytes. Twice what issue 7 asks of a sweep.
 const NODES_MAX: usize = 200_000;
+/// A key may hold so many times what is still free: alone three quarters of all, and always less than is there, so
+/// that no key, nor a few, can shut the others out.
+const KEY_TIMES_FREE: usize = 3;
 /// Attachments in one page of a list.
 const PAGE_MAX: u32 = 1000;
 
@@ -58,6 +61,8 @@ struct Shared {
     metrics: NodeMetrics,
     registry: Arc<Registry>,
     floors: Arc<Floors>,
+    /// How many attachments there may be.
+    capacity: usize,
     transitions: broadcast::Sender<Arc<Transition>>,
     sweeping: tokio::sync::Mutex<sweep::Memory>,
     stopping: CancellationToken,
@@ -130,6 +135,10 @@ impl Nodes {
     /// Takes the joined attachments and the floor out of storage. Silence counts from now: while no gateway
     /// ran, no node could be heard.
     pub async fn load(context: Context) -> Result<Self> {
+        Self::load_within(context, NODES_MAX).await
+    }
+
+    async fn load_within(context: Context, capacity: usize) -> Result<Self> {
         let Context { storage, clock, policy, places, metrics } = context;
         let registry = Arc::new(Registry::new(metrics.attached.clone()));
         for (row, last) in storage.joined_nodes().await? {
@@ -145,6 +154,7 @@ impl Nodes {
             metrics,
             registry,
             floors,
+            capacity,
             transitions,
             sweeping,
             stopping: CancellationToken::new(),
@@ -153,7 +163,8 @@ impl Nodes {
     }
 
     /// Takes a call's cost out of the caller's bucket, or refuses with the time to wait. Surfaces call it for everything
-    /// but heartbeats: those cost no write, and a node that could not send them would be taken for silent.
+    /// but heartbeats: a node that could not send them would be taken for silent. `heartbeat` itself calls it for
+    /// those that report something else than the one before.
     pub async fn admit(&self, caller: &Caller) -> Result<()> {
         self.shared.places.admit(caller).await
     }
@@ -167,10 +178,7 @@ impl Nodes {
         let version: Arc<str> = Version::parse(&asked.version)?.to_string().into();
         let capabilities = names::capabilities(asked.capabilities)?;
         let session = shared.places.enter(caller, &asked.session)?;
-        if shared.registry.len() >= NODES_MAX && shared.registry.find(&node, &session).is_none() {
-            return Err(Error::new(Code::NodeLimit, format!("{NODES_MAX} nodes are attached, and no more may be"))
-                .with("limit", NODES_MAX));
-        }
+        self.check_room(&caller.key.id, &node, &session)?;
         shared.places.allow(caller, &session).await?;
         let judged = shared.floors.judge(&kind, &version).await?;
         let now = shared.clock.unix_ms() as i64;
@@ -182,7 +190,32 @@ impl Nodes {
         Ok((self.shown(edited.row), judged))
     }
 
-    /// A sign of life. It costs a write only when it changes the state (N-06); returns the state and the time.
+    /// Attaching again takes no room, unless another key's attachment is taken over.
+    fn check_room(&self, key: &KeyId, node: &NodeId, session: &SessionId) -> Result<()> {
+        let Shared { registry, capacity, .. } = &*self.shared;
+        let there = registry.find(node, session);
+        if there.as_ref().is_some_and(|entry| entry.row().key == *key) {
+            return Ok(());
+        }
+        let free = capacity.saturating_sub(registry.len());
+        let of_key = registry.of_key(key);
+        if free == 0 && there.is_none() {
+            let words = format!("{capacity} nodes are attached to this gateway, and no more may be");
+            return Err(Error::new(Code::NodeLimit, words).with("bound", "gateway").with("limit", capacity));
+        }
+        if of_key >= KEY_TIMES_FREE * free {
+            let words = format!("this key has {of_key} nodes attached, which is its share while {free} more fit");
+            return Err(Error::new(Code::NodeLimit, words)
+                .with("bound", "key")
+                .with("attached", of_key)
+                .with("free", free));
+        }
+        Ok(())
+    }
+
+    /// A sign of life. It costs a write only when it changes the state (N-06), and counts as a call only when it reports
+    /// another state than the one before: the first after an attach is paid with it, and one after a silence
+    /// comes twice a minute at most. Returns the state and the time.
     pub async fn heartbeat(
         &self,
         caller: &Caller,
@@ -200,6 +233,9 @@ impl Nodes {
                 let row = entry.row();
                 if !holder.holds(&row) {
                     return Err(rules::unknown());
+                }
+                if row.state != report.state() && entry.report() != report {
+                    self.admit(caller).await?;
                 }
                 entry.beat(shared.clock.monotonic_ms(), now, report);
                 if row.state == report.state() {
@@ -261,7 +297,7 @@ impl Nodes {
             }
         };
         if sessions.is_empty() {
-            return Err(rules::unknown());
+            return Err(rules::no_record());
         }
         let mut revoked = 0;
         for session in sessions {
@@ -306,17 +342,31 @@ impl Nodes {
         self.shared.stopping.cancel();
     }
 
-    /// The floor as it is in force.
-    pub fn floor(&self) -> FloorRow {
+    /// The floor in force, after a look at storage; an error when what is stored is damaged.
+    pub async fn floor(&self) -> Result<FloorRow> {
+        self.look_at_floor().await?;
         self.shared.floors.present()
     }
 
-    /// Sets or clears the floor; each node's next write feels it.
+    async fn look_at_floor(&self) -> Result<()> {
+        let turn = self.shared.floors.turn();
+        let row = match self.shared.storage.version_floor().await {
+            // Its table is gone, or the file is no database any more: as lost as a row.
+            Err(error) if matches!(error.code(), Code::Internal | Code::StorageCorrupt) => None,
+            read => read?,
+        };
+        self.shared.floors.found(turn, row);
+        Ok(())
+    }
+
+    /// Sets or clears the floor; each node's next write feels it, whatever became of the stored one.
     pub async fn set_floor(&self, floor: Option<&str>) -> Result<FloorRow> {
         let floor = floor.map(|text| Version::parse(text).map(|floor| floor.to_string())).transpose()?;
         let now = self.shared.clock.unix_ms() as i64;
         let floors = self.shared.floors.clone();
-        let row = self.shared.storage.set_version_floor(floor, now, move |row| floors.replace(row.clone())).await?;
+        let above = floors.revision();
+        let follow = move |row: &FloorRow| floors.committed(row.clone());
+        let row = self.shared.storage.set_version_floor(floor, above, now, follow).await?;
         tracing::info!(floor = row.floor.as_deref().unwrap_or("none"), revision = row.revision, "version floor set");
         Ok(row)
     }
@@ -373,7 +423,7 @@ impl Nodes {
         let follow = move |edited: &NodeEdited| {
             shared.follow(edited, cause);
             if anew && let Some(entry) = shared.registry.find(&edited.row.node, &edited.row.session) {
-                entry.heard(now);
+                entry.begin(now);
             }
         };
         self.shared.storage.edit_node(node, session, rule, follow).await

@@ -163,7 +163,8 @@ impl NodeAdmin for NodeService {
     }
 
     async fn get_floor(&self, _: Request<GetVersionFloorRequest>) -> Result<Response<GetVersionFloorResponse>, Status> {
-        Ok(Response::new(GetVersionFloorResponse { floor: Some(floor(self.nodes.floor())) }))
+        let stored = self.nodes.floor().await.map_err(|error| status(&error))?;
+        Ok(Response::new(GetVersionFloorResponse { floor: Some(floor(stored)) }))
     }
 
     async fn set_floor(

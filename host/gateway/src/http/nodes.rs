@@ -69,9 +69,9 @@ struct ListBody {
     limit: u32,
 }
 
-/// All that a node may say of itself.
+/// All that a node may say of itself, as a plain text.
 #[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String")]
 enum ReportBody {
     Online,
     Degraded,
@@ -227,6 +227,10 @@ fn read<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T> {
     if !json {
         return Err(Error::new(Code::RequestInvalid, "the body must be application/json").with("field", "content-type"));
     }
+    // Where a struct is wanted, serde takes an array of its fields as well.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Error::new(Code::RequestInvalid, "the body must be one JSON object").with("field", "body"));
+    }
     // What serde says names fields and places, and may quote what a client sent to itself only.
     serde_json::from_slice(body)
         .map_err(|error| Error::new(Code::RequestInvalid, format!("the body is not as it should be: {error}")))
@@ -244,6 +248,18 @@ fn shown(Attachment { row, last_heartbeat_unix_ms }: Attachment) -> AttachmentBo
         updated_at_unix_ms: row.updated_unix_ms,
         last_heartbeat_unix_ms,
         key_id: row.key.to_string(),
+    }
+}
+
+impl TryFrom<String> for ReportBody {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        match text.as_str() {
+            "online" => Ok(Self::Online),
+            "degraded" => Ok(Self::Degraded),
+            _ => Err("a status is `online` or `degraded`"),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The version floor in force and what the policy says of a version under it. Compares no versions: it
 //! checks the floor's form and keeps the policy's verdicts by (generation, floor revision, version, kind).
-//! Invariants: no verdict outlives its generation or its floor; a damaged floor admits nobody.
+//! Invariants: no verdict outlives its generation or its floor; a floor that is damaged, lost or older than one
+//! seen before admits nobody until it is set again; one that was set is in force at once.
 
 use super::Version;
 use crate::{
@@ -42,9 +43,23 @@ pub(super) struct Floors {
     state: Mutex<State>,
 }
 
+/// What is wrong with the stored floor. Each stops the writes of nodes until the floor is set again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Malformed,
+    /// Its row is gone.
+    Lost,
+    /// Its row is older than one that this gateway has seen.
+    Rewound {
+        to: u64,
+    },
+}
+
 #[derive(Debug)]
 struct State {
+    /// The newest one seen; not in force while there is a fault.
     row: FloorRow,
+    fault: Option<Fault>,
     /// Rises with every change seen, also with one that somebody made in the file.
     turn: u64,
     /// What the verdicts are of.
@@ -55,24 +70,54 @@ struct State {
 // === impl Floors ===
 
 impl Floors {
-    pub(super) fn new(row: FloorRow, policy: Arc<dyn FloorPolicy>) -> Self {
+    /// `None`: the database has no row of it.
+    pub(super) fn new(row: Option<FloorRow>, policy: Arc<dyn FloorPolicy>) -> Self {
+        let fault = fault(row.as_ref(), 0);
+        let row = row.unwrap_or(FloorRow { floor: None, revision: 0, set_unix_ms: 0 });
         let stamp = (policy.generation(), 0);
-        let floors = Self { policy, state: Mutex::new(State { row, turn: 0, stamp, verdicts: HashMap::new() }) };
+        let floors = Self { policy, state: Mutex::new(State { row, fault, turn: 0, stamp, verdicts: HashMap::new() }) };
         floors.complain();
         floors
     }
 
-    pub(super) fn present(&self) -> FloorRow {
-        self.state.lock().row.clone()
+    /// The floor in force, or what is wrong with it.
+    pub(super) fn present(&self) -> Result<FloorRow> {
+        let state = self.state.lock();
+        state.sound()?;
+        Ok(state.row.clone())
     }
 
-    /// A floor that was committed, or that was found in storage. An older one than the present is late and
-    /// thrown away.
-    pub(super) fn replace(&self, row: FloorRow) {
+    /// The newest revision seen; what is set from now on has to be above it.
+    pub(super) fn revision(&self) -> u64 {
+        self.state.lock().row.revision
+    }
+
+    /// To be asked before storage is looked at, and told to `found`.
+    pub(super) fn turn(&self) -> u64 {
+        self.state.lock().turn
+    }
+
+    /// A floor that was committed just now: in force at once, whatever was there.
+    pub(super) fn committed(&self, row: FloorRow) {
         let mut state = self.state.lock();
-        if row.revision < state.row.revision || row == state.row {
+        state.fault = None;
+        state.row = row;
+        state.turn += 1;
+    }
+
+    /// What a look at storage that began at `turn` found. If anything changed meanwhile, the look is late and thrown
+    /// away: the next one tells.
+    pub(super) fn found(&self, turn: u64, row: Option<FloorRow>) {
+        let mut state = self.state.lock();
+        if state.turn != turn {
             return;
         }
+        let fault = fault(row.as_ref(), state.row.revision);
+        let row = row.filter(|row| row.revision >= state.row.revision).unwrap_or_else(|| state.row.clone());
+        if (fault, &row) == (state.fault, &state.row) {
+            return;
+        }
+        state.fault = fault;
         state.row = row;
         state.turn += 1;
         drop(state);
@@ -86,7 +131,8 @@ impl Floors {
     }
 
     pub(super) fn trouble(&self) -> Option<String> {
-        damaged(&self.state.lock().row).then(|| "the stored version floor is malformed; nodes cannot write".to_owned())
+        let fault = self.state.lock().fault?;
+        Some(format!("{fault}; nodes cannot write"))
     }
 
     /// What the policy says now of this version.
@@ -95,13 +141,7 @@ impl Floors {
             let generation = self.policy.generation();
             let (floor, turn) = {
                 let mut state = self.state.lock();
-                if damaged(&state.row) {
-                    return Err(Error::new(
-                        Code::VersionFloorMalformed,
-                        "the stored version floor is malformed, so no node is admitted and none may write",
-                    )
-                    .with("revision", state.row.revision));
-                }
+                state.sound()?;
                 let stamp = (generation, state.turn);
                 if state.stamp == stamp {
                     if let Some(known) = state.verdicts.get(&(version.clone(), kind.clone())) {
@@ -134,9 +174,47 @@ impl Floors {
     }
 }
 
-/// Form only: which version is newer is the policy's to say.
-fn damaged(row: &FloorRow) -> bool {
-    row.floor.as_deref().is_some_and(|floor| Version::read(floor).is_none())
+// === impl State ===
+
+impl State {
+    fn sound(&self) -> Result<()> {
+        let Some(fault) = self.fault else { return Ok(()) };
+        let words = format!("{fault}, so no node is admitted and none may write");
+        Err(Error::new(Code::VersionFloorMalformed, words)
+            .with("damage", fault.name())
+            .with("revision", self.row.revision))
+    }
+}
+
+// === impl Fault ===
+
+impl Fault {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Lost => "lost",
+            Self::Rewound { .. } => "rewound",
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed => f.write_str("the stored version floor is malformed"),
+            Self::Lost => f.write_str("the database has lost its row of the version floor"),
+            Self::Rewound { to } => write!(f, "the stored version floor went back to revision {to}"),
+        }
+    }
+}
+
+/// Form and revision only: which version is newer is the policy's to say.
+fn fault(row: Option<&FloorRow>, seen: u64) -> Option<Fault> {
+    let Some(row) = row else { return Some(Fault::Lost) };
+    if row.floor.as_deref().is_some_and(|floor| Version::read(floor).is_none()) {
+        return Some(Fault::Malformed);
+    }
+    (row.revision < seen).then_some(Fault::Rewound { to: row.revision })
 }
 
 fn judged(admission: Admission, floor: Option<String>, generation: GenerationId) -> Result<Judged> {

@@ -4,7 +4,7 @@
 
 use super::Report;
 use crate::{
-    ids::{NodeId, SessionId},
+    ids::{KeyId, NodeId, SessionId},
     storage::{NodeRow, NodeState, PresenceRow},
     telemetry::Gauge,
 };
@@ -26,6 +26,8 @@ pub(super) struct Registry {
     shards: Vec<RwLock<HashMap<NodeId, Vec<Arc<Entry>>>>>,
     hasher: RandomState,
     count: AtomicUsize,
+    /// Attachments of each key that has any.
+    by_key: Mutex<HashMap<KeyId, usize>>,
     attached: Gauge,
 }
 
@@ -47,11 +49,17 @@ pub(super) struct Entry {
 impl Registry {
     pub(super) fn new(attached: Gauge) -> Self {
         let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
-        Self { shards, hasher: RandomState::new(), count: AtomicUsize::new(0), attached }
+        let (count, by_key) = (AtomicUsize::new(0), Mutex::default());
+        Self { shards, hasher: RandomState::new(), count, by_key, attached }
     }
 
     pub(super) fn len(&self) -> usize {
         self.count.load(Ordering::Relaxed)
+    }
+
+    /// How many of them are of one key.
+    pub(super) fn of_key(&self, key: &KeyId) -> usize {
+        self.by_key.lock().get(key).copied().unwrap_or(0)
     }
 
     fn shard(&self, node: &NodeId) -> &RwLock<HashMap<NodeId, Vec<Arc<Entry>>>> {
@@ -74,9 +82,15 @@ impl Registry {
         let entries = shard.entry(row.node.clone()).or_default();
         let at = entries.iter().position(|entry| entry.row.lock().session == row.session);
         match (at, row.is_joined()) {
-            (Some(at), true) => *entries[at].row.lock() = row.clone(),
+            (Some(at), true) => {
+                let before = std::mem::replace(&mut *entries[at].row.lock(), row.clone());
+                if before.key != row.key {
+                    self.shift(&before.key, Some(&row.key));
+                }
+            }
             (Some(at), false) => {
-                entries.swap_remove(at);
+                let gone = entries.swap_remove(at);
+                self.shift(&gone.row.lock().key, None);
                 self.count.fetch_sub(1, Ordering::Relaxed);
             }
             (None, true) => {
@@ -87,6 +101,7 @@ impl Registry {
                     reported_degraded: AtomicBool::new(false),
                     unsaved: AtomicBool::new(false),
                 }));
+                *self.by_key.lock().entry(row.key.clone()).or_default() += 1;
                 self.count.fetch_add(1, Ordering::Relaxed);
             }
             (None, false) => {}
@@ -96,6 +111,20 @@ impl Registry {
         }
         drop(shard);
         self.attached.set(i64::try_from(self.len()).unwrap_or(i64::MAX));
+    }
+
+    /// One attachment less of a key, and one more of another.
+    fn shift(&self, from: &KeyId, to: Option<&KeyId>) {
+        let mut by_key = self.by_key.lock();
+        if let Some(count) = by_key.get_mut(from) {
+            *count -= 1;
+            if *count == 0 {
+                by_key.remove(from);
+            }
+        }
+        if let Some(to) = to {
+            *by_key.entry(to.clone()).or_default() += 1;
+        }
     }
 }
 
@@ -111,6 +140,12 @@ impl Entry {
         self.last_heartbeat_unix_ms.store(now_unix_ms, Ordering::Relaxed);
         self.reported_degraded.store(report == Report::Degraded, Ordering::Relaxed);
         self.unsaved.store(true, Ordering::Release);
+    }
+
+    /// Attached anew: silence counts from now, and nothing was reported yet.
+    pub(super) fn begin(&self, now_ms: u64) {
+        self.heard(now_ms);
+        self.reported_degraded.store(false, Ordering::Relaxed);
     }
 
     pub(super) fn heard(&self, now_ms: u64) {

@@ -46,6 +46,11 @@ pub(super) fn unknown() -> Error {
     Error::new(Code::NodeUnknown, "there is no such attachment of this key")
 }
 
+/// The same to an operator, who sees everything.
+pub(super) fn no_record() -> Error {
+    Error::new(Code::NodeUnknown, "there is no record of such a node")
+}
+
 fn revoked(row: &NodeRow) -> Error {
     Error::new(Code::NodeAttachRevoked, "the node was revoked in this session, for good").with("node_id", &row.node)
 }
@@ -129,7 +134,7 @@ fn left(row: &NodeRow, now: i64) -> NodeRow {
 }
 
 pub(super) fn revoke(old: Option<&NodeRow>, now: i64) -> Result<Option<NodeRow>> {
-    let row = old.ok_or_else(unknown)?;
+    let row = old.ok_or_else(no_record)?;
     let revoked = || NodeRow { state: NodeState::Revoked, updated_unix_ms: now, ..row.clone() };
     Ok((row.state != NodeState::Revoked).then(revoked))
 }

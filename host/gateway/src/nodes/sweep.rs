@@ -64,7 +64,7 @@ impl Nodes {
         }
     }
 
-    /// One sweep. The floor is read again with it, so that damage in the file shows on the health page.
+    /// One sweep. The floor is read again with it, so that damage in the file stops writes and shows on the health page.
     pub async fn sweep(&self) -> Result<Swept> {
         let mut memory = self.shared.sweeping.lock().await;
         let swept = self.sweep_all(&mut memory).await;
@@ -76,6 +76,8 @@ impl Nodes {
     async fn sweep_all(&self, memory: &mut Memory) -> Result<Swept> {
         let shared = &self.shared;
         let mut swept = Swept::default();
+        // What is wrong with the floor holds up nothing else; it is told at the end.
+        let floor = self.look_at_floor().await;
         let now = shared.clock.monotonic_ms();
         let pause = now.saturating_sub(memory.swept_ms);
         if pause > STALL_MS {
@@ -105,13 +107,12 @@ impl Nodes {
         for batch in in_order(ended).chunks(BATCH) {
             swept.ended += self.ended(batch).await?;
         }
-        shared.floors.replace(shared.storage.version_floor().await?);
         memory.until_save = memory.until_save.saturating_sub(1);
         if memory.until_save == 0 {
             memory.until_save = SAVE_EVERY;
             swept.saved = self.save_presence().await?;
         }
-        Ok(swept)
+        floor.map(|()| swept)
     }
 
     /// Writes the signs of life that are not saved yet; also the last act of a gateway that stops.

@@ -43,6 +43,8 @@ pub(super) enum Says {
 #[derive(Debug, Default)]
 pub(super) struct TestPlaces {
     open: Mutex<HashSet<SessionId>>,
+    /// How many calls the bucket still holds; `None`: calls are not limited.
+    bucket: Mutex<Option<u32>>,
 }
 
 pub(super) struct Bed {
@@ -123,7 +125,15 @@ impl Places for TestPlaces {
     }
 
     fn admit<'a>(&'a self, _: &'a Caller) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>> {
-        Box::pin(async { Ok(()) })
+        let left = match &mut *self.bucket.lock() {
+            None => Ok(()),
+            Some(0) => Err(Error::new(Code::RateLimited, "the bucket is empty")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+        };
+        Box::pin(async { left })
     }
 
     fn allow<'a>(&'a self, _: &'a Caller, _: &'a SessionId) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>> {
@@ -154,14 +164,24 @@ impl Bed {
             TestPolicy { generation: AtomicU64::new(1), asked: AtomicUsize::new(0), says: Mutex::new(Says::Numbers) };
         let (clock, policy) = (Arc::new(ManualClock::new()), Arc::new(policy));
         let places = Arc::<TestPlaces>::default();
-        let nodes = load(&storage, &clock, &policy, &places, &metrics).await;
+        let nodes = load(&storage, &clock, &policy, &places, &metrics, NODES_MAX).await;
         let (other, caller) = (callers.remove(1), callers.remove(0));
         Self { nodes, storage, clock, policy, places, caller, other, metrics, _folder: folder }
     }
 
     /// As a gateway that starts again on the same database.
     pub(super) async fn restart(&mut self) {
-        self.nodes = load(&self.storage, &self.clock, &self.policy, &self.places, &self.metrics).await;
+        self.restart_within(NODES_MAX).await;
+    }
+
+    /// The same, where only so many nodes have room.
+    pub(super) async fn restart_within(&mut self, capacity: usize) {
+        self.nodes = load(&self.storage, &self.clock, &self.policy, &self.places, &self.metrics, capacity).await;
+    }
+
+    /// From now on the bucket of calls holds so many.
+    pub(super) fn limit_calls(&self, calls: u32) {
+        *self.places.bucket.lock() = Some(calls);
     }
 
     /// A session with its record and its membership.
@@ -263,6 +283,7 @@ async fn load(
     policy: &Arc<TestPolicy>,
     places: &Arc<TestPlaces>,
     metrics: &Metrics,
+    capacity: usize,
 ) -> Nodes {
     let context = Context {
         storage: storage.clone(),
@@ -271,5 +292,5 @@ async fn load(
         places: places.clone(),
         metrics: metrics.nodes.clone(),
     };
-    Nodes::load(context).await.expect("loads")
+    Nodes::load_within(context, capacity).await.expect("loads")
 }

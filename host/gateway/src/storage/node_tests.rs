@@ -59,7 +59,7 @@ async fn the_schema_before_nodes_is_migrated_with_its_owners_as_members() {
         let storage = bed.open();
         let members = storage.dump("SELECT * FROM session_memberships").await;
         assert_eq!(members, ["session-00000000000000000000000000000001|k0123456789abcdef|owner|5"], "{already}");
-        assert_eq!(storage.version_floor().await.expect("a row").floor, None);
+        assert_eq!(storage.version_floor().await.expect("reads").expect("a row").floor, None);
         storage.close().await;
     }
     let backup = Connection::open(backup_path(&bed.path(), 2)).expect("the backup opens");

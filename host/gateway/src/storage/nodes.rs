@@ -125,7 +125,14 @@ impl Storage {
         C: FnOnce(&NodeEdited) + Send + 'static,
     {
         let path = self.shared.path.clone();
-        self.write_then(move |db| edit(db, &path, &node, &session, rule), then).await
+        let work = move |db: &Connection| {
+            let edited = edit(db, &path, &node, &session, rule)?;
+            if edited.changed && edited.row.state == NodeState::Offline && edited.row.detached_unix_ms.is_some() {
+                forget(db, &session).map_err(|e| failure::of("write to", &path, &e))?;
+            }
+            Ok(edited)
+        };
+        self.write_then(work, then).await
     }
 
     /// The same rule for many rows in one piece; those it leaves alone are not in the answer.
@@ -207,8 +214,10 @@ impl Storage {
     pub async fn node_presence(&self, rows: Vec<PresenceRow>) -> Result<()> {
         self.write_sql(move |db| {
             let mut statement = db.prepare_cached(
+                // Some may have left and been forgotten meanwhile.
                 "INSERT INTO runtime_node_presence (node_id, session_id, last_heartbeat_unix_ms, reported) \
-                 VALUES (?1, ?2, ?3, ?4) ON CONFLICT (node_id, session_id) DO UPDATE SET \
+                 SELECT ?1, ?2, ?3, ?4 WHERE EXISTS \
+                 (SELECT 1 FROM runtime_node_attachments WHERE node_id = ?1 AND session_id = ?2) ON CONFLICT (node_id, session_id) DO UPDATE SET \
                  last_heartbeat_unix_ms = excluded.last_heartbeat_unix_ms, reported = excluded.reported",
             )?;
             for row in &rows {
@@ -220,29 +229,45 @@ impl Storage {
         .await
     }
 
-    pub async fn version_floor(&self) -> Result<FloorRow> {
-        let row = self.read(|db| read_floor(db).optional()).await?;
-        row.ok_or_else(|| Error::new(Code::StorageCorrupt, "the database has lost the row of the version floor"))
+    /// `None` when its row is gone, which nothing here does.
+    pub async fn version_floor(&self) -> Result<Option<FloorRow>> {
+        self.read(|db| read_floor(db).optional()).await
     }
 
-    pub async fn set_version_floor<C>(&self, floor: Option<String>, at_unix_ms: i64, then: C) -> Result<FloorRow>
+    /// Its revision becomes higher than the stored one and than `above`, which the caller has seen: so the new floor is
+    /// the newest also where the row was lost or set back.
+    pub async fn set_version_floor<C>(
+        &self,
+        floor: Option<String>,
+        above: u64,
+        at_unix_ms: i64,
+        then: C,
+    ) -> Result<FloorRow>
     where
         C: FnOnce(&FloorRow) + Send + 'static,
     {
         let path = self.shared.path.clone();
         let work = move |db: &Connection| {
-            db.prepare_cached(
-                "INSERT INTO version_floor (one, floor, revision, set_at_unix_ms) VALUES (1, ?1, 1, ?2) \
-                 ON CONFLICT (one) DO UPDATE SET floor = excluded.floor, revision = revision + 1, \
-                 set_at_unix_ms = excluded.set_at_unix_ms",
-            )
-            .and_then(|mut statement| statement.execute(params![floor, at_unix_ms]))
-            .and_then(|_| read_floor(db))
-            .map_err(|e| failure::of("write to", &path, &e))
+            let write = || {
+                let stored = read_floor(db).optional()?.map_or(0, |row| row.revision);
+                let revision = i64::try_from(above.max(stored).saturating_add(1)).unwrap_or(i64::MAX);
+                db.prepare_cached(
+                    "INSERT INTO version_floor (one, floor, revision, set_at_unix_ms) VALUES (1, ?1, ?2, ?3) \
+                     ON CONFLICT (one) DO UPDATE SET floor = excluded.floor, revision = excluded.revision, \
+                     set_at_unix_ms = excluded.set_at_unix_ms",
+                )?
+                .execute(params![floor, revision, at_unix_ms])?;
+                read_floor(db)
+            };
+            write().map_err(|e| failure::of("write to", &path, &e))
         };
         self.write_then(work, then).await
     }
 }
+
+/// Detached attachments kept of a session. Guessed: more than anybody scrolls through; whose record is gone attaches
+/// as a new one.
+pub(super) const LEFT_MAX: i64 = 1_000;
 
 const COLUMNS: &str = "seq, node_id, session_id, key_id, kind, version, capabilities, state, \
                        attached_at_unix_ms, updated_at_unix_ms, detached_at_unix_ms";
@@ -307,7 +332,7 @@ fn store(db: &Connection, row: &NodeRow) -> rusqlite::Result<i64> {
         row.updated_unix_ms,
     ])?;
     let seq = db.last_insert_rowid();
-    // Now and then; what an open session knows stays, so that a revocation there stays terminal.
+    // Now and then, of sessions that are over; what an open one knows, `forget` bounds.
     if seq % 1024 == 0 {
         db.prepare_cached(
             "DELETE FROM runtime_node_attachments WHERE seq <= ?1 \
@@ -317,6 +342,17 @@ fn store(db: &Connection, row: &NodeRow) -> rusqlite::Result<i64> {
         .execute([seq - RECORDS_MAX])?;
     }
     Ok(seq)
+}
+
+/// Only the newest of those that left an open session stay; revoked ones all do, as the revocation has to.
+fn forget(db: &Connection, session: &SessionId) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "DELETE FROM runtime_node_attachments WHERE seq IN (SELECT seq FROM runtime_node_attachments \
+         WHERE session_id = ?1 AND detached_at_unix_ms IS NOT NULL AND state <> 'revoked' \
+         ORDER BY detached_at_unix_ms DESC, seq DESC LIMIT -1 OFFSET ?2)",
+    )?
+    .execute(params![session.as_str(), LEFT_MAX])?;
+    Ok(())
 }
 
 fn find(db: &Connection, node: &NodeId, session: &SessionId) -> rusqlite::Result<Option<NodeRow>> {

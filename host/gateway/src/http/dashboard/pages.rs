@@ -105,8 +105,14 @@ pub(super) async fn nodes(viewer: Viewer) -> Response {
             td { (one.row.capabilities.join(", ")) }
         }
     } };
+    let sees =
+        |id: &str| viewer.dashboard.sessions.find(id).map_or(viewer.is_admin(), |session| viewer.seen.sees(&session));
+    let floor = nodes.floor().await;
     let body = html! {
-        p { "Version floor: " @match &floor.floor { Some(floor) => strong { (floor) }, None => "none" } }
+        p { "Version floor: " @match &floor {
+            Ok(row) => { @match &row.floor { Some(floor) => strong { (floor) }, None => "none" } }
+            Err(error) => { strong { (error.message()) } }
+        } }
         @if more.is_some() { p.quiet { "The first " (NODES_SHOWN) " nodes are shown; " code { "tidegate node list" } " has all." } }
         (views::table("Attached nodes", &["Node", "Kind", "Version", "State", "Session", "Capabilities"], None, &rows))
     };

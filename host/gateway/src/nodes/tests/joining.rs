@@ -235,3 +235,67 @@ async fn a_list_comes_in_pages() {
     }
     assert_eq!(seen, ["n0", "n2", "n3", "n4"]);
 }
+
+// shows: N-08, N-09
+#[tokio::test]
+async fn n09_of_those_that_left_an_open_session_the_newest_thousand_are_kept_and_all_that_were_revoked() {
+    let bed = Bed::new().await;
+    let (session, other) = (bed.session().await, bed.session().await);
+    bed.attach("barred", &session, "1.0").await.expect("joined");
+    bed.nodes.detach(&bed.caller, "barred", session.as_str()).await.expect("left");
+    bed.nodes.revoke("barred", None).await.expect("revoked");
+    bed.attach("stays", &session, "1.0").await.expect("joined");
+    for (prefix, session) in [("left", &session), ("elsewhere", &other)] {
+        bed.storage
+            .execute(&format!(
+                "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 1499) \
+                 INSERT INTO runtime_node_attachments (node_id, session_id, key_id, kind, version, capabilities, state, \
+                 attached_at_unix_ms, updated_at_unix_ms, detached_at_unix_ms) \
+                 SELECT '{prefix}-' || i, '{session}', '{}', 'panel', '1.0', '[]', 'offline', 1, i, i FROM n",
+                bed.caller.key.id
+            ))
+            .await;
+    }
+    for n in 0..3 {
+        let node = format!("fresh-{n}");
+        bed.attach(&node, &session, "1.0").await.expect("joined");
+        bed.nodes.detach(&bed.caller, &node, session.as_str()).await.expect("left");
+    }
+    let left =
+        "SELECT session_id, count(*) FROM runtime_node_attachments WHERE state = 'offline' GROUP BY 1 ORDER BY 2";
+    assert_eq!(bed.storage.dump(left).await, [format!("{session}|1000"), format!("{other}|1500")]);
+    let oldest = "SELECT min(detached_at_unix_ms) FROM runtime_node_attachments WHERE node_id LIKE 'left-%'";
+    assert_eq!(bed.storage.dump(oldest).await, ["503"], "the oldest went, and what left just now is there");
+    assert_eq!(bed.state("fresh-2", &session).await, NodeState::Offline);
+    assert_eq!(code(bed.beat("left-7", &session).await), "runtimenode.unknown");
+    bed.attach("left-7", &session, "1.0").await.expect("as a new one");
+    assert_eq!(code(bed.attach("barred", &session, "1.0").await), "runtimenode.attach_revoked");
+    assert_eq!(bed.beat("stays", &session).await.expect("joined ones are not touched"), NodeState::Online);
+}
+
+#[tokio::test]
+async fn a_key_attaches_its_share_and_leaves_room_for_others() {
+    let mut bed = Bed::new().await;
+    let session = bed.session().await;
+    bed.restart_within(16).await;
+    let attach = async |caller: &Caller, node: &str| bed.attach_as(caller, node, &session, "1.0").await;
+    for n in 0..12 {
+        attach(&bed.caller, &format!("n{n}")).await.expect("three quarters");
+    }
+    let error = attach(&bed.caller, "n12").await.expect_err("the others' room");
+    assert_eq!(error.code(), Code::NodeLimit);
+    for detail in [("bound", "key"), ("attached", "12"), ("free", "4")] {
+        assert!(error.details().contains(&(detail.0, detail.1.into())), "{detail:?} in {error:?}");
+    }
+    attach(&bed.caller, "n0").await.expect("attaching again takes no room");
+    for n in 0..3 {
+        attach(&bed.other, &format!("m{n}")).await.expect("another key has room");
+    }
+    assert_eq!(code(attach(&bed.other, "m3").await), "runtimenode.limit");
+    bed.nodes.detach(&bed.caller, "n0", session.as_str()).await.expect("left");
+    assert_eq!(code(attach(&bed.caller, "n12").await), "runtimenode.limit", "11 are more than three times 2");
+    attach(&bed.other, "m3").await.expect("room again");
+    bed.restart_within(15).await;
+    let error = bed.attach_as(&bed.other, "m4", &session, "1.0").await.expect_err("no room at all");
+    assert!(error.details().contains(&("bound", "gateway".into())), "counted again at a start: {error:?}");
+}

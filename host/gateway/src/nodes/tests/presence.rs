@@ -75,6 +75,31 @@ async fn n06_only_transitions_are_written() {
 
 // shows: N-06
 #[tokio::test]
+async fn n06_a_heartbeat_that_reports_something_else_counts_as_a_call() {
+    let bed = Bed::new().await;
+    let session = bed.session().await;
+    bed.attach("n", &session, "1.0").await.expect("joined");
+    bed.limit_calls(1);
+    assert_eq!(bed.beat("n", &session).await.expect("the first comes with the attach"), NodeState::Online);
+    assert_eq!(bed.report("n", &session, Report::Degraded).await.expect("one call fits"), NodeState::Degraded);
+    assert_eq!(bed.report("n", &session, Report::Degraded).await.expect("plain ones are free"), NodeState::Degraded);
+    let (before, writes) = (bed.stored("n", &session).await, bed.metrics.storage.rows.get());
+    for _ in 0..100 {
+        assert_eq!(code(bed.beat("n", &session).await), "rate.limited");
+    }
+    assert_eq!(bed.stored("n", &session).await, before, "what was refused changed nothing");
+    assert_eq!(bed.metrics.storage.rows.get(), writes);
+    bed.pass(65).await;
+    assert_eq!(bed.state("n", &session).await, NodeState::Offline, "what was refused was no sign of life");
+    let back = bed.report("n", &session, Report::Degraded).await.expect("back after a silence, as it was before");
+    assert_eq!(back, NodeState::Degraded);
+    assert_eq!(code(bed.beat("n", &session).await), "rate.limited");
+    bed.attach("n", &session, "1.0").await.expect("joined anew");
+    assert_eq!(bed.beat("n", &session).await.expect("the first comes with the attach"), NodeState::Online);
+}
+
+// shows: N-06
+#[tokio::test]
 async fn n06_a_node_that_never_beats_is_registering_until_it_is_gone() {
     let bed = Bed::new().await;
     let session = bed.session().await;

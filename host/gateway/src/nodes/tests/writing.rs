@@ -30,7 +30,7 @@ async fn n03_below_the_floor_a_node_joins_and_only_reads() {
     for wrong in ["", "1", "1.9.0", "01.9", "latest"] {
         assert_eq!(code(bed.nodes.set_floor(Some(wrong)).await), "version.malformed", "{wrong:?}");
     }
-    assert_eq!(bed.nodes.floor().floor.as_deref(), Some("1.10"));
+    assert_eq!(bed.nodes.floor().await.expect("sound").floor.as_deref(), Some("1.10"));
 }
 
 // shows: N-03
@@ -58,6 +58,72 @@ async fn n03_a_malformed_stored_floor_is_loud_and_stops_writes_but_not_reads() {
     bed.nodes.set_floor(Some("1.0")).await.expect("mended");
     assert_eq!(bed.nodes.trouble(), None);
     bed.write("n", &session).await.expect("writes again");
+}
+
+// shows: N-03
+#[tokio::test]
+async fn n03_a_floor_that_was_lost_or_set_back_is_damage_and_setting_it_mends_it_at_once() {
+    let mut bed = Bed::new().await;
+    let session = bed.session().await;
+    bed.attach("n", &session, "1.0").await.expect("joined");
+    bed.beat("n", &session).await.expect("heard");
+    for floor in [Some("0.5"), None, Some("0.6"), None] {
+        bed.nodes.set_floor(floor).await.expect("set");
+    }
+    let forget = "DELETE FROM version_floor";
+    for (damage, name) in [
+        (forget, "lost"),
+        ("UPDATE version_floor SET floor = '0.1', revision = 1", "rewound"),
+        ("UPDATE version_floor SET floor = 'junk', revision = 0", "malformed"),
+    ] {
+        // Nobody has noticed yet: what is set is in force nevertheless.
+        bed.storage.execute(damage).await;
+        let set = bed.nodes.set_floor(Some("2.0")).await.expect("set");
+        assert_eq!(code(bed.write("n", &session).await), "version.floor_exceeded", "{name}");
+        assert_eq!(bed.nodes.floor().await.expect("sound"), set);
+        bed.pass(5).await;
+        assert_eq!(code(bed.write("n", &session).await), "version.floor_exceeded", "{name}, after a sweep");
+        bed.nodes.set_floor(None).await.expect("cleared");
+        bed.write("n", &session).await.expect("no floor");
+
+        // The sweep notices, and does the rest of its work.
+        bed.storage.execute(damage).await;
+        let swept = bed.pass(30).await;
+        assert_eq!(swept.saved, 1, "{name}: signs of life are saved nevertheless");
+        let error = bed.write("n", &session).await.expect_err("never an admission");
+        assert_eq!(error.code(), Code::VersionFloorMalformed, "{name}");
+        assert!(error.details().contains(&("damage", name.into())), "{error:?}");
+        assert!(bed.nodes.trouble().is_some(), "{name} is on the health page");
+        assert_eq!(code(bed.nodes.floor().await), "version.floor_malformed", "{name} is told to whom asks");
+        assert_eq!(code(bed.attach("new", &session, "9.9").await), "version.floor_malformed");
+        assert_eq!(bed.beat("n", &session).await.expect("it stays"), NodeState::Online);
+        let mended = bed.nodes.set_floor(None).await.expect("mended");
+        assert!(mended.revision > set.revision, "{name}: revisions only rise");
+        assert_eq!(bed.nodes.trouble(), None);
+        bed.write("n", &session).await.expect("writes again");
+    }
+    bed.storage.execute(forget).await;
+    bed.restart().await;
+    assert_eq!(code(bed.write("n", &session).await), "version.floor_malformed", "a start without the row");
+    bed.nodes.set_floor(Some("1.0")).await.expect("mended");
+    bed.write("n", &session).await.expect("writes again");
+    bed.storage.execute("DROP TABLE version_floor").await;
+    bed.pass(5).await;
+    assert_eq!(code(bed.write("n", &session).await), "version.floor_malformed", "as lost as a row");
+}
+
+// shows: N-03
+#[tokio::test]
+async fn n03_a_look_at_the_floor_that_comes_late_changes_nothing() {
+    let bed = Bed::new().await;
+    let floors = &bed.nodes.shared.floors;
+    let (turn, old) = (floors.turn(), bed.storage.version_floor().await.expect("reads"));
+    let set = bed.nodes.set_floor(Some("2.0")).await.expect("set");
+    floors.found(turn, old.clone());
+    floors.found(turn, None);
+    assert_eq!(floors.present().expect("sound"), set, "the look began before the floor was set");
+    floors.found(floors.turn(), old);
+    assert!(floors.present().is_err(), "one that began afterwards and finds an older floor tells of damage");
 }
 
 // shows: N-04, N-11
