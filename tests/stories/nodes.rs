@@ -241,6 +241,11 @@ async fn n04_a_key_for_nodes_must_name_one_and_the_policies_judge_their_calls() 
     let (status, problem) = post(&gw, Some(&key), "list", &json!({})).await;
     assert_eq!((status, &problem["code"]), (429, &"rate.limited".into()), "{problem}");
     client.heartbeat("n", &fleet.id, None).await.expect("heartbeats are not limited");
+    let told = refused(client.heartbeat("n", &fleet.id, Some(NodeReport::Degraded)).await);
+    assert_eq!((told.reason.as_str(), told.details["kind"].as_str()), ("rate.limited", "node"), "a changed one is");
+    let body = json!({ "node_id": "n", "session_id": fleet.id, "status": "degraded" });
+    assert_eq!(post(&gw, Some(&key), "heartbeat", &body).await.0, 429);
+    assert_eq!(client.heartbeat("n", &fleet.id, None).await.expect("plain ones go on").state, "online");
 
     fs::remove_file(gw.plugins().join("rate-limit.toml")).expect("removed");
     gw.swap("access", "").await;
@@ -282,6 +287,13 @@ async fn n11_the_same_errors_come_over_http_as_problems() {
         ("capabilityupdate", early, (409, "runtimenode.state")),
         ("heartbeat", json!({ "node_id": "n", "session_id": a.id, "status": "offline" }), (400, "request.invalid")),
         ("heartbeat", json!({ "node_id": "n", "session_id": a.id, "extra": 1 }), (400, "request.invalid")),
+        ("attach", json!(["n", a.id, "panel", "1.0", []]), (400, "request.invalid")),
+        ("list", json!([]), (400, "request.invalid")),
+        (
+            "heartbeat",
+            json!({ "node_id": "n", "session_id": a.id, "status": { "online": null } }),
+            (400, "request.invalid"),
+        ),
         ("heartbeat", json!({ "node_id": "m", "session_id": a.id }), (404, "runtimenode.unknown")),
         ("restart", here.clone(), (404, "http.no_such_page")),
     ] {
@@ -317,7 +329,9 @@ async fn n03_a_damaged_floor_is_on_the_health_page_and_stops_writes_only() {
     write_for(&s, "n", &item).await.expect("written");
     let db = rusqlite::Connection::open(gw.data().join("tidegate.db")).expect("opens");
     db.execute("UPDATE version_floor SET floor = 'latest'", []).expect("damaged");
-    drop(db);
+    let asked = gw.run(&["node", "floor", "--json"]).await;
+    let error: Json = serde_json::from_slice(&asked.stderr).expect("JSON");
+    assert_eq!((asked.status.code(), &error["error"]["code"]), (Some(1), &"version.floor_malformed".into()));
     let fault = eventually("the damage to be seen", async || match write_for(&s, "n", &item).await {
         Ok(()) => None,
         Err(ClientError::Fault(fault)) => Some(fault),
@@ -333,6 +347,19 @@ async fn n03_a_damaged_floor_is_on_the_health_page_and_stops_writes_only() {
     operator(&gw).await.set_floor(Some("1.0")).await.expect("mended");
     write_for(&s, "n", &item).await.expect("written");
     assert_eq!(get(&gw, "/api/health").await.1["degraded"], json!([]));
+
+    db.execute("DELETE FROM version_floor", []).expect("lost");
+    operator(&gw).await.set_floor(Some("2.0")).await.expect("set");
+    assert_eq!(reason(write_for(&s, "n", &item).await), "version.floor_exceeded", "in force at once");
+    db.execute("DELETE FROM version_floor", []).expect("lost");
+    let asked = gw.run(&["node", "floor"]).await;
+    let said = String::from_utf8_lossy(&asked.stderr).into_owned();
+    assert!(!asked.status.success() && said.contains("lost") && said.contains("--clear"), "{said}");
+    assert_eq!(reason(write_for(&s, "n", &item).await), "version.floor_malformed");
+    assert_eq!(get(&gw, "/api/health").await.1["degraded"][0]["part"], "storage");
+    let mended = gw.run(&["node", "floor", "--clear"]).await;
+    assert!(mended.status.success(), "{}", String::from_utf8_lossy(&mended.stderr));
+    write_for(&s, "n", &item).await.expect("written");
 }
 
 async fn get(gw: &Gateway, path: &str) -> (u16, Json) {
@@ -417,11 +444,27 @@ async fn nodes_from_the_command_line() {
     let gw = Gateway::start().await;
     let s = gw.open("line-1").await;
     let client = nodes(&gw).await;
-    client.attach(node("press-7", &s, "1.9")).await.expect("joined");
     let said = |output: std::process::Output| {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("text")
     };
+    let failed = |output: std::process::Output| {
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).expect("text")
+    };
+    let attach = ["node", "attach", "press-7", &s.id, "--version", "1.9"];
+    assert_eq!(said(gw.run(&attach).await), "press-7 is registering, read-write\n");
+    let beat = ["node", "heartbeat", "press-7", &s.id, "--degraded"];
+    assert_eq!(said(gw.run(&beat).await), "press-7 is degraded\n");
+    let write = ["client", "write", &s.id, "Area1.Setpoint.Speed", "7", "--node", "press-7"];
+    assert!(said(gw.run(&write).await).ends_with("written\n"));
+    said(gw.run(&["node", "floor", "--set", "2.0"]).await);
+    assert!(failed(gw.run(&write).await).contains("version.floor_exceeded"));
+    said(gw.run(&["node", "floor", "--clear"]).await);
+    assert_eq!(said(gw.run(&["node", "detach", "press-7", &s.id]).await), "press-7 has left\n");
+    assert!(failed(gw.run(&write).await).contains("runtimenode.state"));
+    assert!(failed(gw.run(&["node", "revoke", "nobody"]).await).contains("no record"));
+    client.attach(node("press-7", &s, "1.9")).await.expect("joined");
     assert!(said(gw.run(&["node", "floor"]).await).starts_with("no floor"));
     assert!(said(gw.run(&["node", "floor", "--set", "1.10"]).await).starts_with("floor 1.10"));
     let wrong = gw.run(&["node", "floor", "--set", "latest", "--json"]).await;

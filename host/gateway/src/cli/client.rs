@@ -30,7 +30,8 @@ pub enum ClientCommand {
     Advise(Tags),
     /// Write a value and wait until the server says that it is done.
     #[command(after_help = "Examples:\n  tidegate client write session-0123… Area1.Setpoint.Speed 12.5\n  \
-        tidegate client write session-0123… Area1.Setpoint.Level 3 --type double")]
+        tidegate client write session-0123… Area1.Setpoint.Level 3 --type double\n  \
+        tidegate client write session-0123… Area1.Setpoint.Speed 12.5 --node press-7")]
     Write(write::WriteArgs),
     /// Read the present value of items.
     #[command(after_help = "Example:\n  tidegate client read session-0123… Area1.Pump1.Flow")]

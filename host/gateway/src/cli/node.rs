@@ -1,16 +1,20 @@
-//! `tidegate node`: runtime nodes over the operators' socket.
+//! `tidegate node`: runtime nodes over the operators' socket, and by hand as a node of one's own.
 
-use super::{output, remote::Local};
+use super::{
+    output,
+    remote::{Local, Remote},
+};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use tidegate_client::{
     values,
     wire::{
-        ListNodesRequest, NodeAttachment, SourceTime, VersionFloor, source_time::Form, watch_nodes_response::Message,
+        AttachNodeRequest, ListNodesRequest, NodeAccess, NodeAttachment, NodeReport, SourceTime, VersionFloor,
+        source_time::Form, watch_nodes_response::Message,
     },
 };
 
-/// See and revoke runtime nodes, and set the version below which they only read.
+/// See and revoke runtime nodes, set the version below which they only read, and be one to try it.
 #[derive(Debug, Subcommand)]
 pub enum NodeCommand {
     /// Show attached nodes and how they are.
@@ -26,6 +30,16 @@ pub enum NodeCommand {
     /// Print each change of a node's state as it happens, until stopped.
     #[command(after_help = "Example:\n  tidegate node watch --json")]
     Watch(Watch),
+    /// Join a session as a node, with the key of a client.
+    #[command(after_help = "Example:\n  tidegate node attach press-7 session-0123… --version 1.9")]
+    Attach(Attach),
+    /// Tell that a node lives; due every 15 seconds.
+    #[command(after_help = "Examples:\n  tidegate node heartbeat press-7 session-0123…\n  \
+        tidegate node heartbeat press-7 session-0123… --degraded")]
+    Heartbeat(Heartbeat),
+    /// Leave a session; the record stays.
+    #[command(after_help = "Example:\n  tidegate node detach press-7 session-0123…")]
+    Detach(Own),
 }
 
 /// Which attachments.
@@ -80,6 +94,45 @@ pub struct Watch {
     local: Local,
 }
 
+/// A node of this key in a session.
+#[derive(Args, Debug)]
+pub struct Own {
+    /// The node's id.
+    #[arg(value_name = "NODE")]
+    node: String,
+    /// The session's id, as `client open` printed it.
+    #[arg(value_name = "SESSION")]
+    session: String,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+/// A node that joins.
+#[derive(Args, Debug)]
+pub struct Attach {
+    #[command(flatten)]
+    own: Own,
+    /// The node's version, MAJOR.MINOR.
+    #[arg(long, value_name = "VERSION")]
+    version: String,
+    /// What the node is.
+    #[arg(long, value_name = "KIND", default_value = "shell")]
+    kind: String,
+    /// What it can do; may be given several times.
+    #[arg(long = "capability", value_name = "TEXT")]
+    capabilities: Vec<String>,
+}
+
+/// A sign of life.
+#[derive(Args, Debug)]
+pub struct Heartbeat {
+    #[command(flatten)]
+    own: Own,
+    /// Report `degraded` instead of `online`.
+    #[arg(long)]
+    degraded: bool,
+}
+
 // === impl NodeCommand ===
 
 impl NodeCommand {
@@ -89,6 +142,9 @@ impl NodeCommand {
             | Self::Floor(Floor { local, .. })
             | Self::Revoke(Revoke { local, .. })
             | Self::Watch(Watch { local, .. }) => local.json,
+            Self::Attach(Attach { own, .. }) | Self::Heartbeat(Heartbeat { own, .. }) | Self::Detach(own) => {
+                own.remote.local.json
+            }
         }
     }
 }
@@ -98,6 +154,17 @@ pub(super) async fn run(command: NodeCommand) -> anyhow::Result<()> {
         NodeCommand::List(args) => list(args).await,
         NodeCommand::Floor(args) => floor(args).await,
         NodeCommand::Watch(args) => watch(args).await,
+        NodeCommand::Attach(args) => attach(args).await,
+        NodeCommand::Heartbeat(args) => heartbeat(args).await,
+        NodeCommand::Detach(args) => {
+            let left = args.remote.nodes().await?.detach(&args.node, &args.session).await?;
+            if args.remote.local.json {
+                output::line(json!({ "attachment": attachment_json(&left) }))?;
+            } else {
+                output::line(format_args!("{} has left", left.node_id))?;
+            }
+            Ok(())
+        }
         NodeCommand::Revoke(args) => {
             let revoked = args.local.node_admin().await?.revoke(&args.node, &args.session).await?;
             if args.local.json {
@@ -108,6 +175,37 @@ pub(super) async fn run(command: NodeCommand) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+async fn attach(args: Attach) -> anyhow::Result<()> {
+    let Attach { own, version, kind, capabilities } = args;
+    let request = AttachNodeRequest { node_id: own.node, session_id: own.session, kind, version, capabilities };
+    let attached = own.remote.nodes().await?.attach(request).await?;
+    let access = match attached.access() {
+        NodeAccess::ReadOnly => "read-only",
+        _ => "read-write",
+    };
+    let node = attached.attachment.unwrap_or_default();
+    if own.remote.local.json {
+        output::line(json!({
+            "attachment": attachment_json(&node), "access": access, "heartbeat_every_ms": attached.heartbeat_every_ms,
+        }))?;
+    } else {
+        output::line(format_args!("{} is {}, {access}", node.node_id, node.state))?;
+    }
+    Ok(())
+}
+
+async fn heartbeat(args: Heartbeat) -> anyhow::Result<()> {
+    let Heartbeat { own, degraded } = args;
+    let report = degraded.then_some(NodeReport::Degraded);
+    let heard = own.remote.nodes().await?.heartbeat(&own.node, &own.session, report).await?;
+    if own.remote.local.json {
+        output::line(json!({ "state": heard.state, "received_at_unix_ms": heard.received_at_unix_ms }))?;
+    } else {
+        output::line(format_args!("{} is {}", own.node, heard.state))?;
+    }
+    Ok(())
 }
 
 async fn list(args: List) -> anyhow::Result<()> {

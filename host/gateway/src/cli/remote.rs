@@ -11,11 +11,13 @@ use std::{
     path::{Path, PathBuf},
 };
 use tidegate_client::{Admin, Alarms, Connect, Gateway, NodeAdmin, PeopleAdmin};
+use tidegate_client::{Admin, Connect, Gateway, NodeAdmin, Nodes, PeopleAdmin};
 
 const NO_ANSWER: &str =
     "the gateway of this folder does not answer; operators' commands work only for its own user, or root";
 const NO_ANSWER_THERE: &str = "the gateway of --endpoint does not answer";
 const NOBODY: &str = "is a gateway running there? `tidegate serve` starts one; --endpoint names another";
+const NO_GATEWAY: &str = "is a gateway running there? `tidegate serve` starts one; --endpoint names another";
 const DEFAULT_ENDPOINT: &str = "127.0.0.1:7410";
 
 /// Where bundles of the authorities that everybody trusts lie: Debian and Alpine, Fedora, openSUSE.
@@ -105,6 +107,14 @@ impl Remote {
     }
 
     fn way(&self) -> anyhow::Result<Connect> {
+        self.client()?.gateway().await.context(NO_GATEWAY)
+    }
+
+    pub async fn nodes(&self) -> anyhow::Result<Nodes> {
+        self.client()?.nodes().await.context(NO_GATEWAY)
+    }
+
+    fn client(&self) -> anyhow::Result<Connect> {
         let Local { data, network, .. } = &self.local;
         let endpoint = match (&network.endpoint, Addresses::read(data)?) {
             (Some(endpoint), _) => endpoint.clone(),

@@ -10,7 +10,7 @@ use serde_json::json;
 use std::time::Duration;
 use tidegate_client::{
     EventStream, Gateway, Message, Start, StreamOptions, values,
-    wire::{Value, event::Body},
+    wire::{Value, Write, command::Method, event::Body},
 };
 use tokio::time::timeout;
 
@@ -32,6 +32,9 @@ pub struct WriteArgs {
     /// The user who writes, as AuthenticateUser returned it.
     #[arg(long, value_name = "ID", default_value_t = 0)]
     user: i32,
+    /// Write on behalf of this runtime node, which the same key attached to the session.
+    #[arg(long, value_name = "NODE")]
+    node: Option<String>,
     /// Do not wait for OnWriteComplete; the item stays advised.
     #[arg(long)]
     no_wait: bool,
@@ -88,7 +91,9 @@ async fn write(gateway: &Gateway, stream: &mut EventStream, item: &Item, args: &
     };
     let kind = args.kind.map(values::Type::from).or_else(|| values::type_of(&present));
     let value = values::parse(&args.value, kind.unwrap_or_else(|| values::guess(&args.value))).map_err(Usage)?;
-    gateway.write(&args.session, item.server, item.handle, value, args.user).await?;
+    let write = Write { server_handle: item.server, item_handle: item.handle, value: Some(value), user_id: args.user };
+    let node = args.node.as_deref().unwrap_or_default();
+    gateway.invoke_for(node, &args.session, Method::Write(write), 0).await?;
     if args.no_wait {
         return said(args, "handed to the server", None);
     }
