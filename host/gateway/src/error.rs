@@ -355,7 +355,7 @@ codes! {
         "Send a heartbeat first, or attach again after a detach.";
     NodeUnknown = "runtimenode.unknown", NotFound,
         "This key has no such attachment; to an operator: there is no record of the node.",
-        "Attach the node to the session first, with the same key; operators see every record with `tidegate node list --ended`.";
+        "Nodes: attach to the session first, with the same key. Operators: `tidegate node list --ended` shows every record.";
     NodeLimit = "runtimenode.limit", ResourceExhausted,
         "As many nodes as allowed are attached, to the gateway or by this key; the details say which bound it is.",
         "Detach nodes that are no longer used.";
