@@ -38,14 +38,7 @@ use std::{
     time::Duration,
 };
 use tidegate_policy::{PolicyHost, Warm};
-use tokio::{net::TcpListener, time::Instant};
-use tidegate_pipe::{PipeError, WorkerListener};
-use tidegate_policy::PolicyHost;
-use tokio::{
-    net::{TcpListener, UnixListener},
-    sync::watch,
-    time::Instant,
-};
+use tokio::{net::TcpListener, sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// From the request to end until a worker is killed. Guessed.
@@ -69,7 +62,6 @@ pub struct App {
     config: ServeConfig,
     /// What the dashboard shows of it.
     in_force: watch::Sender<Arc<ServeConfig>>,
-    data: DataDir,
     sessions: Sessions,
     storage: Storage,
     policies: PolicyHost,
@@ -253,8 +245,6 @@ impl App {
             streams_per_connection: config.sessions.max_event_streams_per_connection,
         };
         let edge = Edge::new(sessions.clone(), keys.clone(), metrics.clone(), context, bounds).await?;
-        let dashboard = Dashboard::new(people, sessions.clone(), nodes.clone(), keys.clone(), serving.clone());
-        let http = HttpState {
         let in_force = watch::Sender::new(Arc::new(config.clone()));
         let dashboard = Dashboard::new(http::Shown {
             people,
@@ -264,7 +254,7 @@ impl App {
             config: in_force.subscribe(),
             stopping: serving.clone(),
         });
-        let state = HttpState {
+        let http = HttpState {
             metrics: metrics.clone(),
             health,
             nodes: Some(NodePages { nodes: nodes.clone(), keys }),
@@ -297,10 +287,6 @@ impl App {
         tasks.spawn("sweep", until_stop(Box::pin(sessions.clone().sweep())));
         tasks.spawn("nodes", until_stop(Box::pin(nodes.clone().run())));
         tasks.spawn("rejudge", until_stop(Box::pin(sessions.clone().rejudge(flips))));
-        let internal = config.internal_sessions.iter();
-        let internal =
-            internal.map(|one| sessions::InternalSession { name: one.name.clone(), backend: one.backend.clone() });
-        tasks.spawn("internal sessions", until_stop(Box::pin(sessions.clone().keep_internal(internal.collect()))));
         if let Some(tls) = tls.clone() {
             tasks.spawn("certificate", until_stop(Box::pin(tls.watch())));
         }
@@ -311,6 +297,7 @@ impl App {
         Ok(Self {
             addresses,
             config,
+            in_force,
             sessions,
             storage,
             policies: host,
@@ -338,6 +325,17 @@ impl App {
         let Some(Doors { edge, grpc, admin, pages, http }) = self.doors.take() else { return };
         self.sockets.own();
         self.sessions.settle();
+        // Not before: what a gateway that gives way opened would stay without anybody.
+        let internal = self.config.internal_sessions.iter();
+        let internal =
+            internal.map(|one| sessions::InternalSession { name: one.name.clone(), backend: one.backend.clone() });
+        let (keeping, stopping) = (self.sessions.clone().keep_internal(internal.collect()), self.tasks.stopping());
+        self.tasks.spawn("internal sessions", async move {
+            tokio::select! {
+                () = stopping.cancelled() => {}
+                () = keeping => {}
+            }
+        });
         self.ready.store(true, Ordering::SeqCst);
         let listening = Listening { shutdown: self.serving.clone(), drain: self.config.drain };
         let (tls, shutdown) = (self.tls.clone(), self.serving.clone().cancelled_owned());
@@ -362,7 +360,6 @@ impl App {
     /// Of the installation.
     pub fn instance(&self) -> &InstanceId {
         &self.instance
-        Ok(Self { addresses, config, in_force, data, sessions, storage, nodes, tls, tasks, serving, listeners, ready })
     }
 
     /// A question: whether every pump gets on. Takes the locks that pumps take: one that is held for ever never answers.

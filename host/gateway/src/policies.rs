@@ -14,12 +14,9 @@ use crate::{
 use buckets::Buckets;
 use std::{path::PathBuf, sync::Arc};
 use tidegate_policy::{
-    Action, Admission, ClientNode, Decision, DecisionLog, FailureCause, ItemVerdict, Outcome, Policy, PolicyConfig,
-    PolicyHost, Principal, RateAnswer, RateRequest, RollbackError, SessionFacts, StartError, SwapRecord, Trigger,
-    Trust, Verdict, Warm,
     Action, Admission, ClientNode, Decision, DecisionLog, FailureCause, ItemVerdict, Outcome, PastError, Policy,
     PolicyConfig, PolicyHost, Principal, PromoteError, RateAnswer, RateRequest, RollbackError, SessionFacts,
-    ShadowStatus, StartError, SwapRecord, Trigger, Trust, Verdict,
+    ShadowStatus, StartError, SwapRecord, Trigger, Trust, Verdict, Warm,
 };
 
 /// Asks the policies and turns their answers into errors. Clones share the buckets.

@@ -17,13 +17,7 @@ use crate::config::{Breaker, PolicyConfig, StartError};
 use crate::control::{Control, FlipHook};
 use crate::counters::Counters;
 use crate::decider::Decider;
-use crate::embedded;
-use crate::engine::Engines;
 use crate::evidence::{Asked, IntoAnswered, Recorder};
-use crate::evidence::{
-    Asked, IntoAnswered, Recorder, contracts_action, contracts_node, contracts_person, contracts_pressure,
-    contracts_request,
-};
 use crate::failure::{self, Silence};
 use crate::gate::{Gate, Refusal, RefusalCode};
 use crate::generation::{Called, Remade};

@@ -28,11 +28,12 @@ pub(crate) struct Args {
     bless: bool,
 }
 
-/// Instructions for each delivery.
+/// Instructions for each delivery, and what was delivered.
 #[derive(Clone, Copy, Debug)]
-struct Counted {
-    gateway: f64,
-    worker: f64,
+pub(crate) struct Counted {
+    pub(crate) gateway: f64,
+    pub(crate) worker: f64,
+    pub(crate) per_message: f64,
 }
 
 const READERS: usize = 8;
@@ -51,15 +52,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const WARM_UP: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    process::find("valgrind").context("valgrind is not installed (Debian: apt-get install valgrind)")?;
-    ensure!(process::find("callgrind_control").is_some(), "callgrind_control, a part of valgrind, is missing");
     let mut rows = Rows::new("instructions", args.json.as_deref())?;
     let mut sides = [Vec::new(), Vec::new()];
     // In turns, so that what wears off or builds up falls on both.
     for policies in [false, true, true, false] {
-        sides[usize::from(policies)].push(count(args.seconds, policies).await?);
+        sides[usize::from(policies)].push(count(READERS, 0, args.seconds, policies).await?);
     }
     let [without, with] = sides.map(|counts| Counted::mean(&counts));
+    println!("{:.1} events per message", without.per_message);
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(COMMITTED);
     let committed: serde_json::Value =
         std::fs::read(&file).ok().map_or(Ok(serde_json::Value::Null), |bytes| serde_json::from_slice(&bytes))?;
@@ -89,19 +89,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One gateway with its worker and readers: instructions for each delivery.
-async fn count(seconds: f64, policies: bool) -> anyhow::Result<Counted> {
-    let valgrind = process::find("valgrind").context("valgrind is not installed")?;
-/// Instructions for each delivery, and what was delivered.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Counted {
-    pub(crate) gateway: f64,
-    pub(crate) worker: f64,
-    pub(crate) per_message: f64,
-}
-
-/// Runs a gateway under callgrind with so many readers, and so many more that never read.
-pub(crate) async fn count(readers: usize, never: usize, seconds: f64) -> anyhow::Result<Counted> {
+/// Runs a gateway under callgrind with so many readers, and so many more that never read; `policies`: with five
+/// components in its folder.
+pub(crate) async fn count(readers: usize, never: usize, seconds: f64, policies: bool) -> anyhow::Result<Counted> {
     let valgrind = process::find("valgrind").context("valgrind is not installed (Debian: apt-get install valgrind)")?;
     ensure!(process::find("callgrind_control").is_some(), "callgrind_control, a part of valgrind, is missing");
     let folder = tempfile::tempdir()?;
@@ -136,9 +126,12 @@ pub(crate) async fn count(readers: usize, never: usize, seconds: f64) -> anyhow:
     let delivered = seen["delivered"].as_f64().unwrap_or_default();
     ensure!(delivered > 0.0, "nothing was delivered");
     ensure!(seen["wrong"].as_u64() == Some(0), "sequences were lost");
-    println!("{:.1} events per message", delivered / seen["messages"].as_f64().unwrap_or(1.0).max(1.0));
     let each = |pid| anyhow::Ok((instructions(folder.path(), pid)? as f64 / delivered * 10.0).round() / 10.0);
-    Ok(Counted { gateway: each(pids[0])?, worker: each(pids[1])? })
+    Ok(Counted {
+        gateway: each(pids[0])?,
+        worker: each(pids[1])?,
+        per_message: delivered / seen["messages"].as_f64().unwrap_or(1.0).max(1.0),
+    })
 }
 
 /// All five from the folder, with a rule that is searched for each item and denies none.
@@ -156,30 +149,6 @@ async fn serve(gateway: &Gateway) -> anyhow::Result<()> {
         let listing = admin.policies().await?;
         if listing.generation > before && listing.policies.iter().all(|policy| policy.source != "embedded") {
             return Ok(());
-    let each =
-        |pid| Ok::<_, anyhow::Error>((instructions(folder.path(), pid)? as f64 / delivered * 10.0).round() / 10.0);
-    Ok(Counted {
-        gateway: each(pids[0])?,
-        worker: each(pids[1])?,
-        per_message: delivered / seen["messages"].as_f64().unwrap_or(1.0).max(1.0),
-    })
-}
-
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let mut rows = Rows::new("instructions", args.json.as_deref())?;
-    let found = count(READERS, 0, args.seconds).await?;
-    println!("{:.1} events per message", found.per_message);
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(COMMITTED);
-    let committed: serde_json::Value =
-        std::fs::read(&file).ok().map_or(Ok(serde_json::Value::Null), |bytes| serde_json::from_slice(&bytes))?;
-    let mut counted = serde_json::Map::new();
-    let mut worse = Vec::new();
-    for (name, ours) in [("gateway", found.gateway), ("worker", found.worker)] {
-        let before = committed[name].as_f64();
-        let baseline = before.map(|before| ("committed", before, Ratio::Cheaper));
-        rows.add(&format!("{name}, N={READERS}, 200 at a time"), ours, baseline, "instructions per delivery")?;
-        if before.is_some_and(|before| ours > before * (1.0 + TOLERANCE)) {
-            worse.push(name);
         }
         ensure!(Instant::now() < deadline, "the five policies do not serve: {:?}", listing.swaps.first());
         tokio::time::sleep(LOOK_EVERY).await;
@@ -192,7 +161,11 @@ impl Counted {
     fn mean(counts: &[Self]) -> Self {
         let mean =
             |of: fn(&Self) -> f64| (counts.iter().map(of).sum::<f64>() / counts.len() as f64 * 10.0).round() / 10.0;
-        Self { gateway: mean(|one| one.gateway), worker: mean(|one| one.worker) }
+        Self {
+            gateway: mean(|one| one.gateway),
+            worker: mean(|one| one.worker),
+            per_message: mean(|one| one.per_message),
+        }
     }
 }
 

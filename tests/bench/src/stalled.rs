@@ -90,8 +90,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     }
     if args.instructions {
         // Fewer: valgrind is some 50 times slower than the machine.
-        let alone = instructions::count(9, 0, args.seconds * 5.0).await?;
-        let ours = instructions::count(9, 1, args.seconds * 5.0).await?;
+        let alone = instructions::count(9, 0, args.seconds * 5.0, false).await?;
+        let ours = instructions::count(9, 1, args.seconds * 5.0, false).await?;
         let baseline = Some(("without it", alone.gateway, Ratio::Multiple));
         rows.add("9 healthy, 1 never reads: gateway", ours.gateway, baseline, "instructions per healthy delivery")?;
     }

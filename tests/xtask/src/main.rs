@@ -1,8 +1,8 @@
 //! Every repeatable job of the project, one subcommand each; CI calls the same ones. It reads the tree as
 //! text and never links the gateway, so that a broken gateway can still be told what is wrong with it.
 
-mod contract_docs;
 mod browser;
+mod contract_docs;
 mod deb;
 mod error_docs;
 mod guests;

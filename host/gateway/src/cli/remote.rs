@@ -10,13 +10,11 @@ use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
 };
-use tidegate_client::{Admin, Alarms, Connect, Gateway, NodeAdmin, PeopleAdmin};
-use tidegate_client::{Admin, Connect, Gateway, NodeAdmin, Nodes, PeopleAdmin};
+use tidegate_client::{Admin, Alarms, Connect, Gateway, NodeAdmin, Nodes, PeopleAdmin};
 
 const NO_ANSWER: &str =
     "the gateway of this folder does not answer; operators' commands work only for its own user, or root";
 const NO_ANSWER_THERE: &str = "the gateway of --endpoint does not answer";
-const NOBODY: &str = "is a gateway running there? `tidegate serve` starts one; --endpoint names another";
 const NO_GATEWAY: &str = "is a gateway running there? `tidegate serve` starts one; --endpoint names another";
 const DEFAULT_ENDPOINT: &str = "127.0.0.1:7410";
 
@@ -99,15 +97,11 @@ pub struct Addresses {
 
 impl Remote {
     pub async fn connect(&self) -> anyhow::Result<Gateway> {
-        self.way()?.gateway().await.context(NOBODY)
+        self.client()?.gateway().await.context(NO_GATEWAY)
     }
 
     pub async fn alarms(&self) -> anyhow::Result<Alarms> {
-        self.way()?.alarms().await.context(NOBODY)
-    }
-
-    fn way(&self) -> anyhow::Result<Connect> {
-        self.client()?.gateway().await.context(NO_GATEWAY)
+        self.client()?.alarms().await.context(NO_GATEWAY)
     }
 
     pub async fn nodes(&self) -> anyhow::Result<Nodes> {

@@ -3,9 +3,8 @@
 //! error, so that all are found in one run.
 
 use super::{
-    Backend, BackendKind, ClientAuth, LogFileSettings, LogLimits, PolicyLimits, ServeConfig, SessionLimits, Shown,
-    Backend, BackendKind, ClientAuth, InternalSession, LogLimits, PolicyLimits, ServeConfig, SessionLimits, Shown,
-    TlsSettings, TlsVersion, WorkerTimes,
+    Backend, BackendKind, ClientAuth, InternalSession, LogFileSettings, LogLimits, PolicyLimits, ServeConfig,
+    SessionLimits, Shown, TlsSettings, TlsVersion, WorkerTimes,
     args::{Given, Origin, ServeArgs},
     file,
     table::{Kind, Setting},

@@ -91,7 +91,6 @@ impl Sessions {
         self.shared.not_adopted.lock().get_or_insert(why);
     }
 
-    fn expect(&self, row: WorkerRow, orphan: Orphan, slot: OwnedSemaphorePermit) {
     fn expect(&self, row: WorkerRow, orphan: Orphan, slot: Option<OwnedSemaphorePermit>) {
         let settings = self.shared.settings.load_full();
         let adoption = Adoption {

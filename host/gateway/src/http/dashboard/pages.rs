@@ -94,7 +94,7 @@ pub(super) async fn nodes(viewer: Viewer) -> Response {
     let sees = |id: &str| {
         viewer.dashboard.shown.sessions.find(id).map_or(viewer.is_admin(), |session| viewer.seen.sees(&session))
     };
-    let floor = nodes.floor();
+    let floor = nodes.floor().await;
     let rows = html! { @for one in shown.iter().filter(|one| sees(one.row.session.as_str())) {
         tr {
             th scope="row" { (one.row.node) }
@@ -105,9 +105,6 @@ pub(super) async fn nodes(viewer: Viewer) -> Response {
             td { (one.row.capabilities.join(", ")) }
         }
     } };
-    let sees =
-        |id: &str| viewer.dashboard.sessions.find(id).map_or(viewer.is_admin(), |session| viewer.seen.sees(&session));
-    let floor = nodes.floor().await;
     let body = html! {
         p { "Version floor: " @match &floor {
             Ok(row) => { @match &row.floor { Some(floor) => strong { (floor) }, None => "none" } }
