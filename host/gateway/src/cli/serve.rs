@@ -50,7 +50,7 @@ pub fn run(args: ServiceArgs) -> anyhow::Result<()> {
         let mut reopen = signal(SignalKind::user_defined1())?;
         let mut succeed = signal(SignalKind::user_defined2())?;
         let manager = ServiceManager::from_environment();
-        let mut app = start(config, args.take_over).await?;
+        let mut app = Box::pin(start(config, args.take_over)).await?;
         let (_desk, mut standbys) = Desk::open(&app)?;
         manager.ready(&app.serves());
         let mut dog = manager.watchdog(app.progress());
@@ -73,7 +73,7 @@ pub fn run(args: ServiceArgs) -> anyhow::Result<()> {
                 Some(standby) = standbys.recv() => {
                     // While nobody serves there is no progress to tell of; it takes less time than that.
                     drop(dog);
-                    match takeover::give(app, standby, |pid| manager.succeeded_by(pid)).await? {
+                    match Box::pin(takeover::give(app, standby, |pid| manager.succeeded_by(pid))).await? {
                         Outcome::Gone => return Ok(()),
                         Outcome::Back(back) => app = *back,
                     }
@@ -90,7 +90,7 @@ pub fn run(args: ServiceArgs) -> anyhow::Result<()> {
 
 async fn start(config: ServeConfig, take_over: bool) -> anyhow::Result<App> {
     let followed = if take_over {
-        takeover::follow(config).await?
+        Box::pin(takeover::follow(config)).await?
     } else {
         let given = Given::by_service_manager(&config)?;
         let mut app = App::begin(config, Beginning::Afresh(given)).await?;
