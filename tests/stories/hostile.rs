@@ -81,7 +81,6 @@ async fn outlive(gw: &Gateway, victim: &Session, item: &Item, name: &str) -> Swa
 // shows
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_policies_under_load_hurt_only_whom_they_decide_about() {
-    let start = Instant::now();
     let gw = Launch::new().backend("sim", "rate=20000").start().await;
     // Somebody slow on a busy machine is moved on, which its account shows, and not ended.
     gw.swap("backpressure", "levels = [{ at = 0.8, answer = \"skip\" }]\n").await;
@@ -121,5 +120,4 @@ async fn hostile_policies_under_load_hurt_only_whom_they_decide_about() {
     let others: u64 = listing.policies.iter().filter(|row| row.policy != "access").map(|row| row.failures).sum();
     assert_eq!(others, 0, "{:?}", listing.policies);
     assert!(decided > 100, "{decided} commands were decided beside the guests");
-    assert!(start.elapsed() < Duration::from_secs(60), "it took {:?}", start.elapsed());
 }

@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::files::Files;
 use super::question::{Asked, IntoAnswered};
-use super::{DecisionId, DecisionLog, FLUSH, Record, SetFacts};
+use super::{DecisionId, DecisionLog, FLUSH, Last, Reading, Record, SetFacts, Window};
 use crate::model::*;
 
 /// Hands decisions over; cheap to share.
@@ -137,10 +137,20 @@ impl Recorder {
         while *done < next && !self.desk.dealt.wait_until(&mut done, until).timed_out() {}
     }
 
-    /// The newest decisions, oldest first.
+    /// The newest decisions, oldest first; while this run has none, those of the files.
     pub(crate) fn recent(&self, count: usize) -> Vec<Arc<Record>> {
-        let recent = self.desk.recent.lock();
-        recent.iter().skip(recent.len().saturating_sub(count)).cloned().collect()
+        {
+            let recent = self.desk.recent.lock();
+            if !recent.is_empty() {
+                return recent.iter().skip(recent.len().saturating_sub(count)).cloned().collect();
+            }
+        }
+        let Some(folder) = &self.folder else { return Vec::new() };
+        let window = Window { last: Last::Count(count), ..Window::default() };
+        let read = Reading::of(folder, &window).inspect_err(|error| {
+            tracing::warn!(%error, "decisions of before cannot be read; there is nothing to compare with");
+        });
+        read.map_or_else(|_| Vec::new(), |reading| reading.records)
     }
 
     /// Replaces who listens.

@@ -193,9 +193,8 @@ impl Scanner {
         };
         self.judged(judged, pending);
         let Plan::Change { stems, keep, files } = plan else { return None };
-        let compare = trigger != Trigger::Start;
         let mut difference: Option<Comparison> = None;
-        let loaded = self.load(&basis, stems, keep, compare.then_some(&mut difference));
+        let loaded = self.load(&basis, stems, keep, &mut difference);
         let attempt = |gate: Duration| Attempt { trigger, files, gate, difference: difference.map(Box::new) };
         match loaded {
             Ok(chosen) => Some(self.control.swap(&chosen, attempt(start.elapsed()))),
@@ -311,7 +310,7 @@ impl Scanner {
         basis: &Basis,
         stems: Vec<(String, Version)>,
         keep: Vec<Arc<Loaded>>,
-        mut difference: Option<&mut Option<Comparison>>,
+        difference: &mut Option<Comparison>,
     ) -> Result<Vec<Arc<Loaded>>, Refusal> {
         let mut chosen = keep;
         for (_, version) in stems {
@@ -325,13 +324,11 @@ impl Scanner {
                     return Err(Refusal::new(RefusalCode::Poisoned, &source.file, message));
                 }
                 let loaded = Arc::new(self.gate.load(source)?);
-                if let Some(difference) = &mut difference {
-                    let judged = self.hold(basis, &loaded).and_then(|()| self.compare(basis, &loaded, difference));
-                    judged.inspect_err(|refusal| {
-                        let Refusal { code, file, message } = refusal.clone();
-                        self.control.held(Held { file, identity: version.identity, code, message });
-                    })?;
-                }
+                let judged = self.hold(basis, &loaded).and_then(|()| self.compare(basis, &loaded, difference));
+                judged.inspect_err(|refusal| {
+                    let Refusal { code, file, message } = refusal.clone();
+                    self.control.held(Held { file, identity: version.identity, code, message });
+                })?;
                 Ok(loaded)
             });
             match loaded {
