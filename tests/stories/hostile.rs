@@ -6,12 +6,9 @@
 pub(crate) mod guests;
 
 use crate::harness::{Gateway, Item, Launch, Session, eventually, open_as, place};
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 use tidegate_client::wire::SwapRecord;
 

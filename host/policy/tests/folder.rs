@@ -396,6 +396,34 @@ async fn a_rollback_pins_until_something_new_comes() {
     assert!(!denied(&host).await);
 }
 
+// shows: X-17
+#[tokio::test]
+async fn settings_without_their_component_widen_nothing() {
+    let bench = Bench::new();
+    let host = bench.start();
+    bench.put("access.toml", b"");
+    bench.put("access.wasm", &guest("deny"));
+    eventually_denied(&host).await;
+    let before = host.list().swaps.iter().filter(|swap| swap.outcome == Outcome::Refused).count() as u64;
+    fs::remove_file(bench.plugins().join("access.wasm")).expect("remove");
+    let refused = until_refused(&host, before + 1).await;
+    assert_eq!(refused.code, Some(RefusalCode::ComponentMissing), "{refused:?}");
+    assert!(denied(&host).await, "the component answers on");
+    drop(host);
+    let host = bench.start();
+    assert!(denied(&host).await, "a restart changes nothing about that");
+    assert_eq!(host.reload().await.outcome, Outcome::Swapped, "an operator's word does");
+    assert_eq!(served(&host, Policy::Access).origin, Origin::File("access.toml".into()));
+}
+
+async fn eventually_denied(host: &PolicyHost) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while !denied(host).await {
+        assert!(Instant::now() < until, "the component does not serve: {:?}", host.list().swaps.last());
+        tokio::task::yield_now().await;
+    }
+}
+
 // shows: X-06
 #[tokio::test]
 async fn what_was_refused_is_not_new_after_a_rollback() {

@@ -52,6 +52,7 @@ refusal_codes! {
     SchemaInvalid = "plugin.schema_invalid", "The settings schema is not a JSON Schema of the supported kind.";
     SettingsInvalid = "plugin.settings_invalid", "The settings do not fit the schema, or the component refuses them.";
     SettingsMissing = "plugin.settings_missing", "Access settings that are in force were removed, the component was not.";
+    ComponentMissing = "plugin.component_missing", "The component that answered access was removed, its settings were not.";
     VectorsMissing = "plugin.vectors_missing", "The component brings no usable vectors for a question it answers.";
     VectorFailed = "plugin.vector_failed", "The component answers a vector of its own otherwise than it says.";
     NotStateless = "plugin.not_stateless", "The component answers otherwise when asked again or in another order.";
