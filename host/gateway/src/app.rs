@@ -496,6 +496,7 @@ fn settings(config: &ServeConfig) -> sessions::Settings {
             items_max: limits.max_items_per_session,
             bulk_max: limits.max_bulk_items,
             alarms_max: limits.max_alarms_per_session,
+            linger: limits.default_linger,
         },
         log: LogBounds {
             replay_buffer_capacity: config.log.replay_buffer_capacity as u64,

@@ -155,6 +155,7 @@ pub struct SessionLimits {
     pub max_bulk_items: usize,
     pub command_timeout: Duration,
     pub default_lease: Duration,
+    pub default_linger: Duration,
     pub detach_grace: Duration,
 }
 

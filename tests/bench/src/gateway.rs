@@ -48,17 +48,24 @@ impl Gateway {
         Self::start_with(process::on_cpu(&tidegate()?, cpu), folder, backend, flags).await
     }
 
-    /// `around` is the command that runs it, such as valgrind with its flags. Started once without it before, so that
-    /// what is compiled at the first start is not compiled under it.
-    pub(crate) async fn start_under(around: &[String], backend: &str, flags: &[&str]) -> anyhow::Result<Self> {
-        let (program, words) = around.split_first().context("no command")?;
-        let mut command = Command::new(program);
-        command.args(words).arg(tidegate()?);
-        let Self { process, folder, .. } =
-            Self::start_with(Command::new(tidegate()?), Self::folder()?, backend, flags).await?;
+    /// `around` is the command that runs it, such as valgrind with its flags. Started once under `first` before, so that
+    /// what is compiled at the first start is not compiled under the other.
+    pub(crate) async fn start_under(
+        first: &[String],
+        around: &[String],
+        backend: &str,
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
+        let command = |words: &[String]| {
+            let (program, words) = words.split_first().context("no command")?;
+            let mut command = Command::new(program);
+            command.args(words).arg(tidegate()?);
+            anyhow::Ok(command)
+        };
+        let Self { process, folder, .. } = Self::start_with(command(first)?, Self::folder()?, backend, flags).await?;
         drop(process);
         fs::remove_file(folder.path().join("data/addresses.json"))?;
-        Self::start_with(command, folder, backend, flags).await
+        Self::start_with(command(around)?, folder, backend, flags).await
     }
 
     fn folder() -> anyhow::Result<TempDir> {

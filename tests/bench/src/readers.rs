@@ -158,7 +158,7 @@ pub(crate) async fn subscribe(channel: Channel, args: &Args) -> anyhow::Result<S
     let mut call = tonic::Request::new(StreamEventsRequest {
         session_id: args.session.clone(),
         start: Some(request::Start::Live(request::Live {})),
-        max_linger_ms: args.linger_ms,
+        max_linger_ms: Some(args.linger_ms),
         reader_name: "bench".into(),
         status_every_ms: 0,
     });

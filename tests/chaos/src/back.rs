@@ -118,10 +118,12 @@ impl Chaos {
         self.world.open().await?;
         self.close_all().await?;
         let fresh = self.fewest_descriptors().await;
-        if after > fresh {
-            eprintln!("the gateway had {after} descriptors at the end, a fresh one has {fresh}");
+        if after.len() > fresh.len() {
+            eprintln!("the gateway had {} descriptors at the end, a fresh one has {}:", after.len(), fresh.len());
+            after.iter().for_each(|name| eprintln!("  had    {name}"));
+            fresh.iter().for_each(|name| eprintln!("  fresh  {name}"));
         }
-        report.leaked_fds += (after - fresh).max(0);
+        report.leaked_fds += after.len().saturating_sub(fresh.len()) as i64;
         self.world.stop(false).await?;
         Ok(report)
     }
@@ -137,13 +139,17 @@ impl Chaos {
     }
 
     /// Of the gateway, once connections that are ending have ended.
-    async fn fewest_descriptors(&self) -> i64 {
-        let mut fewest = i64::MAX;
+    async fn fewest_descriptors(&self) -> Vec<String> {
+        let mut fewest = process::open(self.world.pid());
         let deadline = Instant::now() + SETTLE / 4;
         while Instant::now() < deadline {
-            fewest = fewest.min(process::descriptors(self.world.pid()));
             sleep(LOOK_EVERY).await;
+            let open = process::open(self.world.pid());
+            if open.len() < fewest.len() {
+                fewest = open;
+            }
         }
+        fewest.sort();
         fewest
     }
 }

@@ -171,6 +171,7 @@ impl Reader {
             max_bulk_items: self.size("max_bulk_items"),
             command_timeout: self.millis("command_timeout_ms"),
             default_lease: self.seconds("default_lease_seconds"),
+            default_linger: self.millis("default_linger_ms"),
             detach_grace: self.seconds("detach_grace_seconds"),
         }
     }

@@ -116,7 +116,7 @@ impl EventStream {
     ) -> Result<Self> {
         let session = sessions.get(caller, &request.session_id)?;
         session.check_ready()?;
-        if request.max_linger_ms > LINGER_MS_MAX {
+        if request.max_linger_ms.is_some_and(|linger_ms| linger_ms > LINGER_MS_MAX) {
             return Err(Error::new(Code::RequestInvalid, format!("max_linger_ms may be {LINGER_MS_MAX} at most"))
                 .with("field", "max_linger_ms"));
         }
@@ -161,7 +161,7 @@ impl EventStream {
             name: request.reader_name,
             key_id: caller.key.id.to_string(),
             external: true,
-            max_linger_ms: u64::from(request.max_linger_ms),
+            max_linger_ms: request.max_linger_ms.map_or(session.bounds.linger.as_millis() as u64, u64::from),
         };
         let cursor = session.log.attach(spec, start).map_err(|error| match error {
             AttachError::BeyondHead { head } => beyond_head(&session, head),

@@ -87,6 +87,8 @@ pub struct Bounds {
     pub items_max: usize,
     pub bulk_max: usize,
     pub alarms_max: usize,
+    /// Of readers that do not say how long their events may wait.
+    pub linger: Duration,
 }
 
 /// One open session; shared by its tasks, its streams and the registry.
@@ -96,7 +98,7 @@ pub struct Session {
     pub log: Log,
     pub alarms: AlarmTable,
     pub facts: SessionFacts,
-    pub(super) bounds: Bounds,
+    pub(crate) bounds: Bounds,
     pub(super) lag_events_max: u64,
     pub metrics: Metrics,
     pub(super) clock: Arc<dyn Clock>,

@@ -21,7 +21,7 @@ pub struct ReaderOptions {
     /// Where the first stream begins; those after it go on where it ended.
     pub start: Start,
     /// As in `StreamOptions`.
-    pub linger_ms: u32,
+    pub linger_ms: Option<u32>,
     pub reader_name: String,
     pub status_every_ms: u32,
     /// For how long to try again without one message before the last error is handed out.
@@ -56,7 +56,7 @@ impl Default for ReaderOptions {
     fn default() -> Self {
         Self {
             start: Start::Live,
-            linger_ms: 0,
+            linger_ms: None,
             reader_name: String::new(),
             status_every_ms: 1_000,
             give_up_after: Duration::from_secs(60),

@@ -23,8 +23,8 @@ pub enum Start {
 /// What a reader may wish for.
 #[derive(Clone, Debug, Default)]
 pub struct StreamOptions {
-    /// How long the gateway may gather events, at most 1000.
-    pub linger_ms: u32,
+    /// How long the gateway may gather events, at most 1000; 0: not at all. `None`: as it is set to.
+    pub linger_ms: Option<u32>,
     /// For people; at most 64 characters.
     pub reader_name: String,
     /// The account of the stream that this one continues.

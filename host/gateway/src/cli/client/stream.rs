@@ -24,9 +24,9 @@ pub struct StreamArgs {
     /// End after so many events [default: go on].
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// How long the gateway may gather events to send them together; at most 1000.
-    #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1000))]
-    linger_ms: u32,
+    /// How long the gateway may gather events to send them together; at most 1000 [default: as it is set to].
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(..=1000))]
+    linger_ms: Option<u32>,
     #[command(flatten)]
     pub(super) remote: Remote,
 }
