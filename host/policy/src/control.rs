@@ -18,7 +18,7 @@ use crate::contract::Contract;
 use crate::evidence::now_ms;
 use crate::failure::REMOVED_RULE;
 use crate::folder::MANIFEST;
-use crate::gate::{Loaded, Refusal};
+use crate::gate::{Loaded, Refusal, RefusalCode};
 use crate::generation::{Generation, NOBODY, Set, Unclaimed};
 use crate::instance::PolicySource;
 use crate::model::*;
@@ -35,6 +35,8 @@ pub type FlipHook = Box<dyn Fn(GenerationId) -> Vec<Fence> + Send + Sync>;
 const LIVE_MAX: usize = 3;
 /// Sets that a roll-back can reach, beside the serving one.
 const EARLIER_MAX: usize = 4;
+/// Components whose imports are remembered; the oldest are asked about anew. Guessed: years of changes.
+const GRANTED_MAX: usize = 256;
 
 pub(crate) struct Control {
     current: ArcSwap<Generation>,
@@ -65,8 +67,13 @@ struct History {
     poisoned: Vec<Digest>,
     shunned: Vec<Digest>,
     pending: Vec<String>,
+    /// What the folder holds and was not taken, by identity.
+    refused: Vec<(Digest, Refusal)>,
+    /// Trouble with the folder itself.
+    folder_trouble: Option<Refusal>,
     held: Vec<Held>,
     approved: Vec<Approval>,
+    granted: Vec<Granted>,
 }
 
 /// What the swapper works from.
@@ -77,7 +84,9 @@ pub(crate) struct Basis {
     /// Identities that a roll-back left; they come back only when an operator says so.
     pub(crate) shunned: Vec<Digest>,
     pub(crate) approved: Vec<String>,
+    pub(crate) granted: Vec<Granted>,
     pub(crate) chosen: Vec<Arc<Loaded>>,
+    pub(crate) embedded: Vec<Arc<Loaded>>,
 }
 
 // === impl Control ===
@@ -106,8 +115,11 @@ impl Control {
             poisoned: remembered.poisoned.iter().filter_map(|hex| Digest::from_hex(hex)).collect(),
             shunned: Vec::new(),
             pending: Vec::new(),
+            refused: Vec::new(),
+            folder_trouble: None,
             held: Vec::new(),
             approved: remembered.approved.clone(),
+            granted: remembered.granted.clone(),
         };
         Ok(Self {
             current: ArcSwap::from_pointee(generation),
@@ -152,7 +164,9 @@ impl Control {
             poisoned: history.poisoned.clone(),
             shunned: history.shunned.clone(),
             approved: history.approved.iter().map(|approval| approval.identity.clone()).collect(),
+            granted: history.granted.clone(),
             chosen: self.current.load().set.chosen().cloned().collect(),
+            embedded: self.embedded.clone(),
         }
     }
 
@@ -164,6 +178,7 @@ impl Control {
             .into_iter()
             .partition(|held| judged.values().any(|identity| *identity == held.identity));
         history.held = held;
+        history.refused.retain(|(identity, _)| judged.values().any(|stands| stands == identity));
         history.judged = judged;
         history.pending = pending;
         gone.into_iter().map(|held: Held| held.identity).collect()
@@ -174,6 +189,23 @@ impl Control {
         let mut history = self.history.lock();
         history.held.retain(|other| other.identity != held.identity);
         history.held.push(held);
+    }
+
+    /// The swapper's: what stands in the folder and is not taken, for the listing.
+    pub(crate) fn note_refused(&self, identity: Digest, refusal: Refusal) {
+        let mut history = self.history.lock();
+        history.refused.retain(|(other, _)| *other != identity);
+        history.refused.push((identity, refusal));
+    }
+
+    /// The swapper's: these are tried again.
+    pub(crate) fn tried_again(&self, identities: &[Digest]) {
+        self.history.lock().refused.retain(|(identity, _)| !identities.contains(identity));
+    }
+
+    /// The swapper's: why the folder as a whole cannot be looked at.
+    pub(crate) fn folder_trouble(&self, trouble: Option<Refusal>) {
+        self.history.lock().folder_trouble = trouble;
     }
 
     /// An operator wants this one although it was tried or left before.
@@ -195,7 +227,7 @@ impl Control {
         history.approved.drain(..surplus);
         history.held.retain(|held| held.identity != *identity);
         history.judged.retain(|stem, tried| stem != MANIFEST && tried != identity);
-        self.remember(&history);
+        self.remember(&mut history);
     }
 
     /// Goes over to `chosen` (and embedded defaults for the rest; access is closed if it was answered by
@@ -220,14 +252,14 @@ impl Control {
             Ok(set) => set,
             Err(refusal) => {
                 drop(history);
-                return self.refused(refusal, attempt);
+                return self.refused(refusal, Vec::new(), attempt);
             }
         };
         if attempt.trigger != Trigger::Start {
             history.pin = None;
         }
         if set.is_same_as(&self.current.load().set) {
-            self.remember(&history);
+            self.remember(&mut history);
             drop(history);
             return self.unchanged(attempt);
         }
@@ -247,12 +279,12 @@ impl Control {
                 if history.earlier.len() > EARLIER_MAX {
                     history.earlier.remove(0);
                 }
-                self.remember(&history);
+                self.remember(&mut history);
                 record
             }
             Err((refusal, attempt)) => {
                 drop(history);
-                self.refused(refusal, attempt)
+                self.refused(refusal, Vec::new(), attempt)
             }
         }
     }
@@ -268,7 +300,7 @@ impl Control {
             Ok(mut record) => {
                 history.shun(&left, &set);
                 history.pin = Some(PinReason::Rollback);
-                self.remember(&history);
+                self.remember(&mut history);
                 record.message = crate::instance::clip(reason, 256);
                 self.records.amend(record.number, |kept| kept.message.clone_from(&record.message));
                 Ok(record)
@@ -276,7 +308,7 @@ impl Control {
             Err((refusal, attempt)) => {
                 history.earlier.push(set);
                 drop(history);
-                self.refused(refusal.clone(), attempt);
+                self.refused(refusal.clone(), Vec::new(), attempt);
                 Err(refusal.into())
             }
         }
@@ -338,15 +370,17 @@ impl Control {
         match flipped {
             Ok(record) => {
                 history.pin = Some(PinReason::Rollback);
-                self.remember(&history);
+                self.remember(&mut history);
                 self.reverts.fetch_add(1, Ordering::Relaxed);
-                let message = format!("{} kept failing and was taken back", bad.source.file);
-                tracing::error!(file = %bad.source.file, generation = record.to.0, "a policy kept failing and was taken back");
-                self.records.amend(record.number, |kept| kept.message = message);
+                let refusal = taken_back(&bad.source, bad.source.identity());
+                tracing::error!(file = %refusal.file, generation = record.to.0, "{}", refusal.message);
+                self.records.amend(record.number, |kept| kept.message.clone_from(&refusal.message));
+                let stands = history.judged.values().any(|identity| *identity == bad.source.identity());
+                history.refused.extend(stands.then(|| (bad.source.identity(), refusal)));
             }
             Err((refusal, attempt)) => {
                 drop(history);
-                self.refused(refusal, attempt);
+                self.refused(refusal, Vec::new(), attempt);
             }
         }
     }
@@ -354,7 +388,7 @@ impl Control {
     pub(crate) fn pin(&self, on: bool) {
         let mut history = self.history.lock();
         history.pin = on.then_some(PinReason::Operator);
-        self.remember(&history);
+        self.remember(&mut history);
     }
 
     /// An operator wants the folder as it stands.
@@ -364,10 +398,13 @@ impl Control {
         history.shunned.clear();
     }
 
-    pub(crate) fn refused(&self, refusal: Refusal, attempt: Attempt) -> SwapRecord {
-        tracing::warn!(file = %refusal.file, code = refusal.code.as_str(), trigger = attempt.trigger.as_str(),
-            message = %refusal.message, "a set of policies was refused; the one before serves on");
-        self.records.refused(attempt, self.generation(), refusal)
+    /// `refusal` is what the attempt is named by; `others` were refused with it.
+    pub(crate) fn refused(&self, refusal: Refusal, others: Vec<Refusal>, attempt: Attempt) -> SwapRecord {
+        for Refusal { code, file, message } in std::iter::once(&refusal).chain(&others) {
+            tracing::warn!(%file, code = code.as_str(), trigger = attempt.trigger.as_str(), %message,
+                "a set of policies was refused; the one before serves on");
+        }
+        self.records.refused(attempt, self.generation(), refusal, others)
     }
 
     pub(crate) fn unchanged(&self, attempt: Attempt) -> SwapRecord {
@@ -409,6 +446,7 @@ impl Control {
             poisoned: history.poisoned.clone(),
             pending: history.pending.clone(),
             earlier: history.earlier.len(),
+            refused: history.standing(&current.set),
             held: history.held.clone(),
             approved: history.approved.clone(),
             live_generations: history.retiring.len() + 1,
@@ -486,8 +524,9 @@ impl Control {
     }
 
     /// Failing to write costs memory over a restart, not this swap.
-    fn remember(&self, history: &History) {
+    fn remember(&self, history: &mut History) {
         let current = self.current.load();
+        current.set.chosen().for_each(|loaded| history.grant(loaded));
         let sources: Vec<_> = current.set.chosen().map(|loaded| &loaded.source).collect();
         let remembered = self.store.keep(&sources).and_then(|last_good| {
             let pin = history.pin.map(|pin| RememberedPin {
@@ -496,8 +535,8 @@ impl Control {
             });
             let poisoned = history.poisoned.iter().map(Digest::to_hex).collect();
             let access_chosen = current.set.unclaimed() == Unclaimed::Closed;
-            let approved = history.approved.clone();
-            self.store.remember(&Remembered { last_good, access_chosen, pin, poisoned, approved })
+            let (approved, granted) = (history.approved.clone(), history.granted.clone());
+            self.store.remember(&Remembered { last_good, access_chosen, pin, poisoned, approved, granted })
         });
         match &remembered {
             Ok(()) => {
@@ -517,7 +556,7 @@ impl Control {
     /// Tries again what could not be written.
     pub(crate) fn heal(&self) {
         if self.store_trouble.get().is_some() {
-            self.remember(&self.history.lock());
+            self.remember(&mut self.history.lock());
         }
     }
 }
@@ -525,6 +564,25 @@ impl Control {
 // === impl History ===
 
 impl History {
+    /// What serves was let in with its imports: they need no further word.
+    fn grant(&mut self, loaded: &Loaded) {
+        let component = loaded.source.digest.to_hex();
+        if loaded.imports.is_empty() || self.granted.iter().any(|known| known.component == component) {
+            return;
+        }
+        let imports = loaded.imports.iter().cloned().collect();
+        self.granted.push(Granted { component, answers: loaded.answers.clone(), imports });
+        let surplus = self.granted.len().saturating_sub(GRANTED_MAX);
+        self.granted.drain(..surplus);
+    }
+
+    /// What stands in the folder and is not in `serving`.
+    fn standing(&self, serving: &Set) -> Vec<Refusal> {
+        let serves = |identity: &Digest| serving.chosen().any(|loaded| loaded.source.identity() == *identity);
+        let refused = self.refused.iter().filter(|(identity, _)| !serves(identity)).map(|(_, refusal)| refusal);
+        self.folder_trouble.iter().chain(refused).cloned().collect()
+    }
+
     /// What was in `left` and is not in `now` was left on purpose.
     fn shun(&mut self, left: &Set, now: &Set) {
         let stays = |identity: &Digest| now.chosen().any(|loaded| loaded.source.identity() == *identity);
@@ -539,6 +597,16 @@ impl std::fmt::Debug for Control {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Control").field("generation", &self.generation()).finish_non_exhaustive()
     }
+}
+
+/// Why a component that was taken back does not serve, and what is left to do about its file.
+pub(crate) fn taken_back(source: &PolicySource, identity: Digest) -> Refusal {
+    let message = format!(
+        "it kept failing with these settings and was taken back, but it stands in the folder: put another version there, \
+         or the one before with its settings, or take it away; {} is not tried again",
+        &identity.to_hex()[..12]
+    );
+    Refusal::new(RefusalCode::Poisoned, &source.file, message)
 }
 
 fn files_of(set: &Set) -> Vec<String> {
