@@ -156,7 +156,7 @@ async fn n08_nodes_join_report_and_leave_over_grpc() {
     .await;
 }
 
-// shows: N-02, N-03, N-04, N-11, X-02
+// shows: N-02, N-03, N-04, N-11, X-02, X-11
 #[tokio::test]
 async fn n04_the_floor_and_its_policy_reach_live_nodes_at_their_next_write() {
     let gw = Gateway::start().await;

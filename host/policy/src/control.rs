@@ -372,7 +372,7 @@ impl Control {
                 history.pin = Some(PinReason::Rollback);
                 self.remember(&mut history);
                 self.reverts.fetch_add(1, Ordering::Relaxed);
-                let refusal = taken_back(&bad.source, bad.source.identity());
+                let refusal = taken_back(&bad.source.file, &bad.source.identity());
                 tracing::error!(file = %refusal.file, generation = record.to.0, "{}", refusal.message);
                 self.records.amend(record.number, |kept| kept.message.clone_from(&refusal.message));
                 let stands = history.judged.values().any(|identity| *identity == bad.source.identity());
@@ -580,7 +580,11 @@ impl History {
     fn standing(&self, serving: &Set) -> Vec<Refusal> {
         let serves = |identity: &Digest| serving.chosen().any(|loaded| loaded.source.identity() == *identity);
         let refused = self.refused.iter().filter(|(identity, _)| !serves(identity)).map(|(_, refusal)| refusal);
-        self.folder_trouble.iter().chain(refused).cloned().collect()
+        // Held back by a pin of an earlier run, so not judged in this one.
+        let told = |of: &Digest| self.refused.iter().any(|(identity, _)| identity == of);
+        let poisoned = self.judged.iter().filter(|(_, of)| self.poisoned.contains(of) && !told(of) && !serves(of));
+        let poisoned = poisoned.map(|(stem, identity)| taken_back(stem, identity));
+        self.folder_trouble.iter().chain(refused).cloned().chain(poisoned).collect()
     }
 
     /// What was in `left` and is not in `now` was left on purpose.
@@ -600,13 +604,13 @@ impl std::fmt::Debug for Control {
 }
 
 /// Why a component that was taken back does not serve, and what is left to do about its file.
-pub(crate) fn taken_back(source: &PolicySource, identity: Digest) -> Refusal {
+pub(crate) fn taken_back(file: &str, identity: &Digest) -> Refusal {
     let message = format!(
         "it kept failing with these settings and was taken back, but it stands in the folder: put another version there, \
          or the one before with its settings, or take it away; {} is not tried again",
         &identity.to_hex()[..12]
     );
-    Refusal::new(RefusalCode::Poisoned, &source.file, message)
+    Refusal::new(RefusalCode::Poisoned, file, message)
 }
 
 fn files_of(set: &Set) -> Vec<String> {

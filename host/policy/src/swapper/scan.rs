@@ -345,7 +345,7 @@ impl Scanner {
             }
             let loaded = version.source.and_then(|source| {
                 if basis.poisoned.contains(&version.identity) {
-                    return Err(taken_back(&source, version.identity));
+                    return Err(taken_back(&source.file, &version.identity));
                 }
                 let loaded = Arc::new(self.gate.load(source)?);
                 let judged = self.hold(basis, &loaded).and_then(|()| self.compare(basis, &loaded, difference));
