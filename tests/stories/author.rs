@@ -211,10 +211,14 @@ async fn what_watch_puts_into_a_folder_a_gateway_takes_whatever_the_umask() {
     let at = dir.path();
     json(at, &["policy", "new", "mine", "--kind", "access", "--lang", "python", "--json"]).await;
     // In place of the tool: the component is there already, and these are its vectors.
-    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugins/access/vectors.toml"), at.join("mine/vectors.toml"))
-        .expect("copied");
+    std::fs::copy(
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugins/access/vectors.toml"),
+        at.join("mine/vectors.toml"),
+    )
+    .expect("copied");
     let tool = write(at, "tool", format!("#!/bin/sh\nfor to; do :; done\ncp {ACCESS} \"$to\"\n").as_bytes());
-    let mode = |path: &Path| std::fs::metadata(path).map(|of| std::os::unix::fs::PermissionsExt::mode(&of.permissions()));
+    let mode =
+        |path: &Path| std::fs::metadata(path).map(|of| std::os::unix::fs::PermissionsExt::mode(&of.permissions()));
     std::fs::set_permissions(&tool, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("mode set");
     let program = tidegate();
     let program = program.as_std().get_program();

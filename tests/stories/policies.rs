@@ -266,7 +266,12 @@ async fn two_broken_files_are_both_told_wherever_an_operator_looks() {
     let (_, json) = text(&["policy", "list", "--json"]).await;
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     for of in [&json["refused"], &json["swaps"][0]["refusals"]] {
-        let files: Vec<_> = of.as_array().expect("a list").iter().map(|of| (of["file"].as_str().unwrap_or(""), of["code"].as_str().unwrap_or(""))).collect();
+        let files: Vec<_> = of
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|of| (of["file"].as_str().unwrap_or(""), of["code"].as_str().unwrap_or("")))
+            .collect();
         assert_eq!(files, told.map(|(file, code, _)| (file, code)).to_vec(), "{json}");
         assert!(of[0]["remedy"].as_str().is_some_and(|words| !words.is_empty()) && of[1]["message"].is_string());
     }

@@ -194,7 +194,8 @@ impl Control {
     /// The swapper's: what stands in the folder and is not taken, for the listing.
     pub(crate) fn note_refused(&self, identity: Digest, refusal: Refusal) {
         let mut history = self.history.lock();
-        history.refused.retain(|(other, _)| *other != identity);
+        // Several files can hold the same bytes.
+        history.refused.retain(|(other, of)| *other != identity || of.file != refusal.file);
         history.refused.push((identity, refusal));
     }
 

@@ -230,8 +230,7 @@ fn signed(secret: &str, password: Option<String>, bytes: &[u8], statement: &str)
         let hint = if given { "is it the right password?" } else { "if it has a password, give --password-file" };
         KeyError { path: "key".into(), why: format!("the secret key cannot be opened ({error}); {hint}") }
     });
-    let made =
-        minisign::sign(None, &key?, bytes, Some(statement), Some("signature of a Tidegate policy"));
+    let made = minisign::sign(None, &key?, bytes, Some(statement), Some("signature of a Tidegate policy"));
     Ok(made.map_err(failed)?.into_string())
 }
 

@@ -70,7 +70,10 @@ async fn what_is_promoted_stands_in_the_folder_under_the_name_of_what_it_replace
     assert_eq!(host.reload().await.outcome, Outcome::Unchanged, "the folder says the same");
     drop(host);
     let host = bench.start();
-    assert!(promoted(&host).await && host.shadow().is_none(), "over a restart; what was promoted is no shadow any more");
+    assert!(
+        promoted(&host).await && host.shadow().is_none(),
+        "over a restart; what was promoted is no shadow any more"
+    );
 
     // A component of another name takes the place of what answers, with its settings; refused, all is as before.
     let component = Candidate { file: "stricter.wasm".into(), bytes: guest("deny"), ..Candidate::default() };

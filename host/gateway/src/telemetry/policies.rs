@@ -82,12 +82,11 @@ impl Collector for PolicySource {
         if samples.is_empty() {
             return Ok(());
         }
-        let row = self::row("tidegate_decisions_denied");
-        let mut metric = encoder.encode_descriptor(row.name, &help(row), None, MetricType::Counter)?;
+        let denials = row("tidegate_decisions_denied");
+        let mut metric = encoder.encode_descriptor(denials.name, &help(denials), None, MetricType::Counter)?;
         for (policy, count) in &denied {
             ConstCounter::new(*count).encode(metric.encode_family(&[("policy", *policy)])?)?;
         }
-        drop(metric);
         for (name, number) in [
             ("tidegate_policy_calls", (|sample| sample.calls) as fn(&PolicySample) -> u64),
             ("tidegate_policy_failures", |sample| sample.failures),

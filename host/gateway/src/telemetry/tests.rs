@@ -43,7 +43,11 @@ fn sample() -> PolicySample {
 }
 
 fn numbers(samples: usize) -> PolicyNumbers {
-    PolicyNumbers { samples: vec![sample(); samples], denied: vec![("access", 4), ("rate-limit", 0)], ..Default::default() }
+    PolicyNumbers {
+        samples: vec![sample(); samples],
+        denied: vec![("access", 4), ("rate-limit", 0)],
+        ..Default::default()
+    }
 }
 
 // shows: D-15

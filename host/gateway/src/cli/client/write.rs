@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use std::time::Duration;
 use tidegate_client::{
-    EventStream, Gateway, Message, Start, StreamOptions, values,
+    Advised, EventStream, Gateway, Message, Start, StreamOptions, values,
     wire::{Value, Write, command::Method, event::Body},
 };
 use tokio::time::timeout;
