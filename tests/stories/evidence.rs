@@ -74,7 +74,7 @@ async fn each_denied_element_quotes_its_decision_and_what_is_unknown_is_said_to_
     let id = read[1].decision_id.as_str();
     let words = gw.run(&["policy", "explain", id, "--tag", tags[1]]).await;
     let words = String::from_utf8_lossy(&words.stdout).into_owned();
-    assert!(words.contains("wanted read_bulk on Area2.Pump1.Sine") && words.contains("denied, by the rule"), "{words}");
+    assert!(words.contains("wanted read-bulk on Area2.Pump1.Sine") && words.contains("denied, by the rule"), "{words}");
     let advised = s.client.subscribe(&s.id, s.server, &tags).await.expect("answered");
     assert!(advised[0].decision.is_empty() && advised[1].decision.len() == 16, "{advised:?}");
     let line = gw.run(&["client", "read", &s.id, tags[1]]).await;

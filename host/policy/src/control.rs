@@ -2,6 +2,7 @@
 //! what is remembered, not how a folder is read. Invariants: flips happen one at a time; at most
 //! `LIVE_MAX` generations have instances; the pointer has moved before the number that streams compare.
 
+mod history;
 mod records;
 
 use std::collections::BTreeMap;
@@ -18,13 +19,15 @@ use crate::contract::Contract;
 use crate::evidence::now_ms;
 use crate::failure::REMOVED_RULE;
 use crate::folder::MANIFEST;
-use crate::gate::{Loaded, Refusal, RefusalCode};
+use crate::gate::{Loaded, Refusal};
 use crate::generation::{Generation, NOBODY, Set, Unclaimed};
 use crate::instance::PolicySource;
 use crate::model::*;
 use crate::record::*;
 use crate::store::{ContentStore, Member, POISONED_MAX, Remembered, RememberedPin, Trouble};
 
+use history::History;
+pub(crate) use history::taken_back;
 pub(crate) use records::Attempt;
 use records::Records;
 
@@ -35,8 +38,6 @@ pub type FlipHook = Box<dyn Fn(GenerationId) -> Vec<Fence> + Send + Sync>;
 const LIVE_MAX: usize = 3;
 /// Sets that a roll-back can reach, beside the serving one.
 const EARLIER_MAX: usize = 4;
-/// Components whose imports are remembered; the oldest are asked about anew. Guessed: years of changes.
-const GRANTED_MAX: usize = 256;
 
 pub(crate) struct Control {
     current: ArcSwap<Generation>,
@@ -52,28 +53,6 @@ pub(crate) struct Control {
     /// Of writing what is remembered.
     store_trouble: Trouble,
     pub(crate) reverts: AtomicU64,
-}
-
-/// Behind one lock, held through a flip.
-struct History {
-    earlier: Vec<Set>,
-    /// Since when the component that answers access does; None: since before this process.
-    access_since: Option<Instant>,
-    /// Replaced generations, until their last call has ended.
-    retiring: Vec<Arc<Generation>>,
-    pin: Option<PinReason>,
-    /// Stem to identity: what the folder holds and was tried, accepted or not.
-    judged: BTreeMap<String, Digest>,
-    poisoned: Vec<Digest>,
-    shunned: Vec<Digest>,
-    pending: Vec<String>,
-    /// What the folder holds and was not taken, by identity.
-    refused: Vec<(Digest, Refusal)>,
-    /// Trouble with the folder itself.
-    folder_trouble: Option<Refusal>,
-    held: Vec<Held>,
-    approved: Vec<Approval>,
-    granted: Vec<Granted>,
 }
 
 /// What the swapper works from.
@@ -562,56 +541,10 @@ impl Control {
     }
 }
 
-// === impl History ===
-
-impl History {
-    /// What serves was let in with its imports: they need no further word.
-    fn grant(&mut self, loaded: &Loaded) {
-        let component = loaded.source.digest.to_hex();
-        if loaded.imports.is_empty() || self.granted.iter().any(|known| known.component == component) {
-            return;
-        }
-        let imports = loaded.imports.iter().cloned().collect();
-        self.granted.push(Granted { component, answers: loaded.answers.clone(), imports });
-        let surplus = self.granted.len().saturating_sub(GRANTED_MAX);
-        self.granted.drain(..surplus);
-    }
-
-    /// What stands in the folder and is not in `serving`.
-    fn standing(&self, serving: &Set) -> Vec<Refusal> {
-        let serves = |identity: &Digest| serving.chosen().any(|loaded| loaded.source.identity() == *identity);
-        let refused = self.refused.iter().filter(|(identity, _)| !serves(identity)).map(|(_, refusal)| refusal);
-        // Held back by a pin of an earlier run, so not judged in this one.
-        let told = |of: &Digest| self.refused.iter().any(|(identity, _)| identity == of);
-        let poisoned = self.judged.iter().filter(|(_, of)| self.poisoned.contains(of) && !told(of) && !serves(of));
-        let poisoned = poisoned.map(|(stem, identity)| taken_back(stem, identity));
-        self.folder_trouble.iter().chain(refused).cloned().chain(poisoned).collect()
-    }
-
-    /// What was in `left` and is not in `now` was left on purpose.
-    fn shun(&mut self, left: &Set, now: &Set) {
-        let stays = |identity: &Digest| now.chosen().any(|loaded| loaded.source.identity() == *identity);
-        let left: Vec<_> = left.chosen().map(|loaded| loaded.source.identity()).filter(|id| !stays(id)).collect();
-        self.shunned.extend(left);
-        let surplus = self.shunned.len().saturating_sub(POISONED_MAX);
-        self.shunned.drain(..surplus);
-    }
-}
-
 impl std::fmt::Debug for Control {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Control").field("generation", &self.generation()).finish_non_exhaustive()
     }
-}
-
-/// Why a component that was taken back does not serve, and what is left to do about its file.
-pub(crate) fn taken_back(file: &str, identity: &Digest) -> Refusal {
-    let message = format!(
-        "it kept failing with these settings and was taken back, but it stands in the folder: put another version there, \
-         or the one before with its settings, or take it away; {} is not tried again",
-        &identity.to_hex()[..12]
-    );
-    Refusal::new(RefusalCode::Poisoned, file, message)
 }
 
 fn files_of(set: &Set) -> Vec<String> {
