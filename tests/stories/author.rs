@@ -67,6 +67,31 @@ async fn an_author_sees_what_a_component_says_and_where_its_vectors_are_wrong() 
     write(at, "wrong.toml", b"dney = []\n");
     let (code, _, err) = run(at, &["policy", "check", ACCESS, "--settings", "wrong.toml"]).await;
     assert!(code == 1 && err.contains("plugin.settings_invalid"), "{err}");
+    // Settings alone are for the embedded policy of that name.
+    write(at, "access.toml", b"deny = [\"A.*\"]\n");
+    let (code, out, err) = run(at, &["policy", "check", "access.toml"]).await;
+    assert!(code == 0 && out.contains("passes the gate as access"), "{out}{err}");
+    write(at, "rate-limit.toml", b"kinds = 3\n");
+    let (code, _, err) = run(at, &["policy", "check", "rate-limit.toml"]).await;
+    assert!(code == 1 && err.contains("rate-limit.toml") && err.contains("plugin.settings_invalid"), "{err}");
+    let (code, _, err) = run(at, &["policy", "check", "wrong.toml"]).await;
+    assert!(code == 1 && err.contains("policy check wrong.wasm --settings wrong.toml"), "{err}");
+    // What does not end is not read.
+    for line in [
+        &["policy", "check", "/dev/zero"][..],
+        &["policy", "check", ACCESS, "--settings", "/dev/zero"],
+        &["policy", "test", ACCESS, "--vectors", "/dev/zero"],
+        &["policy", "diff", "/dev/zero"],
+        &["policy", "shadow", "start", ACCESS, "--settings", "/dev/zero"],
+        &["policy", "sign", "/dev/zero", "--key", ACCESS],
+    ] {
+        let (code, _, err) = run(at, line).await;
+        assert!(code == 1 && (err.contains("is not a regular file") || err.contains("is not text")), "{line:?}: {err}");
+    }
+    let large = std::fs::File::create(at.join("large.wasm")).expect("a file");
+    large.set_len((64 << 20) + 1).expect("a hole");
+    let (code, _, err) = run(at, &["policy", "check", "large.wasm"]).await;
+    assert!(code == 1 && err.contains("67108865 bytes, at most 67108864 are read"), "{err}");
     write(at, "core.wasm", b"\0asm\x01\0\0\0");
     let (code, _, err) = run(at, &["policy", "check", "core.wasm"]).await;
     assert!(code == 1 && err.contains("plugin.not_a_component"), "{err}");
@@ -158,4 +183,57 @@ async fn a_project_is_made_and_a_signature_covers_component_and_settings() {
     write(at, "access.toml", b"deny = []\n");
     let (code, _, err) = run(at, &verify).await;
     assert_eq!(code, 1, "other settings: {err}");
+
+    // Settings of an embedded policy are signed alone, and verified so.
+    let (code, _, err) = run(at, &["policy", "sign", "access.toml", "--key", "ada.key"]).await;
+    assert_eq!(code, 0, "{err}");
+    let alone = ["policy", "verify", "access.toml", "--keys", "ada.pub"];
+    let (code, out, err) = run(at, &alone).await;
+    assert!(code == 0 && out.contains("signed by ada"), "{out}{err}");
+    write(at, "access.toml", b"deny = [\"*\"]\n");
+    let (code, _, err) = run(at, &alone).await;
+    assert!(code == 1 && err.contains("not of these bytes"), "{err}");
+    // A key with a password says what is missing.
+    write(at, "word", b"rose\n");
+    let (code, _, err) = run(at, &["policy", "keygen", "bo", "--password-file", "word"]).await;
+    assert_eq!(code, 0, "{err}");
+    let (code, _, err) = run(at, &["policy", "sign", "access.toml", "--key", "bo.key"]).await;
+    assert!(code == 1 && err.contains("--password-file"), "{err}");
+    let (code, _, err) =
+        run(at, &["policy", "sign", "access.toml", "--key", "bo.key", "--password-file", "word"]).await;
+    assert_eq!(code, 0, "{err}");
+}
+
+// shows: X-14
+#[tokio::test]
+async fn what_watch_puts_into_a_folder_a_gateway_takes_whatever_the_umask() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let at = dir.path();
+    json(at, &["policy", "new", "mine", "--kind", "access", "--lang", "python", "--json"]).await;
+    // In place of the tool: the component is there already, and these are its vectors.
+    std::fs::copy(
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugins/access/vectors.toml"),
+        at.join("mine/vectors.toml"),
+    )
+    .expect("copied");
+    let tool = write(at, "tool", format!("#!/bin/sh\nfor to; do :; done\ncp {ACCESS} \"$to\"\n").as_bytes());
+    let mode =
+        |path: &Path| std::fs::metadata(path).map(|of| std::os::unix::fs::PermissionsExt::mode(&of.permissions()));
+    std::fs::set_permissions(&tool, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("mode set");
+    let program = tidegate();
+    let program = program.as_std().get_program();
+    let output = tokio::process::Command::new("sh")
+        .args(["-c", "umask 0; exec \"$0\" policy watch mine --into deep/plugins.d --once"])
+        .arg(program)
+        .env("TIDEGATE_COMPONENTIZE_PY", &tool)
+        .current_dir(at)
+        .output()
+        .await
+        .expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let put = at.join("deep/plugins.d/mine.wasm");
+    assert_eq!(std::fs::read(&put).expect("put there"), std::fs::read(ACCESS).expect("there"));
+    for path in [&put, &at.join("deep/plugins.d")] {
+        assert_eq!(mode(path).expect("a mode") & 0o022, 0, "{}", path.display());
+    }
 }

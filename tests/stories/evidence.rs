@@ -62,6 +62,52 @@ async fn a_client_quotes_its_denial_and_the_operator_reads_why_and_what_another_
     reader.to(head).await;
 }
 
+// shows: X-11
+#[tokio::test]
+async fn each_denied_element_quotes_its_decision_and_what_is_unknown_is_said_to_be() {
+    let gw = Gateway::start().await;
+    let s = gw.open("line-1").await;
+    gw.swap("access", "deny = [\"Area2.*\"]\n").await;
+    let tags = ["Area1.Pump1.Sine", "Area2.Pump1.Sine"];
+    let read = s.client.read(&s.id, s.server, &tags, 10_000).await.expect("answered").results;
+    assert!(read[0].decision_id.is_empty() && read[0].hresult == 0, "{read:?}");
+    let id = read[1].decision_id.as_str();
+    let words = gw.run(&["policy", "explain", id, "--tag", tags[1]]).await;
+    let words = String::from_utf8_lossy(&words.stdout).into_owned();
+    assert!(words.contains("wanted read-bulk on Area2.Pump1.Sine") && words.contains("denied, by the rule"), "{words}");
+    let advised = s.client.subscribe(&s.id, s.server, &tags).await.expect("answered");
+    assert!(advised[0].decision.is_empty() && advised[1].decision.len() == 16, "{advised:?}");
+    let line = gw.run(&["client", "read", &s.id, tags[1]]).await;
+    let line = String::from_utf8_lossy(&line.stdout).into_owned();
+    assert!(line.contains("0x80070005, decision "), "{line}");
+
+    let error = async |line: &[&str]| {
+        let output = gw.run(line).await;
+        assert!(!output.status.success(), "{output:?}");
+        serde_json::from_slice::<Json>(&output.stderr).unwrap_or_else(|wrong| panic!("{wrong}: {output:?}"))
+    };
+    let unknown = error(&["policy", "explain", "00000000deadbeef", "--json"]).await;
+    assert_eq!(unknown["error"]["code"], "policy.decision_unknown", "{unknown}");
+    let words = unknown["error"].to_string();
+    assert!(words.contains("it reaches back to") && words.contains("`tidegate policy decisions` lists"), "{words}");
+    let other = error(&["policy", "explain", id, "--tag", "Nope", "--json"]).await;
+    assert_eq!(other["error"]["code"], "request.invalid", "{other}");
+    assert!(other.to_string().contains("was not about Nope"), "{other}");
+
+    // What was refused is counted: the commands by what became of them, the decisions as the log has them.
+    let denied = json(&gw.run(&["policy", "decisions", "--denied", "--policy", "access", "--json"]).await);
+    let count = denied["decisions"].as_array().map_or(0, Vec::len);
+    let metrics = gw.metrics().await;
+    for line in [
+        "tidegate_commands_total{method=\"read_bulk\",outcome=\"partial\"} 1".to_owned(),
+        "tidegate_commands_total{method=\"read_bulk\",outcome=\"denied\"} 1".to_owned(),
+        "tidegate_commands_total{method=\"subscribe_bulk\",outcome=\"partial\"} 1".to_owned(),
+        format!("tidegate_decisions_denied_total{{policy=\"access\"}} {count}"),
+    ] {
+        assert!(count >= 3 && metrics.contains(&format!("{line}\n")), "{line} in {metrics}");
+    }
+}
+
 // shows
 #[tokio::test]
 async fn a_rule_that_would_change_too_much_waits_for_a_word() {

@@ -156,7 +156,7 @@ async fn n08_nodes_join_report_and_leave_over_grpc() {
     .await;
 }
 
-// shows: N-02, N-03, N-04, N-11, X-02
+// shows: N-02, N-03, N-04, N-11, X-02, X-11
 #[tokio::test]
 async fn n04_the_floor_and_its_policy_reach_live_nodes_at_their_next_write() {
     let gw = Gateway::start().await;
@@ -173,6 +173,11 @@ async fn n04_the_floor_and_its_policy_reach_live_nodes_at_their_next_write() {
     assert_eq!((fault.code, fault.reason.as_str()), (GrpcCode::FailedPrecondition, "version.floor_exceeded"));
     let details = ["node_id", "version", "floor"].map(|key| fault.details[key].as_str());
     assert_eq!(details, ["old", "1.9", "1.10"]);
+    let again = refused(write_for(&s, "old", &item).await);
+    assert_eq!(again.details["decision"], fault.details["decision"], "a kept verdict keeps its decision");
+    let explained = gw.run(&["policy", "explain", &fault.details["decision"]]).await;
+    let words = String::from_utf8_lossy(&explained.stdout).into_owned();
+    assert!(words.contains("in version 1.9 wanted in, with the floor 1.10"), "{words}");
     let one = write_bulk::One { item_handle: item.handle, ..Default::default() };
     let bulk = Method::WriteBulk(WriteBulk { server_handle: s.server, writes: vec![one] });
     assert_eq!(reason(s.client.invoke_for("old", &s.id, bulk, 0).await), "version.floor_exceeded");
@@ -205,7 +210,7 @@ async fn n04_the_floor_and_its_policy_reach_live_nodes_at_their_next_write() {
     operator.set_floor(None).await.expect("cleared");
     write_for(&s, "old", &item).await.expect("no floor, no re-attach");
     let refused_writes = gw.metrics().await;
-    assert!(refused_writes.contains("tidegate_node_writes_refused_total 3\n"), "{refused_writes}");
+    assert!(refused_writes.contains("tidegate_node_writes_refused_total 4\n"), "{refused_writes}");
 }
 
 // shows: N-04, X-01

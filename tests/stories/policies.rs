@@ -1,6 +1,6 @@
 //! Policies that decide over live streams, and files that must not.
 
-use crate::harness::{ACCESS, Gateway, eventually, place};
+use crate::harness::{ACCESS, Gateway, eventually, place, refused};
 use rustix::process::Signal;
 use std::{
     fs::{self, Permissions},
@@ -236,4 +236,72 @@ async fn a_hangup_reads_the_folder_again_and_a_bad_file_keeps_what_serves() {
     reader.to(head).await;
     let mut later = reader.events.iter().filter(|event| event.sequence > fence);
     assert!(later.all(|event| event.item_key == stays), "the old rules were in force all along");
+}
+
+// shows: X-05
+#[tokio::test]
+async fn two_broken_files_are_both_told_wherever_an_operator_looks() {
+    let gw = Gateway::start().await;
+    let good = gw.admin().await.policies().await.expect("a listing").generation;
+    place(&gw.plugins(), "access.toml", b"dney = []\n");
+    place(&gw.plugins(), "rate-limit.wasm", b"rubbish");
+    let text = async |line: &[&str]| {
+        let output = gw.run(line).await;
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let told = [
+        ("access.toml", "plugin.settings_invalid", "hint: Mend the settings;"),
+        ("rate-limit.wasm", "plugin.not_a_component", "hint: Build it as a component"),
+    ];
+    let (done, reloaded) = text(&["policy", "reload"]).await;
+    assert!(!done && reloaded.contains(" and 1 more; generation"), "{reloaded}");
+    let (_, listed) = text(&["policy", "list"]).await;
+    for (file, code, hint) in told {
+        for shown in [&reloaded, &listed] {
+            let line = shown.lines().find(|line| line.starts_with(&format!("  {file}: "))).unwrap_or_default();
+            assert!(line.contains(code) && shown.contains(hint), "{file} in {shown}");
+        }
+    }
+    assert!(listed.contains("in the folder and not taken:"), "{listed}");
+    let (_, json) = text(&["policy", "list", "--json"]).await;
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    for of in [&json["refused"], &json["swaps"][0]["refusals"]] {
+        let files: Vec<_> = of
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|of| (of["file"].as_str().unwrap_or(""), of["code"].as_str().unwrap_or("")))
+            .collect();
+        assert_eq!(files, told.map(|(file, code, _)| (file, code)).to_vec(), "{json}");
+        assert!(of[0]["remedy"].as_str().is_some_and(|words| !words.is_empty()) && of[1]["message"].is_string());
+    }
+    assert_eq!(json["generation"], good);
+    let counted = "tidegate_swaps_total{outcome=\"refused\",code=\"plugin.settings_invalid\"}";
+    let line = eventually("the refusal to be counted", async || {
+        let metrics = gw.metrics().await;
+        metrics.lines().find(|line| line.starts_with(counted) && !line.ends_with(" 0")).map(str::to_owned)
+    })
+    .await;
+    assert!(!line.is_empty());
+    assert!(gw.metrics().await.contains("tidegate_swaps_total{outcome=\"refused\",code=\"plugin.held\"} 0\n"));
+}
+
+// shows: X-11
+#[tokio::test]
+async fn a_limited_request_names_its_rule_and_its_decision() {
+    let gw = Gateway::start().await;
+    let s = gw.open("line-1").await;
+    let before = gw.admin().await.policies().await.expect("a listing").generation;
+    place(&gw.plugins(), "rate-limit.toml", b"[kinds.snapshot]\nper_second = 0.001\nburst = 1\n");
+    eventually("the limit", async || {
+        (gw.admin().await.policies().await.expect("a listing").generation > before).then_some(())
+    })
+    .await;
+    s.client.snapshot(&s.id).await.expect("the first fits");
+    let limited = refused(s.client.snapshot(&s.id).await);
+    assert_eq!((limited.reason.as_str(), limited.details["rule"].as_str()), ("rate.limited", "limited"), "{limited}");
+    let explained = gw.run(&["policy", "explain", &limited.details["decision"]]).await;
+    let words = String::from_utf8_lossy(&explained.stdout).into_owned();
+    assert!(words.contains("of kind snapshot") && words.contains("by the rule `limited`"), "{words}");
+    assert!(gw.metrics().await.contains("tidegate_decisions_denied_total{policy=\"rate-limit\"} 1\n"));
 }

@@ -45,6 +45,12 @@ async fn a_resume_takes_the_place_of_its_own_half_open_stream_and_of_no_other() 
     let token = older.resume_token();
     let again = by_token(&s.client, &s, &older, &token).await.expect("its own place");
     let mut again = Reader::new("again", again);
+    // The policy was told how far back it begins.
+    let asked = gw.run(&["policy", "decisions", "--last", "1000", "--policy", "access", "--json"]).await;
+    let asked: serde_json::Value = serde_json::from_slice(&asked.stdout).expect("JSON");
+    let decisions = asked["decisions"].as_array().expect("a list").iter();
+    let mut behind = decisions.filter_map(|of| of["question"]["access"]["what"]["resume-from"]["behind"].as_u64());
+    assert!(behind.any(|events| events > 100), "{asked}");
     let readers = gw.admin().await.sessions().await.expect("a listing").remove(0).readers;
     let mut names: Vec<&str> = readers.iter().map(|reader| reader.name.as_str()).collect();
     names.sort_unstable();

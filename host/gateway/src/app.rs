@@ -169,7 +169,7 @@ impl App {
         };
         let host = policies::start(warm).await?;
         metrics.policies.set(policies::samples(&host));
-        let policies = Policies::new(host.clone(), metrics.clone(), clock.clone());
+        let policies = Policies::new(host.clone(), clock.clone());
 
         if let Some((id, file)) = keys.ensure_first_key(&data, FirstKeyOut::choose()).await? {
             match file {

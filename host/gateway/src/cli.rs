@@ -7,6 +7,7 @@ pub mod backup;
 pub mod client;
 pub mod config;
 pub mod demo;
+pub mod files;
 pub mod generate;
 pub mod key;
 pub mod node;

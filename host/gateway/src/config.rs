@@ -197,6 +197,8 @@ pub struct PolicyLimits {
     pub keys: Option<PathBuf>,
     /// Nothing unsigned is taken from the folder.
     pub signed_only: bool,
+    /// Compiled policies on the disk, all together.
+    pub cache_bytes: u64,
     /// Of one file of the decision log.
     pub decision_file_bytes: u64,
     /// Files of it; 0: none is kept.

@@ -133,7 +133,7 @@ codes! {
         "Put the wanted components into the plugins folder.";
     PolicyNoShadow = "policy.no_shadow", FailedPrecondition,
         "There is no shadow to look at or to promote.",
-        "Start one with `tidegate policy shadow start`; it does not outlive a restart of the gateway.";
+        "Start one with `tidegate policy shadow start`.";
     PolicyUnproven = "policy.unproven", FailedPrecondition,
         "The shadow was compared too little, answers too much otherwise or has failed, so it is not promoted.",
         "Look at `tidegate policy shadow diff`; wait for more decisions, or allow more with --max-rate.";
@@ -142,7 +142,7 @@ codes! {
         "Start the gateway with another number; what was decided before cannot be told.";
     DecisionUnknown = "policy.decision_unknown", NotFound,
         "The decision log has no decision of this id, or not any more.",
-        "See `tidegate policy decisions` for what there is; raise `decision_log_files` to keep more.";
+        "`tidegate policy decisions` lists what there is; the oldest go first, and `decision_log_files` says how much is kept.";
     StreamLimit = "stream.limit", ResourceExhausted,
         "EventSubscriberLimitReached: the session has as many readers as allowed.",
         "End a stream, or raise `max_event_subscribers_per_session`.";
@@ -225,8 +225,8 @@ codes! {
         "A field has a value it cannot have; the details name it.",
         "Correct the field.";
     RequestTooLarge = "request.too_large", ResourceExhausted,
-        "The request's message is longer than 4 MiB.",
-        "Split the command.";
+        "The request's message is longer than 4 MiB, or than 66 MiB where an operator sends a candidate; the details say which.",
+        "Split the command; a component has at most 64 MiB.";
     RequestMalformed = "request.malformed", InvalidArgument,
         "The request cannot be read: not the message of this method, cut short, or compressed.",
         "Send the method's own message, uncompressed; the .proto files say which.";

@@ -399,6 +399,7 @@ impl Nodes {
                 .with("version", &row.version)
                 .with("floor", floor)
                 .with("generation", judged.generation)
+                .with("decision", judged.decision)
             }
             Err(error) => error,
         };

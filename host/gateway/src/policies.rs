@@ -9,7 +9,7 @@ use crate::{
     config::ServeConfig,
     error::{Code, Error, Result},
     ids::KeyId,
-    telemetry::{self, Metrics, PolicySample, ShadowSample},
+    telemetry::{self, PolicyNumbers, PolicySample, ShadowSample},
 };
 use buckets::Buckets;
 use std::{path::PathBuf, sync::Arc};
@@ -23,7 +23,6 @@ use tidegate_policy::{
 #[derive(Clone, Debug)]
 pub struct Policies {
     host: PolicyHost,
-    metrics: Metrics,
     clock: Arc<dyn Clock>,
     buckets: Arc<Buckets>,
 }
@@ -43,8 +42,8 @@ pub enum Rate {
 // === impl Policies ===
 
 impl Policies {
-    pub fn new(host: PolicyHost, metrics: Metrics, clock: Arc<dyn Clock>) -> Self {
-        Self { host, metrics, clock, buckets: Arc::default() }
+    pub fn new(host: PolicyHost, clock: Arc<dyn Clock>) -> Self {
+        Self { host, clock, buckets: Arc::default() }
     }
 
     /// Takes a request's cost out of its bucket as the rate-limit policy sizes it, or refuses with the time to wait.
@@ -82,7 +81,6 @@ impl Policies {
                 }
             }
         };
-        self.metrics.decisions.denied.of(telemetry::Policy::RateLimit).inc();
         let error = Error::new(Code::RateLimited, format!("too many {kind} requests; try again in {wait_ms} ms"))
             .with("kind", kind)
             .with("retry_ms", wait_ms)
@@ -163,7 +161,6 @@ impl Policies {
             Verdict::Allow { .. } => return Ok(()),
             Verdict::Deny { rule, reason } => (*rule, reason),
         };
-        self.metrics.decisions.denied.of(telemetry::Policy::Access).inc();
         if let Some(cause) = decision.cause {
             return Err(failed(cause).with("decision", decision.id));
         }
@@ -178,11 +175,7 @@ impl Policies {
     /// its kind and version.
     pub async fn version_floor(&self, kind: &str, version: &str, floor: Option<&str>) -> Decision<Admission> {
         let node = ClientNode { id: String::new(), kind: kind.to_owned(), version: version.to_owned() };
-        let decision = self.host.version_floor(&node, floor).await;
-        if decision.value != Admission::ReadWrite {
-            self.metrics.decisions.denied.of(telemetry::Policy::VersionFloor).inc();
-        }
-        decision
+        self.host.version_floor(&node, floor).await
     }
 
     /// A verdict for each tag, all of one generation.
@@ -201,6 +194,7 @@ pub async fn warm(config: &ServeConfig, store_dir: PathBuf) -> Result<Warm> {
     policy.deadlines.decide = limits.deadline;
     policy.decisions = DecisionLog { file_bytes_max: limits.decision_file_bytes, files_max: limits.decision_files };
     policy.difference_max = limits.difference_max;
+    policy.cache_bytes_max = limits.cache_bytes;
     policy.trust = Trust { keys: limits.keys.clone(), signed_only: limits.signed_only };
     policy.limits.memory_bytes_max = usize::try_from(limits.memory_bytes).unwrap_or(usize::MAX);
     off_the_runtime(move || Warm::new(policy)).await
@@ -231,7 +225,7 @@ async fn off_the_runtime<T: Send + 'static>(
 }
 
 /// What has been counted, per policy and component, for each scrape.
-pub fn samples(host: &PolicyHost) -> impl Fn() -> (Vec<PolicySample>, ShadowSample) + Send + Sync + 'static {
+pub fn samples(host: &PolicyHost) -> impl Fn() -> PolicyNumbers + Send + Sync + 'static {
     let host = host.clone();
     move || {
         let counters = host.counters();
@@ -255,7 +249,8 @@ pub fn samples(host: &PolicyHost) -> impl Fn() -> (Vec<PolicySample>, ShadowSamp
                 host_us: counted.host_us,
             })
             .collect();
-        (samples, shadow)
+        let denied = counters.denied.iter().map(|(policy, count)| (policy.name(), *count)).collect();
+        PolicyNumbers { samples, denied, shadow }
     }
 }
 
@@ -274,7 +269,9 @@ pub async fn apart<T: Send + 'static>(
 fn unanswered(error: &PastError) -> Error {
     let code = match error {
         PastError::Refused(refusal) => {
-            return Error::new(Code::PolicyRefused, refusal.to_string()).with("refusal", refusal.code.as_str());
+            return Error::new(Code::PolicyRefused, refusal.to_string())
+                .with("refusal", refusal.code.as_str())
+                .with("remedy", refusal.code.remedy());
         }
         PastError::Off => Code::DecisionsOff,
         PastError::Busy => Code::PolicyBusy,

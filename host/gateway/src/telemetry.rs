@@ -14,13 +14,13 @@ mod tests;
 
 pub use file::LogFile;
 pub use labels::{
-    AlarmKind, AlarmSnapshot, CloseReason, GapReason, Limit, Of, Outcome, Policy, ProviderChange, StreamEnd,
-    SwapOutcome, TlsFailure, TlsReload,
+    AlarmKind, AlarmSnapshot, CloseReason, GapReason, Limit, Of, Outcome, ProviderChange, StreamEnd, SwapOutcome,
+    TlsFailure, TlsReload,
 };
 pub use log::{LogFormat, LogLevel, check_level, heal_log, init, log_trouble, reopen_log, subscriber};
 pub use metrics::{
-    AlarmMetrics, CommandMetrics, Counter, DecisionMetrics, EventMetrics, Gauge, HealthMetrics, Histogram, KeyMetrics,
-    LimitMetrics, LogMetrics, METRICS, MetricRow, Metrics, NodeMetrics, SessionMetrics, StorageMetrics, StreamMetrics,
-    SwapMetrics, TlsMetrics, WorkerMetrics,
+    AlarmMetrics, CommandMetrics, Counter, EventMetrics, Gauge, HealthMetrics, Histogram, KeyMetrics, LimitMetrics,
+    LogMetrics, METRICS, MetricRow, Metrics, NodeMetrics, SessionMetrics, StorageMetrics, StreamMetrics, SwapMetrics,
+    TlsMetrics, WorkerMetrics,
 };
-pub use policies::{PolicySample, PolicySource, ShadowSample};
+pub use policies::{PolicyNumbers, PolicySample, PolicySource, ShadowSample};

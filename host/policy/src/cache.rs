@@ -15,13 +15,15 @@ use crate::engine::{Allocation, Engines};
 use crate::model::Digest;
 use crate::store::{Durable, Trouble, private_folder, write_private};
 
-/// Files kept; the oldest leave. An 18 MB guest compiles to some 60 MB.
+/// Files kept; the ones that were not used for longest leave. An 18 MB guest compiles to some 60 MB.
 const FILES_MAX: usize = 64;
 const MAC_BYTES: usize = 32;
 
 #[derive(Debug)]
 pub(crate) struct CompileCache {
     folder: PathBuf,
+    /// All files together.
+    bytes_max: u64,
     key: Key,
     trouble: CacheTrouble,
 }
@@ -60,7 +62,7 @@ impl CacheTrouble {
 
 impl CompileCache {
     /// Makes folder and key where they are missing.
-    pub(crate) fn open(store_dir: &Path) -> std::io::Result<Self> {
+    pub(crate) fn open(store_dir: &Path, bytes_max: u64) -> std::io::Result<Self> {
         let folder = store_dir.join("cache");
         private_folder(&folder)?;
         let trouble = CacheTrouble { folder: folder.clone(), last: Trouble::default() };
@@ -76,7 +78,10 @@ impl CompileCache {
                 key
             }
         };
-        Ok(Self { folder, key: Key(key), trouble })
+        let cache = Self { folder, bytes_max, key: Key(key), trouble };
+        // The bound may have been lowered.
+        cache.trim();
+        Ok(cache)
     }
 
     /// Told whenever something could not be written, or could again.
@@ -96,7 +101,11 @@ impl CompileCache {
         // SAFETY: the MAC, keyed by this installation and bound to the engine's fingerprint, shows that
         // exactly these bytes came from `compile`; `compiled` borrows the buffer that was verified.
         match unsafe { engines.load(compiled) } {
-            Ok(found) => Some(found),
+            Ok(found) => {
+                // Used now; best effort, it only orders what leaves first.
+                let _ = fs::File::open(&path).and_then(|file| file.set_modified(std::time::SystemTime::now()));
+                Some(found)
+            }
             Err(error) => {
                 tracing::debug!(%error, "a cached component does not load; compiling again");
                 None
@@ -106,6 +115,10 @@ impl CompileCache {
 
     /// Best effort: a full disk costs the next start some milliseconds.
     pub(crate) fn keep(&self, engines: &Engines, digest: &Digest, compiled: &[u8]) {
+        if (compiled.len() + MAC_BYTES) as u64 > self.bytes_max {
+            tracing::debug!(bytes = compiled.len(), "a compiled component is larger than the whole cache may be");
+            return;
+        }
         let mut bytes = Vec::with_capacity(MAC_BYTES + compiled.len());
         bytes.extend_from_slice(&self.mac(engines, digest, compiled).finalize().into_bytes());
         let _ = bytes.write_all(compiled);
@@ -132,14 +145,18 @@ impl CompileCache {
 
     fn trim(&self) {
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
-        let mut files: Vec<_> = entries
-            .filter_map(|entry| entry.ok())
-            .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
-            .collect();
+        let stamped = |entry: fs::DirEntry| {
+            let metadata = entry.metadata().ok()?;
+            Some((metadata.modified().ok()?, metadata.len(), entry.path()))
+        };
+        let mut files: Vec<_> = entries.filter_map(Result::ok).filter_map(stamped).collect();
         files.sort();
-        let surplus = files.len().saturating_sub(FILES_MAX);
-        for (_, path) in files.into_iter().take(surplus) {
-            let _ = fs::remove_file(path);
+        let mut bytes = 0;
+        for (n, (_, len, path)) in files.into_iter().rev().enumerate() {
+            bytes += len;
+            if n >= FILES_MAX || bytes > self.bytes_max {
+                let _ = fs::remove_file(path);
+            }
         }
     }
 }
@@ -147,5 +164,44 @@ impl CompileCache {
 impl std::fmt::Debug for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Key(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Limits;
+    use std::time::{Duration, SystemTime};
+
+    // shows: X-05
+    #[test]
+    fn what_was_used_last_stays_and_the_bytes_are_bounded() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let engines = Engines::new(&Limits::default()).expect("engines");
+        let compiled = engines.compile(b"\0asm\x0d\0\x01\0").expect("a component of nothing");
+        let one = (compiled.len() + MAC_BYTES) as u64;
+        let cache = CompileCache::open(dir.path(), one * 3).expect("a cache");
+        let digest = |n: u8| Digest::of(&[n]);
+        let there = || (0..6).filter(|n| cache.path(&engines, &digest(*n)).exists()).collect::<Vec<_>>();
+        let aged = |n: u8, seconds: u64| {
+            let file = fs::File::open(cache.path(&engines, &digest(n))).expect("kept");
+            file.set_modified(SystemTime::now() - Duration::from_secs(seconds)).expect("a time");
+        };
+        for n in 0..3 {
+            cache.keep(&engines, &digest(n), &compiled);
+            aged(n, 100 - u64::from(n));
+        }
+        assert!(cache.load(&engines, &digest(0)).is_some(), "used, and so the youngest");
+        cache.keep(&engines, &digest(3), &compiled);
+        assert_eq!(there(), [0, 2, 3]);
+        // A file's own time is the kernel's, which can lie some milliseconds behind.
+        aged(3, 0);
+        // Less room at the next start, and none at all for what is larger than the whole.
+        let cache = CompileCache::open(dir.path(), one).expect("a cache");
+        assert_eq!(there(), [3]);
+        assert!(cache.load(&engines, &digest(3)).is_some());
+        let cache = CompileCache::open(dir.path(), one - 1).expect("a cache");
+        cache.keep(&engines, &digest(4), &compiled);
+        assert_eq!(there(), [0_u8; 0]);
     }
 }

@@ -27,6 +27,8 @@ pub struct PolicyConfig {
     /// A candidate that would have answered more than this part (0 to 1) of the latest decisions otherwise is refused
     /// until an operator approves it; None: it is only told.
     pub difference_max: Option<f64>,
+    /// Compiled components that are kept on the disk, bytes of all together; what was not used for longest leaves.
+    pub cache_bytes_max: u64,
 }
 
 /// Whose policies are taken.
@@ -133,6 +135,7 @@ impl PolicyConfig {
             trust: Trust::default(),
             decisions: DecisionLog::default(),
             difference_max: None,
+            cache_bytes_max: 512 << 20,
         }
     }
 }

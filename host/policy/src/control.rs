@@ -2,6 +2,7 @@
 //! what is remembered, not how a folder is read. Invariants: flips happen one at a time; at most
 //! `LIVE_MAX` generations have instances; the pointer has moved before the number that streams compare.
 
+mod history;
 mod records;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,8 @@ use crate::model::*;
 use crate::record::*;
 use crate::store::{ContentStore, Member, POISONED_MAX, Remembered, RememberedPin, Trouble};
 
+use history::History;
+pub(crate) use history::taken_back;
 pub(crate) use records::Attempt;
 use records::Records;
 
@@ -52,23 +55,6 @@ pub(crate) struct Control {
     pub(crate) reverts: AtomicU64,
 }
 
-/// Behind one lock, held through a flip.
-struct History {
-    earlier: Vec<Set>,
-    /// Since when the component that answers access does; None: since before this process.
-    access_since: Option<Instant>,
-    /// Replaced generations, until their last call has ended.
-    retiring: Vec<Arc<Generation>>,
-    pin: Option<PinReason>,
-    /// Stem to identity: what the folder holds and was tried, accepted or not.
-    judged: BTreeMap<String, Digest>,
-    poisoned: Vec<Digest>,
-    shunned: Vec<Digest>,
-    pending: Vec<String>,
-    held: Vec<Held>,
-    approved: Vec<Approval>,
-}
-
 /// What the swapper works from.
 pub(crate) struct Basis {
     pub(crate) pin: Option<PinReason>,
@@ -77,7 +63,9 @@ pub(crate) struct Basis {
     /// Identities that a roll-back left; they come back only when an operator says so.
     pub(crate) shunned: Vec<Digest>,
     pub(crate) approved: Vec<String>,
+    pub(crate) granted: Vec<Granted>,
     pub(crate) chosen: Vec<Arc<Loaded>>,
+    pub(crate) embedded: Vec<Arc<Loaded>>,
 }
 
 // === impl Control ===
@@ -106,8 +94,11 @@ impl Control {
             poisoned: remembered.poisoned.iter().filter_map(|hex| Digest::from_hex(hex)).collect(),
             shunned: Vec::new(),
             pending: Vec::new(),
+            refused: Vec::new(),
+            folder_trouble: None,
             held: Vec::new(),
             approved: remembered.approved.clone(),
+            granted: remembered.granted.clone(),
         };
         Ok(Self {
             current: ArcSwap::from_pointee(generation),
@@ -152,7 +143,9 @@ impl Control {
             poisoned: history.poisoned.clone(),
             shunned: history.shunned.clone(),
             approved: history.approved.iter().map(|approval| approval.identity.clone()).collect(),
+            granted: history.granted.clone(),
             chosen: self.current.load().set.chosen().cloned().collect(),
+            embedded: self.embedded.clone(),
         }
     }
 
@@ -164,6 +157,7 @@ impl Control {
             .into_iter()
             .partition(|held| judged.values().any(|identity| *identity == held.identity));
         history.held = held;
+        history.refused.retain(|(identity, _)| judged.values().any(|stands| stands == identity));
         history.judged = judged;
         history.pending = pending;
         gone.into_iter().map(|held: Held| held.identity).collect()
@@ -174,6 +168,24 @@ impl Control {
         let mut history = self.history.lock();
         history.held.retain(|other| other.identity != held.identity);
         history.held.push(held);
+    }
+
+    /// The swapper's: what stands in the folder and is not taken, for the listing.
+    pub(crate) fn note_refused(&self, identity: Digest, refusal: Refusal) {
+        let mut history = self.history.lock();
+        // Several files can hold the same bytes.
+        history.refused.retain(|(other, of)| *other != identity || of.file != refusal.file);
+        history.refused.push((identity, refusal));
+    }
+
+    /// The swapper's: these are tried again.
+    pub(crate) fn tried_again(&self, identities: &[Digest]) {
+        self.history.lock().refused.retain(|(identity, _)| !identities.contains(identity));
+    }
+
+    /// The swapper's: why the folder as a whole cannot be looked at.
+    pub(crate) fn folder_trouble(&self, trouble: Option<Refusal>) {
+        self.history.lock().folder_trouble = trouble;
     }
 
     /// An operator wants this one although it was tried or left before.
@@ -195,7 +207,7 @@ impl Control {
         history.approved.drain(..surplus);
         history.held.retain(|held| held.identity != *identity);
         history.judged.retain(|stem, tried| stem != MANIFEST && tried != identity);
-        self.remember(&history);
+        self.remember(&mut history);
     }
 
     /// Goes over to `chosen` (and embedded defaults for the rest; access is closed if it was answered by
@@ -220,14 +232,14 @@ impl Control {
             Ok(set) => set,
             Err(refusal) => {
                 drop(history);
-                return self.refused(refusal, attempt);
+                return self.refused(refusal, Vec::new(), attempt);
             }
         };
         if attempt.trigger != Trigger::Start {
             history.pin = None;
         }
         if set.is_same_as(&self.current.load().set) {
-            self.remember(&history);
+            self.remember(&mut history);
             drop(history);
             return self.unchanged(attempt);
         }
@@ -247,12 +259,12 @@ impl Control {
                 if history.earlier.len() > EARLIER_MAX {
                     history.earlier.remove(0);
                 }
-                self.remember(&history);
+                self.remember(&mut history);
                 record
             }
             Err((refusal, attempt)) => {
                 drop(history);
-                self.refused(refusal, attempt)
+                self.refused(refusal, Vec::new(), attempt)
             }
         }
     }
@@ -268,7 +280,7 @@ impl Control {
             Ok(mut record) => {
                 history.shun(&left, &set);
                 history.pin = Some(PinReason::Rollback);
-                self.remember(&history);
+                self.remember(&mut history);
                 record.message = crate::instance::clip(reason, 256);
                 self.records.amend(record.number, |kept| kept.message.clone_from(&record.message));
                 Ok(record)
@@ -276,7 +288,7 @@ impl Control {
             Err((refusal, attempt)) => {
                 history.earlier.push(set);
                 drop(history);
-                self.refused(refusal.clone(), attempt);
+                self.refused(refusal.clone(), Vec::new(), attempt);
                 Err(refusal.into())
             }
         }
@@ -338,15 +350,17 @@ impl Control {
         match flipped {
             Ok(record) => {
                 history.pin = Some(PinReason::Rollback);
-                self.remember(&history);
+                self.remember(&mut history);
                 self.reverts.fetch_add(1, Ordering::Relaxed);
-                let message = format!("{} kept failing and was taken back", bad.source.file);
-                tracing::error!(file = %bad.source.file, generation = record.to.0, "a policy kept failing and was taken back");
-                self.records.amend(record.number, |kept| kept.message = message);
+                let refusal = taken_back(&bad.source.file, &bad.source.identity());
+                tracing::error!(file = %refusal.file, generation = record.to.0, "{}", refusal.message);
+                self.records.amend(record.number, |kept| kept.message.clone_from(&refusal.message));
+                let stands = history.judged.values().any(|identity| *identity == bad.source.identity());
+                history.refused.extend(stands.then(|| (bad.source.identity(), refusal)));
             }
             Err((refusal, attempt)) => {
                 drop(history);
-                self.refused(refusal, attempt);
+                self.refused(refusal, Vec::new(), attempt);
             }
         }
     }
@@ -354,7 +368,7 @@ impl Control {
     pub(crate) fn pin(&self, on: bool) {
         let mut history = self.history.lock();
         history.pin = on.then_some(PinReason::Operator);
-        self.remember(&history);
+        self.remember(&mut history);
     }
 
     /// An operator wants the folder as it stands.
@@ -364,10 +378,13 @@ impl Control {
         history.shunned.clear();
     }
 
-    pub(crate) fn refused(&self, refusal: Refusal, attempt: Attempt) -> SwapRecord {
-        tracing::warn!(file = %refusal.file, code = refusal.code.as_str(), trigger = attempt.trigger.as_str(),
-            message = %refusal.message, "a set of policies was refused; the one before serves on");
-        self.records.refused(attempt, self.generation(), refusal)
+    /// `refusal` is what the attempt is named by; `others` were refused with it.
+    pub(crate) fn refused(&self, refusal: Refusal, others: Vec<Refusal>, attempt: Attempt) -> SwapRecord {
+        for Refusal { code, file, message } in std::iter::once(&refusal).chain(&others) {
+            tracing::warn!(%file, code = code.as_str(), trigger = attempt.trigger.as_str(), %message,
+                "a set of policies was refused; the one before serves on");
+        }
+        self.records.refused(attempt, self.generation(), refusal, others)
     }
 
     pub(crate) fn unchanged(&self, attempt: Attempt) -> SwapRecord {
@@ -409,6 +426,7 @@ impl Control {
             poisoned: history.poisoned.clone(),
             pending: history.pending.clone(),
             earlier: history.earlier.len(),
+            refused: history.standing(&current.set),
             held: history.held.clone(),
             approved: history.approved.clone(),
             live_generations: history.retiring.len() + 1,
@@ -486,8 +504,9 @@ impl Control {
     }
 
     /// Failing to write costs memory over a restart, not this swap.
-    fn remember(&self, history: &History) {
+    fn remember(&self, history: &mut History) {
         let current = self.current.load();
+        current.set.chosen().for_each(|loaded| history.grant(loaded));
         let sources: Vec<_> = current.set.chosen().map(|loaded| &loaded.source).collect();
         let remembered = self.store.keep(&sources).and_then(|last_good| {
             let pin = history.pin.map(|pin| RememberedPin {
@@ -496,8 +515,8 @@ impl Control {
             });
             let poisoned = history.poisoned.iter().map(Digest::to_hex).collect();
             let access_chosen = current.set.unclaimed() == Unclaimed::Closed;
-            let approved = history.approved.clone();
-            self.store.remember(&Remembered { last_good, access_chosen, pin, poisoned, approved })
+            let (approved, granted) = (history.approved.clone(), history.granted.clone());
+            self.store.remember(&Remembered { last_good, access_chosen, pin, poisoned, approved, granted })
         });
         match &remembered {
             Ok(()) => {
@@ -517,21 +536,8 @@ impl Control {
     /// Tries again what could not be written.
     pub(crate) fn heal(&self) {
         if self.store_trouble.get().is_some() {
-            self.remember(&self.history.lock());
+            self.remember(&mut self.history.lock());
         }
-    }
-}
-
-// === impl History ===
-
-impl History {
-    /// What was in `left` and is not in `now` was left on purpose.
-    fn shun(&mut self, left: &Set, now: &Set) {
-        let stays = |identity: &Digest| now.chosen().any(|loaded| loaded.source.identity() == *identity);
-        let left: Vec<_> = left.chosen().map(|loaded| loaded.source.identity()).filter(|id| !stays(id)).collect();
-        self.shunned.extend(left);
-        let surplus = self.shunned.len().saturating_sub(POISONED_MAX);
-        self.shunned.drain(..surplus);
     }
 }
 

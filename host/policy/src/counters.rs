@@ -43,6 +43,8 @@ pub struct Counters {
     pub queue_depth: u64,
     pub swaps: u64,
     pub refused_swaps: u64,
+    /// Decisions that denied or limited something, by policy: what the log calls denied.
+    pub denied: Vec<(Policy, u64)>,
     /// Decisions that the log did not take.
     pub decisions_dropped: u64,
     /// Of the shadow that runs; zero without one.

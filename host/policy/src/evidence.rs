@@ -128,8 +128,24 @@ impl Record {
         self.answered.to_json()
     }
 
+    /// Did somebody get less than was asked for? The same for the log, its readers and the metrics.
     pub fn denied(&self) -> bool {
-        self.answered.denies()
+        self.answered.denies() || self.bucket_is_short()
+    }
+
+    /// The policy let it pass as far as its bucket holds, and the bucket held too little.
+    pub(crate) fn bucket_is_short(&self) -> bool {
+        match (&self.asked, &self.answered) {
+            (Asked::RateLimit { what, .. }, Answered::RateLimit(RateAnswer::Pass { burst, .. })) => {
+                what.tokens.map_or(*burst, |tokens| tokens.min(*burst)) < f64::from(what.cost)
+            }
+            _ => false,
+        }
+    }
+
+    /// Is it about this tag?
+    pub fn mentions(&self, tag: &str) -> bool {
+        self.asked.mentions(tag)
     }
 
     pub fn reason(&self) -> &str {

@@ -269,7 +269,7 @@ mod tests {
         let mut config = PolicyConfig::new(dir.path());
         config.deadlines.compile = Duration::ZERO;
         let engines = Arc::new(Engines::new(&config.limits).expect("engines"));
-        let mut gate = Gate::new(engines, CompileCache::open(dir.path()).expect("cache"), config);
+        let mut gate = Gate::new(engines, CompileCache::open(dir.path(), 1 << 30).expect("cache"), config);
         let source = || embedded::sources().next().expect("access");
         let refused = gate.load(source()).expect_err("no time at all");
         assert_eq!(refused.code, RefusalCode::CompileFailed);

@@ -2,6 +2,7 @@
 //! reaches a thread, nothing of what a guest is. Invariant: every question is answered, and every answer
 //! says which generation gave it.
 
+mod kept;
 mod past;
 mod shadow;
 mod warm;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use crate::cache::CacheTrouble;
-use crate::config::{Breaker, PolicyConfig, StartError};
+use crate::config::{Breaker, Limits, PolicyConfig, StartError};
 use crate::control::{Control, FlipHook};
 use crate::counters::Counters;
 use crate::decider::Decider;
@@ -29,6 +30,7 @@ use crate::swapper::{Command, Swapper};
 use crate::trust::Vouching;
 use crate::warden::Warden;
 
+use kept::KeptShadow;
 pub use past::{Candidate, PastError};
 pub use shadow::PromoteError;
 pub use warm::Warm;
@@ -55,8 +57,10 @@ struct Inner {
     past: parking_lot::Mutex<()>,
     /// The candidate that is asked beside the serving set, if there is one.
     shadow: parking_lot::Mutex<Option<Shadow>>,
+    kept_shadow: KeptShadow,
     vouching: Arc<Vouching>,
     breaker: Breaker,
+    limits: Limits,
 }
 
 // === impl PolicyHost ===
@@ -236,6 +240,7 @@ impl PolicyHost {
             guest_calls: GUEST_CALLS.load(Ordering::Relaxed),
             queue_full: self.inner.decider.refused(),
             queue_depth: self.inner.decider.depth(),
+            denied: self.inner.recorder.denied().to_vec(),
             decisions_dropped: self.inner.recorder.dropped(),
             shadow: self.shadow_counts(),
             swaps,

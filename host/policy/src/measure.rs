@@ -37,7 +37,13 @@ fn decisions_and_gates() {
     let dir = tempfile::tempdir().expect("tempdir");
     let config = PolicyConfig::new(dir.path());
     let engines = Arc::new(Engines::new(&config.limits).expect("engines"));
-    let gate = || Gate::new(Arc::clone(&engines), CompileCache::open(dir.path()).expect("cache"), config.clone());
+    let gate = || {
+        Gate::new(
+            Arc::clone(&engines),
+            CompileCache::open(dir.path(), config.cache_bytes_max).expect("cache"),
+            config.clone(),
+        )
+    };
     let source = || embedded::sources().next().expect("access");
 
     let start = Instant::now();

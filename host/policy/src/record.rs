@@ -23,9 +23,13 @@ pub struct SwapRecord {
     pub files: Vec<String>,
     /// Set when refused.
     pub code: Option<RefusalCode>,
-    /// The file at fault, when refused.
+    /// The file at fault, when refused; the first of `refusals`.
     pub file: Option<String>,
     pub message: String,
+    /// Every file that was refused, each with its own reason; at most `REFUSALS_MAX`.
+    pub refusals: Vec<Refusal>,
+    /// Refused beyond those.
+    pub refusals_more: usize,
     /// Reading, compiling and proving.
     pub gate_us: u64,
     /// From the moved pointer until the hooks had returned.
@@ -86,6 +90,8 @@ pub struct Listing {
     /// Earlier sets that a roll-back can reach.
     pub earlier: usize,
     pub live_generations: usize,
+    /// What stands in the folder and is not taken, each with its reason; as many as files are looked at.
+    pub refused: Vec<Refusal>,
     /// What waits for an operator's approval.
     pub held: Vec<Held>,
     /// Components that an operator approved, newest last.
@@ -113,6 +119,20 @@ pub struct Approval {
     pub at_ms: u64,
     pub reason: String,
 }
+
+/// Imports that a component which served here was given; kept over restarts. Another component for the same questions
+/// that wants no more needs no word.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Granted {
+    /// SHA-256 of the component, hexadecimal; whatever its settings.
+    pub(crate) component: String,
+    pub(crate) answers: Vec<Policy>,
+    /// Without versions.
+    pub(crate) imports: Vec<String>,
+}
+
+/// Refusals that one record holds; an attempt can be about `Limits::files_max` files. Guessed: a screen of them.
+pub(crate) const REFUSALS_MAX: usize = 16;
 
 /// Who pinned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -40,6 +40,8 @@ pub enum SignatureFault {
     OtherSettings { signed: String, found: String },
     #[error("the signature is for another component: it names {signed}, this is {found}")]
     OtherComponent { signed: String, found: String },
+    #[error("no embedded policy has this name, and settings alone are signed for one")]
+    NoSuchPolicy,
 }
 
 /// Why keys cannot be used, or nothing was signed.
@@ -114,6 +116,13 @@ impl TrustedKeys {
     pub fn verify(&self, component: &[u8], settings: &str, signature: &str) -> Result<Arc<str>, SignatureFault> {
         let seal = Seal { text: signature.to_owned(), settings_file: None };
         self.check(&seal, component, settings)
+    }
+
+    /// Who signed this settings file (as it was written) for the embedded policy of that name.
+    pub fn verify_settings(&self, name: &str, file: &str, signature: &str) -> Result<Arc<str>, SignatureFault> {
+        let embedded = crate::embedded::configured(name, name, "{}").ok_or(SignatureFault::NoSuchPolicy)?;
+        let seal = Seal { text: signature.to_owned(), settings_file: Some(file.to_owned()) };
+        self.check(&seal, &embedded.bytes, "{}")
     }
 
     pub(crate) fn check(&self, seal: &Seal, component: &[u8], settings: &str) -> Result<Arc<str>, SignatureFault> {
@@ -212,12 +221,16 @@ pub fn settings_json(file: &str, text: &str) -> Result<String, String> {
 fn signed(secret: &str, password: Option<String>, bytes: &[u8], statement: &str) -> Result<String, KeyError> {
     let failed = |error: minisign::PError| KeyError { path: "key".into(), why: error.to_string() };
     let boxed = minisign::SecretKeyBox::from_string(secret).map_err(failed)?;
+    let given = password.is_some();
     let key = match password {
         Some(password) => boxed.into_secret_key(Some(password)),
         None => boxed.into_unencrypted_secret_key(),
     };
-    let made =
-        minisign::sign(None, &key.map_err(failed)?, bytes, Some(statement), Some("signature of a Tidegate policy"));
+    let key = key.map_err(|error| {
+        let hint = if given { "is it the right password?" } else { "if it has a password, give --password-file" };
+        KeyError { path: "key".into(), why: format!("the secret key cannot be opened ({error}); {hint}") }
+    });
+    let made = minisign::sign(None, &key?, bytes, Some(statement), Some("signature of a Tidegate policy"));
     Ok(made.map_err(failed)?.into_string())
 }
 
@@ -250,6 +263,23 @@ mod tests {
         assert_eq!(keys.verify(b"component", "{}", &forged), Err(SignatureFault::OtherBytes));
         let plain = signed(&secret, None, b"component", "timestamp:1").expect("signed");
         assert_eq!(keys.verify(b"component", "{}", &plain), Err(SignatureFault::NoStatement));
+    }
+
+    // shows
+    #[test]
+    fn settings_are_verified_as_they_are_signed() {
+        let (public, secret) = new_keys(None).expect("keys");
+        let keys = TrustedKeys::one("anna", &public).expect("a key");
+        let text = "deny = [\"A.*\"]\n";
+        let signature = sign_settings(&secret, None, "access", text).expect("signed");
+        assert_eq!(keys.verify_settings("access", text, &signature).as_deref(), Ok("anna"));
+        assert_eq!(keys.verify_settings("access", "deny = []", &signature), Err(SignatureFault::OtherBytes));
+        let other = keys.verify_settings("rate-limit", text, &signature);
+        assert!(matches!(other, Err(SignatureFault::OtherComponent { .. })), "{other:?}");
+        assert_eq!(keys.verify_settings("mine", text, &signature), Err(SignatureFault::NoSuchPolicy));
+        let (_, locked) = new_keys(Some("secret".into())).expect("keys");
+        let error = sign(&locked, None, b"bytes", "{}").expect_err("it has a password").to_string();
+        assert!(error.contains("--password-file"), "{error}");
     }
 
     // shows: X-05

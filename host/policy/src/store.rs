@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::generation::Unclaimed;
 use crate::instance::PolicySource;
 use crate::model::Digest;
-use crate::record::Approval;
+use crate::record::{Approval, Granted};
 use crate::sign::Seal;
 
 /// The folder `PolicyConfig::store_dir`.
@@ -39,6 +39,8 @@ pub(crate) struct Remembered {
     pub(crate) poisoned: Vec<String>,
     /// Components that an operator approved.
     pub(crate) approved: Vec<Approval>,
+    /// What components that served were given to import.
+    pub(crate) granted: Vec<Granted>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -79,3 +79,51 @@ async fn a_version_that_wants_more_imports_is_held() {
     assert_eq!((done.outcome, done.to), (Outcome::Swapped, GenerationId(3)));
     assert!(host.access(&who, &place("fine!"), Action::Read).await.value.is_allow());
 }
+
+/// The same guest in other bytes: a custom section more (Core specification, 5.5.3).
+fn marked(name: &str, mark: u8) -> Vec<u8> {
+    let mut bytes = guest(name);
+    bytes.extend([0, 3, 2, b'm', mark]);
+    bytes
+}
+
+// shows: X-10
+#[tokio::test]
+async fn what_wants_more_is_held_whether_or_not_something_is_left_to_replace() {
+    let bench = Bench::new();
+    let gone = |name: &str| std::fs::remove_file(bench.plugins().join(name)).expect("remove");
+    let host = bench.start();
+    // The first one of all: the embedded default wants nothing.
+    bench.put("access.wasm", &guest("looks_around"));
+    let held = until_refused(&host, 1).await;
+    assert_eq!((held.code, held.file.as_deref()), (Some(RefusalCode::Held), Some("access.wasm")), "{held:?}");
+    bench.put("access.wasm", &guest("well"));
+    until_generation(&host, 2).await;
+    bench.put("access.wasm", &guest("looks_around"));
+    until_refused(&host, 2).await;
+    // What it would replace is taken away: access is closed, and that opens it to nobody.
+    gone("access.wasm");
+    until_generation(&host, 3).await;
+    bench.put("mine.wasm", &guest("looks_around"));
+    assert_eq!(until_refused(&host, 3).await.code, Some(RefusalCode::Held));
+    drop(host);
+    let host = bench.start();
+    let held = host.list().held;
+    assert_eq!((held.len(), held[0].file.as_str()), (1, "mine.wasm"), "over a start neither: {held:?}");
+    let identity = held[0].identity.to_hex();
+    let done = host.approve(&identity[..12], "read it line by line").await.expect("approved");
+    assert_eq!(done.outcome, Outcome::Swapped);
+    // It was let in with these imports: it may come back under another name, and so may
+    // another version that wants no more, after a start too.
+    let before = host.generation().0;
+    gone("mine.wasm");
+    until_generation(&host, before + 1).await;
+    drop(host);
+    let host = bench.start();
+    bench.put("access.wasm", &guest("looks_around"));
+    until("it is let in again", || host.list().policies[0].origin == Origin::File("access.wasm".into())).await;
+    let before = host.generation().0;
+    bench.put("access.wasm", &marked("looks_around", b'1'));
+    until_generation(&host, before + 1).await;
+    assert_eq!(host.list().held, []);
+}

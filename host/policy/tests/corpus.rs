@@ -170,7 +170,7 @@ async fn what_one_version_decided_is_replayed_compared_and_promoted_across_the_v
     let all = || Window { last: Last::Count(10_000), ..Window::default() };
     let budget = Duration::from_secs(60);
     let newer = || Candidate { file: "access.wasm".into(), bytes: TODAY.to_vec(), ..Candidate::default() };
-    let (_, of) = host.difference(newer(), &all(), budget).expect("compares");
+    let (_, of) = host.difference(newer(), &all(), budget, false).expect("compares");
     assert!(of.asked > 100 && (of.changed, of.failed, of.skipped) == (0, 0, 0), "{of:?}");
 
     host.shadow_start(newer()).expect("starts");

@@ -526,3 +526,53 @@ async fn a_flip_runs_its_hooks_and_keeps_their_fences() {
     assert!(swap.gate_us > 0);
     assert!(watch.has_changed().expect("host lives"));
 }
+
+// shows: X-05
+#[tokio::test]
+async fn every_broken_file_is_named_with_its_reason_for_as_long_as_it_stands_there() {
+    let bench = Bench::new();
+    let host = bench.start();
+    let named = |of: &[Refusal]| of.iter().map(|of| (of.file.clone(), of.code)).collect::<Vec<_>>();
+    let both = [
+        ("access.toml".to_owned(), RefusalCode::SettingsInvalid),
+        ("rate-limit.wasm".to_owned(), RefusalCode::NotAComponent),
+    ];
+    // In one look, by an operator's word.
+    for (name, bytes) in [("access.toml", &b"dney = []"[..]), ("rate-limit.wasm", b"rubbish")] {
+        bench.put(name, bytes);
+    }
+    let record = host.reload().await;
+    assert_eq!((record.outcome, named(&record.refusals), record.refusals_more), (Outcome::Refused, both.to_vec(), 0));
+    assert_eq!(record.file.as_deref(), Some("access.toml"), "and the first names the attempt");
+    assert_eq!(named(&host.list().refused), both);
+    assert!(RefusalCode::ALL.iter().all(|code| code.remedy().ends_with(['.', '`'])), "each says what to do");
+    // It stays told until it is mended or gone, whatever else happens.
+    bench.put("backpressure.toml", b"");
+    until_generation(&host, 2).await;
+    assert_eq!(named(&host.list().refused), both);
+    bench.put("access.toml", b"deny = []");
+    until_generation(&host, 3).await;
+    assert_eq!(named(&host.list().refused), both[1..]);
+    drop(host);
+    let host = bench.start();
+    assert_eq!(named(&host.list().refused), both[1..], "a start tells it anew");
+    fs::remove_file(bench.plugins().join("rate-limit.wasm")).expect("remove");
+    until("nothing is refused", || host.list().refused.is_empty()).await;
+    // Two that answer the same; the folder itself; more than a record holds.
+    bench.put("mine.wasm", &guest("well"));
+    until("the second answerer is named", || !host.list().refused.is_empty()).await;
+    assert_eq!(host.list().refused[0].code, RefusalCode::DuplicatePolicy);
+    fs::remove_file(bench.plugins().join("mine.wasm")).expect("remove");
+    fs::set_permissions(bench.plugins(), fs::Permissions::from_mode(0o777)).expect("mode");
+    until("the folder is named", || {
+        host.list().refused.first().is_some_and(|of| of.code == RefusalCode::WritableByOthers)
+    })
+    .await;
+    fs::set_permissions(bench.plugins(), fs::Permissions::from_mode(0o755)).expect("mode");
+    until("nothing is refused", || host.list().refused.is_empty()).await;
+    for n in 0..20 {
+        bench.put(&format!("wrong-{n:02}.wasm"), b"rubbish");
+    }
+    let record = host.reload().await;
+    assert_eq!((record.refusals.len(), record.refusals_more, host.list().refused.len()), (16, 4, 20));
+}

@@ -299,6 +299,9 @@ async fn a_component_that_keeps_failing_is_taken_back_and_remembered() {
     assert_eq!(listing.poisoned.len(), 1);
     let swap = listing.swaps.last().expect("a swap");
     assert_eq!((swap.trigger, swap.outcome), (Trigger::Breaker, Outcome::Swapped));
+    let told = |listing: &Listing| listing.refused.iter().map(|of| (of.code, of.message.clone())).collect::<Vec<_>>();
+    let [(RefusalCode::Poisoned, words)] = &told(&listing)[..] else { panic!("{:?}", listing.refused) };
+    assert!(words.contains("put another version there") && swap.message == *words, "what is left to do: {words}");
     assert!(host.access(&who, &place("fine!"), Action::Read).await.value.is_allow());
     // Neither by itself nor by hand does it come back.
     let reloaded = host.reload().await;
@@ -306,6 +309,7 @@ async fn a_component_that_keeps_failing_is_taken_back_and_remembered() {
     drop(host);
     let host = bench.start();
     assert_eq!(host.list().pinned, Some(PinReason::Rollback), "the pin outlives the process");
+    assert_eq!(told(&host.list()).len(), 1, "and the file is told as long as it stands there");
     let served = host.list().policies.into_iter().find(|row| row.policy == Policy::Access).expect("access");
     assert_eq!(served.digest, Digest::of(&guest("well")), "the last good one serves after a restart");
     assert_eq!(host.reload().await.code, Some(RefusalCode::Poisoned), "and so does the memory of the bad one");

@@ -70,7 +70,10 @@ async fn what_is_promoted_stands_in_the_folder_under_the_name_of_what_it_replace
     assert_eq!(host.reload().await.outcome, Outcome::Unchanged, "the folder says the same");
     drop(host);
     let host = bench.start();
-    assert!(promoted(&host).await && host.shadow().is_none(), "over a restart; a shadow is not kept");
+    assert!(
+        promoted(&host).await && host.shadow().is_none(),
+        "over a restart; what was promoted is no shadow any more"
+    );
 
     // A component of another name takes the place of what answers, with its settings; refused, all is as before.
     let component = Candidate { file: "stricter.wasm".into(), bytes: guest("deny"), ..Candidate::default() };
@@ -126,4 +129,46 @@ async fn a_shadow_that_loops_or_traps_slows_and_spoils_nothing() {
     let counted = host.counters();
     assert_eq!((counted.reverts, counted.decisions_dropped, host.generation()), (0, 0, GenerationId(1)));
     assert_eq!(counted.shadow, ShadowCounts::default());
+}
+
+// shows: X-12
+#[tokio::test]
+async fn a_shadow_goes_on_after_a_restart_until_it_is_stopped() {
+    let bench = Bench::new();
+    let host = bench.start();
+    let text = "# why\ndeny = [\"A.*\"]";
+    let begun = host.shadow_start(settings(text)).expect("starts");
+    assert!(allows(&host, "A.T0").await);
+    drop(host);
+    let host = bench.start();
+    let status = host.shadow().expect("it goes on");
+    assert_eq!((status.identity, status.compared.asked), (begun.identity, 0), "the same, counted anew");
+    assert!(allows(&host, "A.T0").await);
+    assert_eq!(host.shadow().expect("a shadow").compared.changed, 1);
+    let swap = host.shadow_promote(1.0, 1).await.expect("promoted");
+    assert_eq!(swap.outcome, Outcome::Swapped, "{swap:?}");
+    assert_eq!(fs::read_to_string(bench.plugins().join("access.toml")).expect("a file"), text);
+    drop(host);
+    let host = bench.start();
+    assert!(host.shadow().is_none());
+    // With a component; then damaged, and then forgotten.
+    let component = Candidate {
+        file: "mine.wasm".into(),
+        bytes: guest("deny"),
+        settings: Some(("mine.json".into(), "{}".into())),
+        ..Candidate::default()
+    };
+    host.shadow_start(component).expect("starts");
+    drop(host);
+    let host = bench.start();
+    assert_eq!(host.shadow().expect("it goes on").file, "mine.wasm");
+    drop(host);
+    let kept = bench.config.store_dir.join("shadow.wasm");
+    fs::write(&kept, guest("well")).expect("written");
+    assert!(bench.start().shadow().is_none(), "other bytes than an operator started");
+    fs::write(&kept, guest("deny")).expect("written");
+    let host = bench.start();
+    assert!(host.shadow_stop().is_some());
+    drop(host);
+    assert!(bench.start().shadow().is_none());
 }

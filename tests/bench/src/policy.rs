@@ -1,5 +1,5 @@
 //! What a decision costs: in the thread beside the same rule as native code, end to end with the queue at a fixed
-//! rate, in bulk; what the gate takes; and that the event path asks nobody. All but the last in this process, with the
+//! rate, with and without a shadow, in bulk; what the gate takes; and that the event path asks nobody. All but the last in this process, with the
 //! policy crate as the gateway uses it.
 
 use crate::{
@@ -22,7 +22,9 @@ use tidegate_plugin_sdk::{
     Policy as _,
     access::{self as native, AccessPolicy as _},
 };
-use tidegate_policy::{Action, DecisionLog, Outcome, PolicyConfig, PolicyHost, Principal, SessionFacts, SwapRecord};
+use tidegate_policy::{
+    Action, Candidate, DecisionLog, Outcome, PolicyConfig, PolicyHost, Principal, SessionFacts, SwapRecord,
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -48,6 +50,8 @@ const SETTINGS: &str = "deny = [\"*.Secret\"]\n";
 const CALLS_PER_SLICE: u32 = 2_000;
 const PACED: u32 = 20_000;
 const BULK: usize = 10_000;
+/// Of each side in turn.
+const SHADOW_SLICE_SECONDS: f64 = 0.25;
 
 /// A policy host with a folder of its own, which looks only when told to.
 #[derive(Debug)]
@@ -64,6 +68,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let host = Host::start(None).await?;
     in_thread(&mut rows, &host, args.slices).await?;
     paced(&mut rows, &host, args.seconds).await?;
+    shadowed(&mut rows, &host, args.slices).await?;
     bulk(&mut rows, &host, args.slices).await?;
     gate(&mut rows, &host, args.swaps).await?;
     drop(host);
@@ -115,6 +120,43 @@ async fn in_thread(rows: &mut Rows, logging: &Host, slices: usize) -> anyhow::Re
 
 /// One caller, one decision each 50 µs, late ones counted from when they were due.
 async fn paced(rows: &mut Rows, host: &Host, seconds: f64) -> anyhow::Result<()> {
+    let mut times = ask_paced(host, seconds)?;
+    for (name, percent) in [("p50", 50.0), ("p99", 99.0)] {
+        let us = percentile(&mut times, percent) as f64 / 1e3;
+        rows.add(&format!("decision end to end at {PACED}/s {name}"), us, None, "us")?;
+    }
+    Ok(())
+}
+
+/// The same with a shadow that is asked everything, and without: A-B-B-A, two hosts of one process.
+async fn shadowed(rows: &mut Rows, alone: &Host, slices: usize) -> anyhow::Result<()> {
+    let beside = Host::start(None).await?;
+    let candidate = Candidate {
+        file: "access.wasm".into(),
+        bytes: COMPONENT.to_vec(),
+        settings: Some(("access.toml".into(), "deny = [\"*.Secret\", \"Area9.*\"]\n".into())),
+        signature: None,
+    };
+    let host = beside.host.clone();
+    tokio::task::spawn_blocking(move || host.shadow_start(candidate)).await??;
+    let mut times = [Vec::new(), Vec::new()];
+    for side in [0, 1, 1, 0].into_iter().cycle().take(slices.next_multiple_of(4)) {
+        times[side].extend(ask_paced([alone, &beside][side], SHADOW_SLICE_SECONDS)?);
+    }
+    let host = beside.host.clone();
+    let status = tokio::task::spawn_blocking(move || host.shadow_stop()).await?.context("there was a shadow")?;
+    ensure!(status.compared.asked > 0 && status.ended.is_none(), "the shadow was not asked: {status:?}");
+    for (name, percent) in [("p50", 50.0), ("p99", 99.0)] {
+        let [without, with] = times.each_mut().map(|times| percentile(times, percent) as f64 / 1e3);
+        let without = Some(("without a shadow", without, Ratio::Multiple));
+        rows.add(&format!("decision end to end at {PACED}/s beside a shadow {name}"), with, without, "us")?;
+    }
+    let asked = status.compared.asked + status.skipped;
+    let share = status.compared.asked as f64 * 100.0 / asked as f64;
+    rows.add(&format!("of {asked} decisions the shadow was asked"), share, None, "%")
+}
+
+fn ask_paced(host: &Host, seconds: f64) -> anyhow::Result<Vec<u64>> {
     let (asked, places) = (host.host.clone(), asker());
     let asking = std::thread::spawn(move || -> anyhow::Result<Vec<u64>> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -138,12 +180,7 @@ async fn paced(rows: &mut Rows, host: &Host, seconds: f64) -> anyhow::Result<()>
         });
         runtime.block_on(calling)?
     });
-    let mut times = asking.join().map_err(|_| anyhow::anyhow!("the caller panicked"))??;
-    for (name, percent) in [("p50", 50.0), ("p99", 99.0)] {
-        let us = percentile(&mut times, percent) as f64 / 1e3;
-        rows.add(&format!("decision end to end at {PACED}/s {name}"), us, None, "us")?;
-    }
-    Ok(())
+    asking.join().map_err(|_| anyhow::anyhow!("the caller panicked"))?
 }
 
 async fn bulk(rows: &mut Rows, host: &Host, slices: usize) -> anyhow::Result<()> {

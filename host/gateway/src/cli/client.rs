@@ -162,17 +162,17 @@ async fn advise(args: Tags) -> anyhow::Result<()> {
     let server = server_handle(&gateway, &args.session).await?;
     let advised = gateway.subscribe(&args.session, server, &args.tags).await?;
     let mut failed = 0;
-    for Advised { tag, item } in &advised {
+    for Advised { tag, item, decision } in &advised {
         failed += usize::from(item.is_err());
         match item {
             Ok((handle, key)) if args.remote.local.json => {
                 output::line(json!({ "tag": tag, "server_handle": server, "item_handle": handle, "item_key": key }))?;
             }
             Err((hresult, message)) if args.remote.local.json => {
-                output::line(json!({ "tag": tag, "hresult": hresult, "message": message }))?;
+                output::line(json!({ "tag": tag, "hresult": hresult, "message": message, "decision": decision }))?;
             }
             Ok((handle, _)) => output::line(format_args!("{tag}  item {handle}"))?,
-            Err((hresult, message)) => output::line(format_args!("{tag}  failed: {message} (0x{hresult:08x})"))?,
+            Err((hresult, message)) => output::line(failed_element(tag, *hresult, message, decision))?,
         }
     }
     anyhow::ensure!(failed == 0, "{failed} of {} items could not be advised", advised.len());
@@ -198,7 +198,7 @@ async fn read(args: Tags) -> anyhow::Result<()> {
     let mut failed = 0;
     for (tag, result) in args.tags.iter().zip(&results) {
         failed += usize::from(result.hresult != 0);
-        let BulkResult { hresult, message, value, quality, time, .. } = result;
+        let BulkResult { hresult, message, value, quality, time, decision_id, .. } = result;
         let time = values::show_time(time.as_ref());
         match (hresult, args.remote.local.json) {
             (0, true) => {
@@ -209,12 +209,20 @@ async fn read(args: Tags) -> anyhow::Result<()> {
                 let (value, quality) = (values::show(value.as_ref()), output::quality(*quality));
                 output::line(format_args!("{tag} = {value}  {quality}  {time}"))?;
             }
-            (_, true) => output::line(json!({ "tag": tag, "hresult": hresult, "message": message }))?,
-            (_, false) => output::line(format_args!("{tag}  failed: {message} (0x{hresult:08x})"))?,
+            (_, true) => {
+                output::line(json!({ "tag": tag, "hresult": hresult, "message": message, "decision": decision_id }))?
+            }
+            (_, false) => output::line(failed_element(tag, *hresult, message, decision_id))?,
         }
     }
     anyhow::ensure!(failed == 0, "{failed} of {} items could not be read", results.len());
     Ok(())
+}
+
+/// One element of a bulk command that came to nothing; who was refused can quote the decision.
+fn failed_element(tag: &str, hresult: i32, message: &str, decision: &str) -> String {
+    let decision = if decision.is_empty() { String::new() } else { format!(", decision {decision}") };
+    format!("{tag}  failed: {message} (0x{hresult:08x}{decision})")
 }
 
 async fn snapshot(args: OfSession) -> anyhow::Result<()> {

@@ -12,7 +12,7 @@ use super::{Usage, output, remote::Local};
 use clap::{Args, Subcommand};
 use serde_json::{Value as Json, json};
 use tidegate_client::wire::{
-    ListPoliciesResponse, PolicySummary, SwapRecord,
+    ListPoliciesResponse, PolicyRefusal, PolicySummary, SwapRecord,
     list_policies_response::{Approval, HeldPolicy},
 };
 
@@ -222,6 +222,7 @@ fn told(swap: &SwapRecord, json: bool) -> anyhow::Result<()> {
         output::line(swap_json(swap))?;
     } else {
         output::line(swap_line(swap))?;
+        refusals(&swap.refusals, swap.refusals_more)?;
     }
     anyhow::ensure!(swap.outcome != "refused", "the candidate was refused; the generation before serves on");
     Ok(())
@@ -247,11 +248,27 @@ async fn list(local: Local) -> anyhow::Result<()> {
         })
         .collect();
     output::table(["POLICY", "ANSWERED BY", "FROM", "CONTRACT", "DIGEST", "CALLS", "FAILURES"], &rows)?;
+    if !listing.refused.is_empty() {
+        output::line("\nin the folder and not taken:")?;
+        refusals(&listing.refused, 0)?;
+    }
     if !listing.swaps.is_empty() {
         output::line("\nlast swaps, newest first:")?;
     }
     for swap in &listing.swaps {
         output::line(format_args!("  {}", swap_line(swap)))?;
+    }
+    Ok(())
+}
+
+/// Each file with its reason and what to do about it.
+fn refusals(of: &[PolicyRefusal], more: u32) -> anyhow::Result<()> {
+    for PolicyRefusal { file, code, message, remedy } in of {
+        output::line(format_args!("  {file}: {message} [{code}]"))?;
+        output::line(format_args!("    hint: {remedy}"))?;
+    }
+    if more > 0 {
+        output::line(format_args!("  and {more} files more"))?;
     }
     Ok(())
 }
@@ -335,7 +352,12 @@ fn approved_json(listing: &ListPoliciesResponse) -> Vec<Json> {
 pub fn swap_line(swap: &SwapRecord) -> String {
     let SwapRecord { generation, outcome, trigger, code, message, gate_us, enforced_us, .. } = swap;
     match outcome.as_str() {
-        "refused" => format!("refused ({trigger}): {message} [{code}]; generation {generation} serves on"),
+        "refused" => {
+            let file = swap.refusals.first().map(|refusal| format!("{}: ", refusal.file)).unwrap_or_default();
+            let others = swap.refusals.len().saturating_sub(1) + swap.refusals_more as usize;
+            let others = if others > 0 { format!(" and {others} more") } else { String::new() };
+            format!("refused ({trigger}): {file}{message} [{code}]{others}; generation {generation} serves on")
+        }
         "unchanged" => format!("unchanged ({trigger}): generation {generation} serves"),
         _ => format!(
             "{outcome} to generation {generation} ({trigger}): gate {:.1} ms, enforced after {:.1} ms{}",
@@ -366,7 +388,12 @@ fn swap_json(swap: &SwapRecord) -> Json {
         "trigger": swap.trigger, "code": swap.code, "message": swap.message, "gate_us": swap.gate_us,
         "enforced_us": swap.enforced_us, "fences": fences,
         "difference": swap.difference.as_ref().map(decisions::difference_json),
+        "refusals": swap.refusals.iter().map(refusal_json).collect::<Vec<_>>(), "refusals_more": swap.refusals_more,
     })
+}
+
+fn refusal_json(of: &PolicyRefusal) -> Json {
+    json!({ "file": of.file, "code": of.code, "message": of.message, "remedy": of.remedy })
 }
 
 fn policy_json(p: &PolicySummary) -> Json {
@@ -382,6 +409,7 @@ fn listing_json(listing: &ListPoliciesResponse) -> Json {
     json!({
         "generation": listing.generation, "pinned": listing.pinned, "plugins_dir": listing.plugins_dir,
         "held": held_json(listing), "approved": approved_json(listing), "decisions_dropped": listing.decisions_dropped,
+        "refused": listing.refused.iter().map(refusal_json).collect::<Vec<_>>(),
         "policies": policies, "swaps": listing.swaps.iter().map(swap_json).collect::<Vec<_>>(),
     })
 }

@@ -2,7 +2,7 @@
 //! data folder (`addresses.json`, `first-key`, `admin.sock`), nothing of how they are made. Invariant: an operator's
 //! command goes over the network only where an endpoint is named.
 
-use super::Usage;
+use super::{Usage, files};
 use anyhow::Context as _;
 use clap::Args;
 use std::{
@@ -165,7 +165,7 @@ impl Network {
             return Err(Usage(format!("--ca and --cert are for TLS; write --endpoint https://{endpoint}")).into());
         }
         if let (Some(certificate), Some(key)) = (&self.cert, &self.cert_key) {
-            connect = connect.certificate(read(certificate)?, read(key)?);
+            connect = connect.certificate(files::secret(certificate)?, files::secret(key)?);
         }
         Ok(connect)
     }
@@ -175,7 +175,7 @@ impl Network {
         let path = self.ca.clone().or_else(bundle).ok_or_else(|| {
             Usage("this system has no bundle of authorities; name the gateway's own with --ca".to_owned())
         })?;
-        read(&path)
+        files::secret(&path)
     }
 
     /// `--key` or its variable, then `--key-file`, then the first key of a gateway on this machine.
@@ -184,16 +184,16 @@ impl Network {
             return checked(key, "--key");
         }
         let file = self.key_file.clone().unwrap_or_else(|| data.join("first-key"));
-        match fs::read_to_string(&file) {
-            Ok(text) => checked(&text, &file.display().to_string()),
-            Err(error) if error.kind() == ErrorKind::NotFound && self.key_file.is_none() => Err(Usage(format!(
+        if self.key_file.is_none() && !file.exists() {
+            return Err(Usage(format!(
                 "no API key: give --key-file, set TIDEGATE_KEY, or name the gateway's folder with --data \
                  ({} does not exist); `tidegate key create` makes one",
                 file.display()
             ))
-            .into()),
-            Err(error) => Err(error).with_context(|| format!("cannot read the key in {}", file.display())),
+            .into());
         }
+        let text = files::secret_text(&file).with_context(|| format!("cannot read the key in {}", file.display()))?;
+        checked(&text, &file.display().to_string())
     }
 }
 
@@ -203,18 +203,15 @@ impl Addresses {
     /// `None` when no gateway of this folder told where it listens.
     pub fn read(data: &Path) -> anyhow::Result<Option<Self>> {
         let file = data.join("addresses.json");
-        match fs::read(&file) {
-            Ok(bytes) => {
-                serde_json::from_slice(&bytes).map(Some).with_context(|| format!("{} is not readable", file.display()))
-            }
+        match fs::symlink_metadata(&file) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
+            Ok(_) => {
+                let text = files::source(&file)?;
+                serde_json::from_str(&text).map(Some).with_context(|| format!("{} is not readable", file.display()))
+            }
         }
     }
-}
-
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn checked(text: &str, from: &str) -> anyhow::Result<String> {

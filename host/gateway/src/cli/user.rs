@@ -1,16 +1,18 @@
 //! `tidegate user`: people of the dashboard, over the operators' socket. A password comes from a file or standard
 //! input, never from an argument that others on the machine could read.
 
-use super::{Usage, output, remote::Local};
+use super::{Usage, files, output, remote::Local};
 use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use std::{
-    fs,
-    io::{self, BufRead as _},
+    io::{self, BufRead as _, Read as _},
     path::PathBuf,
 };
 use tidegate_client::wire::PutPersonRequest;
+
+/// A line of standard input; a longer password is refused by the gateway.
+const LINE_BYTES_MAX: u64 = 64 << 10;
 
 /// Say who may sign in on the dashboard, and which sessions their groups see.
 #[derive(Debug, Subcommand)]
@@ -119,12 +121,12 @@ pub(super) async fn run(command: UserCommand) -> anyhow::Result<()> {
 async fn add(args: Add) -> anyhow::Result<()> {
     let password = match &args.password_file {
         Some(file) => {
-            let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+            let text = files::secret_text(file)?;
             text.lines().next().unwrap_or_default().to_owned()
         }
         None => {
             let mut line = String::new();
-            io::stdin().lock().read_line(&mut line).context("cannot read the password")?;
+            io::stdin().lock().take(LINE_BYTES_MAX).read_line(&mut line).context("cannot read the password")?;
             line.trim_end_matches(['\r', '\n']).to_owned()
         }
     };

@@ -146,6 +146,7 @@ impl Reader {
             queue: self.size("policy_queue"),
             keys: self.path("policy_keys"),
             signed_only: self.word("policy_unsigned") == "refuse",
+            cache_bytes: self.bytes("policy_cache_bytes"),
             decision_file_bytes: self.bytes("decision_log_file_bytes"),
             decision_files: self.size("decision_log_files"),
             difference_max: self.part("policy_diff_max"),

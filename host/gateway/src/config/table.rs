@@ -218,6 +218,8 @@ pub const SETTINGS: &[Setting] = &[
          again at a reload"),
     set("policy_unsigned", Policies, Choice(&["allow", "refuse"]), "allow", Restart,
         "What becomes of policies and settings that none of these keys signed"),
+    set("policy_cache_bytes", Policies, Bytes, "512MiB", Restart,
+        "Compiled policies that are kept on the disk; the ones that were not used for longest leave"),
     set("decision_log_file_bytes", Policies, Bytes, "8MiB", Restart,
         "Size of a file of the decision log"),
     set("decision_log_files", Policies, count(0, 10_000), "8", Restart,

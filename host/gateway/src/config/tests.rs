@@ -263,7 +263,7 @@ fn a_running_gateway_takes_over_what_it_can_and_keeps_the_rest() {
         "tls_version_min" => (key, "1.3"),
         "log_level" => (key, "debug"),
         "policy_unsigned" => (key, "refuse"),
-        "log_bytes_max" | "log_bytes_total_max" | "decision_log_file_bytes" => (key, "17MiB"),
+        "log_bytes_max" | "log_bytes_total_max" | "decision_log_file_bytes" | "policy_cache_bytes" => (key, "17MiB"),
         "heartbeat_grace_seconds" => (key, "44"),
         "stuck_ceiling_seconds" => (key, "333"),
         "lag_events_max" => (key, "300"),

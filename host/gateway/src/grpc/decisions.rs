@@ -22,9 +22,16 @@ const BUDGET_MAX: Duration = Duration::from_secs(600);
 const QUESTION_BYTES_MAX: usize = 4096;
 
 pub(super) async fn list(host: &PolicyHost, window: Option<DecisionWindow>) -> Result<ListDecisionsResponse, Status> {
-    let window = read_window(window)?;
-    let tag = window.tag.clone();
+    let mut window = read_window(window)?;
+    let (tag, id) = (window.tag.clone(), window.id);
+    if id.is_some() {
+        // Of one decision a tag asks what was said about it; it does not choose.
+        window.tag = None;
+    }
     let reading = apart(host, move |host| host.decisions(&window)).await?;
+    if let Some(id) = id {
+        told(&reading, id, tag.as_deref()).map_err(|error| status(&error))?;
+    }
     let more = reading.records.len().saturating_sub(LISTED_MAX);
     let decisions = reading.records.iter().skip(more).map(|record| decision(record, tag.as_deref())).collect();
     Ok(ListDecisionsResponse { decisions, loss: Some(loss(&reading)), more: more as u64 })
@@ -58,7 +65,8 @@ pub(super) async fn diff(host: &PolicyHost, request: DiffPolicyRequest) -> Resul
     let window = read_window(request.window)?;
     let candidate = candidate(request.candidate)?;
     let (reading, compared) =
-        apart(host, move |host| host.difference(candidate, &window, budget(request.budget_ms))).await?;
+        apart(host, move |host| host.difference(candidate, &window, budget(request.budget_ms), request.allow_unsigned))
+            .await?;
     Ok(DiffPolicyResponse { difference: Some(difference(compared)), loss: Some(loss(&reading)) })
 }
 
@@ -101,6 +109,25 @@ pub(super) async fn apart<T: Send + 'static>(
     work: impl FnOnce(&PolicyHost) -> Result<T, PastError> + Send + 'static,
 ) -> Result<T, Status> {
     crate::policies::apart(host, work).await.map_err(|error| status(&error))
+}
+
+/// One decision was asked for: is it there, and about the tag?
+fn told(reading: &Reading, id: DecisionId, tag: Option<&str>) -> Result<(), Error> {
+    let Some(record) = reading.records.first() else {
+        let since = reading.since_ms.map_or_else(
+            || "it is empty".to_owned(),
+            |ms| format!("it reaches back to {}", tidegate_client::values::show_unix_ms(ms as i64)),
+        );
+        let error = Error::new(Code::DecisionUnknown, format!("the log has no decision {id}; {since}"));
+        return Err(error.with("decision", id).with("since_unix_ms", reading.since_ms.unwrap_or_default()));
+    };
+    match tag {
+        Some(tag) if !record.mentions(tag) => {
+            let message = format!("decision {id} was not about {tag}; without --tag it is explained as a whole");
+            Err(Error::new(Code::RequestInvalid, message).with("field", "tag").with("decision", id))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn budget(ms: u64) -> Duration {

@@ -50,6 +50,8 @@ use tower::ServiceExt as _;
 
 /// A message of an operator: a candidate is a component of up to 64 MiB, and its settings.
 const CANDIDATE_BYTES_MAX: usize = 66 << 20;
+/// Any other message; tonic's own default.
+const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Open connections per listener; more wait in the backlog. Guessed: 64 sessions with 8 readers each, twice.
 const CONNECTIONS_MAX: usize = 1024;
 /// HTTP/2 streams per connection, beside its event streams: calls under way. Above it a client waits without a word.
@@ -77,6 +79,8 @@ const FIRST_REQUEST_LOOK: Duration = Duration::from_millis(10);
 const ADMIN: [&str; 3] = ["/tidegate.v1.Admin/", "/tidegate.v1.NodeAdmin/", "/tidegate.v1.PeopleAdmin/"];
 /// How operators' methods that change nothing begin.
 const READS: [&str; 5] = ["Get", "List", "Watch", "Replay", "Diff"];
+/// The service whose calls may carry a candidate.
+const CANDIDATES: &str = "/tidegate.v1.Admin/";
 const STREAM_EVENTS: &str = "/tidegate.v1.Gateway/StreamEvents";
 
 /// Where requests come from.
@@ -423,13 +427,14 @@ impl Edge {
         request.extensions_mut().insert(caller);
         // Streams of alarms count on it.
         request.extensions_mut().insert(facts.clone());
-        Ok(typed(pass(&self.clients, request).await))
+        Ok(typed(pass(&self.clients, request).await, MESSAGE_BYTES_MAX))
     }
 
     /// Does what an operator asks for, and leaves a line about who it was and what it came to.
     async fn operate(&self, request: Request<Incoming>, who: &str) -> Response<EdgeBody> {
         let path = request.uri().path().to_owned();
-        let response = typed(pass(&self.operator, request).await);
+        let max = if path.starts_with(CANDIDATES) { CANDIDATE_BYTES_MAX } else { MESSAGE_BYTES_MAX };
+        let response = typed(pass(&self.operator, request).await, max);
         let method = path.rsplit('/').next().unwrap_or_default();
         // What fails at once says so in the head; a stream's end is in nobody's head.
         let refused = response.headers().get("grpc-status").is_some_and(|status| status != "0");
@@ -456,14 +461,17 @@ fn admits_operators(switched_on: bool, private: bool, peer: Option<IpAddr>) -> R
 
 /// Gives a refusal that tonic made before any code of ours its code: what came could not be read, was too long, or is
 /// not served. Ours carry details already.
-fn typed(response: Response<EdgeBody>) -> Response<EdgeBody> {
+fn typed(response: Response<EdgeBody>, max: usize) -> Response<EdgeBody> {
     let headers = response.headers();
     if headers.contains_key("grpc-status-details-bin") {
         return response;
     }
     // Numbers of gRPC; tonic 0.14 uses OUT_OF_RANGE for a message over its limit and INTERNAL for one it cannot decode.
     let error = match headers.get("grpc-status").map(HeaderValue::as_bytes) {
-        Some(b"11") => Error::new(Code::RequestTooLarge, "the request's message is longer than 4 MiB"),
+        Some(b"11") => {
+            let message = format!("the request's message is longer than {} MiB", max >> 20);
+            Error::new(Code::RequestTooLarge, message).with("max_bytes", max)
+        }
         Some(b"13") => Error::new(Code::RequestMalformed, "the request cannot be read as this method's message"),
         Some(b"12") => Error::new(Code::RequestUnimplemented, "no such method or encoding is served here"),
         _ => return response,

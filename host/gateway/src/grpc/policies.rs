@@ -1,9 +1,9 @@
 //! The policy host's state in the form of the admin API. Decides nothing.
 
 use crate::policies::{fence_parts, outcome};
-use tidegate_policy::{Held, PolicyHost, SwapRecord};
+use tidegate_policy::{Held, PolicyHost, Refusal, SwapRecord};
 use tidegate_proto::v1::{
-    self, ListPoliciesResponse, PolicySummary,
+    self, ListPoliciesResponse, PolicyRefusal, PolicySummary,
     list_policies_response::{Approval, HeldPolicy},
     swap_record::Fence,
 };
@@ -43,6 +43,16 @@ pub(super) fn listing(host: &PolicyHost) -> ListPoliciesResponse {
         held: listing.held.iter().map(held).collect(),
         approved: listing.approved.iter().map(approval).collect(),
         decisions_dropped: counters.decisions_dropped,
+        refused: listing.refused.iter().map(refusal).collect(),
+    }
+}
+
+fn refusal(of: &Refusal) -> PolicyRefusal {
+    PolicyRefusal {
+        file: of.file.clone(),
+        code: of.code.as_str().to_owned(),
+        message: of.message.clone(),
+        remedy: of.code.remedy().to_owned(),
     }
 }
 
@@ -70,6 +80,8 @@ pub(super) fn swap_record(swap: &SwapRecord) -> v1::SwapRecord {
         message: swap.message.clone(),
         gate_us: swap.gate_us,
         enforced_us: swap.enforced_us.unwrap_or_default(),
+        refusals: swap.refusals.iter().map(refusal).collect(),
+        refusals_more: u32::try_from(swap.refusals_more).unwrap_or(u32::MAX),
         difference: swap.difference.clone().map(super::decisions::difference),
         fences: swap
             .fences

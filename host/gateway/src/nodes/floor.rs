@@ -10,7 +10,7 @@ use crate::{
 };
 use parking_lot::Mutex;
 use std::{collections::HashMap, fmt, pin::Pin, sync::Arc};
-use tidegate_policy::{Admission, Decision, FailureCause, GenerationId};
+use tidegate_policy::{Admission, Decision, DecisionId, FailureCause, GenerationId};
 
 /// Verdicts kept; full: all are forgotten and asked again. A fleet has a few versions, not thousands.
 const VERDICTS_MAX: usize = 4096;
@@ -35,6 +35,8 @@ pub struct Judged {
     pub may_write: bool,
     pub floor: Option<String>,
     pub generation: u64,
+    /// Of the verdict, kept with it.
+    pub decision: DecisionId,
 }
 
 #[derive(Debug)]
@@ -64,7 +66,7 @@ struct State {
     turn: u64,
     /// What the verdicts are of.
     stamp: (GenerationId, u64),
-    verdicts: HashMap<(Arc<str>, Arc<str>), Admission>,
+    verdicts: HashMap<(Arc<str>, Arc<str>), (Admission, DecisionId)>,
 }
 
 // === impl Floors ===
@@ -144,8 +146,8 @@ impl Floors {
                 state.sound()?;
                 let stamp = (generation, state.turn);
                 if state.stamp == stamp {
-                    if let Some(known) = state.verdicts.get(&(version.clone(), kind.clone())) {
-                        return judged(known.clone(), state.row.floor.clone(), generation);
+                    if let Some((known, decision)) = state.verdicts.get(&(version.clone(), kind.clone())) {
+                        return judged(known.clone(), state.row.floor.clone(), generation, *decision);
                     }
                 } else if stamp > state.stamp {
                     state.stamp = stamp;
@@ -155,7 +157,7 @@ impl Floors {
             };
             let decision = self.policy.admit(kind, version, floor.as_deref()).await;
             if let Some(cause) = decision.cause {
-                return Err(failed(cause));
+                return Err(failed(cause).with("decision", decision.id));
             }
             let mut state = self.state.lock();
             if decision.generation != self.policy.generation() || state.turn != turn {
@@ -165,10 +167,10 @@ impl Floors {
                 if state.verdicts.len() >= VERDICTS_MAX {
                     state.verdicts.clear();
                 }
-                state.verdicts.insert((version.clone(), kind.clone()), decision.value.clone());
+                state.verdicts.insert((version.clone(), kind.clone()), (decision.value.clone(), decision.id));
             }
             drop(state);
-            return judged(decision.value, floor, decision.generation);
+            return judged(decision.value, floor, decision.generation, decision.id);
         }
         Err(Error::new(Code::PolicyBusy, "policies change faster than they can be asked; try again"))
     }
@@ -217,15 +219,21 @@ fn fault(row: Option<&FloorRow>, seen: u64) -> Option<Fault> {
     (row.revision < seen).then_some(Fault::Rewound { to: row.revision })
 }
 
-fn judged(admission: Admission, floor: Option<String>, generation: GenerationId) -> Result<Judged> {
+fn judged(
+    admission: Admission,
+    floor: Option<String>,
+    generation: GenerationId,
+    decision: DecisionId,
+) -> Result<Judged> {
     let generation = generation.0;
     match admission {
-        Admission::ReadWrite => Ok(Judged { may_write: true, floor, generation }),
-        Admission::ReadOnly => Ok(Judged { may_write: false, floor, generation }),
+        Admission::ReadWrite => Ok(Judged { may_write: true, floor, generation, decision }),
+        Admission::ReadOnly => Ok(Judged { may_write: false, floor, generation, decision }),
         Admission::Refused { reason } => {
             Err(Error::new(Code::VersionRefused, format!("the version-floor policy does not admit the node: {reason}"))
                 .with("reason", reason)
-                .with("generation", generation))
+                .with("generation", generation)
+                .with("decision", decision))
         }
     }
 }

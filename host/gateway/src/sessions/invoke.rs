@@ -209,8 +209,8 @@ impl Sessions {
 
 fn outcome(result: &Result<CommandResult>) -> Outcome {
     match result {
-        Ok(result) if result.hresult == 0 => Outcome::Ok,
-        Ok(_) => Outcome::Failed,
+        Ok(result) if result.hresult != 0 => Outcome::Failed,
+        Ok(result) => refused_elements(result),
         Err(error) => match error.code() {
             Code::PolicyDenied | Code::PolicyFailed | Code::VersionFloorExceeded | Code::VersionNodeRequired => {
                 Outcome::Denied
@@ -223,13 +223,25 @@ fn outcome(result: &Result<CommandResult>) -> Outcome {
     }
 }
 
+/// A bulk command of which the access policy refused elements.
+fn refused_elements(result: &CommandResult) -> Outcome {
+    let Some(command_result::Result::Bulk(bulk)) = &result.result else { return Outcome::Ok };
+    match bulk.results.iter().filter(|result| !result.decision_id.is_empty()).count() {
+        0 => Outcome::Ok,
+        all if all == bulk.results.len() => Outcome::Denied,
+        _ => Outcome::Partial,
+    }
+}
+
 fn no_room(max: usize) -> Error {
     Error::new(Code::LimitItems, format!("the session has no room for another item; at most {max} are allowed"))
         .with("max", max)
 }
 
 fn refused(hresult: i32, why: &Error) -> BulkResult {
-    BulkResult { hresult, message: why.message().to_owned(), ..BulkResult::default() }
+    let decision = why.details().iter().find(|(key, _)| *key == "decision");
+    let decision_id = decision.map(|(_, id)| id.clone()).unwrap_or_default();
+    BulkResult { hresult, message: why.message().to_owned(), decision_id, ..BulkResult::default() }
 }
 
 fn bulk_result(results: Vec<BulkResult>) -> CommandResult {

@@ -102,8 +102,10 @@ label! {
         Ok = "ok",
         /// The method of MXAccess raised.
         Failed = "failed",
-        /// The access policy said no.
+        /// The access policy said no; of a bulk command, to every element.
         Denied = "denied",
+        /// The access policy said no to some elements of a bulk command.
+        Partial = "partial",
         /// A cap or a rate.
         Limited = "limited",
         Timeout = "timeout",
@@ -179,17 +181,6 @@ label! {
     TlsReload "outcome" {
         Taken = "taken",
         Refused = "refused",
-    }
-}
-
-label! {
-    /// The five policies.
-    Policy "policy" {
-        Access = "access",
-        Backpressure = "backpressure",
-        VersionFloor = "version-floor",
-        DashboardTags = "dashboard-tags",
-        RateLimit = "rate-limit",
     }
 }
 

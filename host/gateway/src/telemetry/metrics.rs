@@ -4,8 +4,8 @@
 
 use super::{
     labels::{
-        AlarmKind, AlarmSnapshot, CloseReason, GapReason, Label, Limit, Of, Outcome, Pair, Policy, ProviderChange,
-        StreamEnd, SwapOutcome, TlsFailure, TlsReload,
+        AlarmKind, AlarmSnapshot, CloseReason, GapReason, Label, Limit, Of, Outcome, Pair, ProviderChange, StreamEnd,
+        SwapOutcome, TlsFailure, TlsReload,
     },
     policies::PolicySource,
 };
@@ -69,13 +69,13 @@ metrics! {
     "tidegate_streams_ended" counter "" ["reason"] "Event streams that ended, by reason";
     "tidegate_commands" counter "" ["method,outcome"] "Commands that were answered, by method and outcome";
     "tidegate_command_duration_seconds" histogram "seconds" ["method"] "From a command's arrival to its answer";
-    "tidegate_decisions_denied" counter "" ["policy"] "Decisions that said no, by policy";
+    "tidegate_decisions_denied" counter "" ["policy"] "Decisions that denied or limited something, by policy, as the decision log has them";
     "tidegate_policy_calls" counter "" ["policy,digest"] "Calls of a policy's component";
     "tidegate_policy_failures" counter "" ["policy,digest"] "Calls that failed: trap, timeout, memory, bad answer";
     "tidegate_policy_phase_microseconds" counter "microseconds" ["policy,digest,phase"] "Time of decisions by phase: queue, instantiate, guest, host";
     "tidegate_policy_shadow_answers" gauge "" ["outcome"] "Answers of the shadow that runs: same, changed, failed (changed too); skipped questions";
     "tidegate_policy_generation" gauge "" [""] "The generation that decides";
-    "tidegate_swaps" counter "" ["outcome"] "Attempts to change the policies, by outcome";
+    "tidegate_swaps" counter "" ["outcome,code"] "Attempts to change the policies, by outcome; refused ones by code";
     "tidegate_swap_gate_seconds" histogram "seconds" [""] "From seeing a change to the verdict of the gate";
     "tidegate_swap_enforced_seconds" histogram "seconds" [""] "From the flip until every open stream was judged again";
     "tidegate_log_bytes" gauge "bytes" [""] "Memory that the event logs hold, indexes included";
@@ -155,7 +155,6 @@ pub struct Metrics {
     pub events: EventMetrics,
     pub streams: StreamMetrics,
     pub commands: CommandMetrics,
-    pub decisions: DecisionMetrics,
     pub policies: PolicySource,
     pub swaps: SwapMetrics,
     pub log: LogMetrics,
@@ -219,13 +218,9 @@ pub struct CommandMetrics {
 }
 
 #[derive(Clone, Debug)]
-pub struct DecisionMetrics {
-    pub denied: Of<Policy, Counter>,
-}
-
-#[derive(Clone, Debug)]
 pub struct SwapMetrics {
-    pub attempts: Of<SwapOutcome, Counter>,
+    /// By outcome and, where refused, the code.
+    attempts: Family<[Pair; 2], Counter>,
     pub generation: Gauge,
     pub gate_seconds: Histogram,
     pub enforced_seconds: Histogram,
@@ -325,9 +320,8 @@ impl Metrics {
                 ended: to.add_of("tidegate_streams_ended"),
             },
             commands: to.add_commands(),
-            decisions: DecisionMetrics { denied: to.add_of("tidegate_decisions_denied") },
             swaps: SwapMetrics {
-                attempts: to.add_of("tidegate_swaps"),
+                attempts: to.add_swaps(),
                 generation: to.add("tidegate_policy_generation"),
                 gate_seconds: to.add_seconds("tidegate_swap_gate_seconds"),
                 enforced_seconds: to.add_seconds("tidegate_swap_enforced_seconds"),
@@ -391,6 +385,23 @@ impl Default for Metrics {
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+// === impl SwapMetrics ===
+
+impl SwapMetrics {
+    /// Counts one attempt; `code` is that of a refusal, else empty.
+    pub fn attempted(&self, outcome: SwapOutcome, code: &'static str) {
+        self.attempts.get_or_create(&[(SwapOutcome::NAME, outcome.as_str()), ("code", code)]).inc();
+    }
+
+    /// The codes that refusals can have: their series are there from the start, so that a first one is a rise.
+    pub fn refusals(&self, codes: impl IntoIterator<Item = &'static str>) {
+        for code in codes {
+            let labels = [(SwapOutcome::NAME, SwapOutcome::Refused.as_str()), ("code", code)];
+            let _there_from_now_on = self.attempts.get_or_create(&labels);
+        }
     }
 }
 
@@ -462,6 +473,16 @@ impl Registration {
         let family = Family::<[Pair; 1], Counter>::default();
         self.put(name, family.clone());
         Of::new(&family)
+    }
+
+    /// All but refusals, whose codes the policies know.
+    fn add_swaps(&mut self) -> Family<[Pair; 2], Counter> {
+        let attempts = Family::<[Pair; 2], Counter>::default();
+        self.put("tidegate_swaps", attempts.clone());
+        for outcome in SwapOutcome::ALL.iter().filter(|outcome| **outcome != SwapOutcome::Refused) {
+            let _there_from_now_on = attempts.get_or_create(&[(SwapOutcome::NAME, outcome.as_str()), ("code", "")]);
+        }
+        attempts
     }
 
     fn add_commands(&mut self) -> CommandMetrics {

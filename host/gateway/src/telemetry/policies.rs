@@ -39,7 +39,16 @@ pub struct ShadowSample {
     pub skipped: u64,
 }
 
-type Ask = dyn Fn() -> (Vec<PolicySample>, ShadowSample) + Send + Sync;
+/// All of it at one time.
+#[derive(Clone, Debug, Default)]
+pub struct PolicyNumbers {
+    pub samples: Vec<PolicySample>,
+    /// Decisions that said no, by the name of the policy: as many as the decision log calls denied.
+    pub denied: Vec<(&'static str, u64)>,
+    pub shadow: ShadowSample,
+}
+
+type Ask = dyn Fn() -> PolicyNumbers + Send + Sync;
 
 /// Where the samples come from; empty until `set`.
 #[derive(Clone, Default)]
@@ -51,26 +60,32 @@ pub struct PolicySource {
 
 impl PolicySource {
     /// Says whom to ask at each scrape; it must answer at once.
-    pub fn set(&self, ask: impl Fn() -> (Vec<PolicySample>, ShadowSample) + Send + Sync + 'static) {
+    pub fn set(&self, ask: impl Fn() -> PolicyNumbers + Send + Sync + 'static) {
         *self.ask.write() = Some(Box::new(ask));
     }
 
-    fn samples(&self) -> (Vec<PolicySample>, ShadowSample) {
-        let (mut samples, shadow) = self.ask.read().as_ref().map(|ask| ask()).unwrap_or_default();
-        samples.truncate(SAMPLES_MAX);
-        for sample in &mut samples {
+    fn numbers(&self) -> PolicyNumbers {
+        let mut numbers = self.ask.read().as_ref().map(|ask| ask()).unwrap_or_default();
+        numbers.samples.truncate(SAMPLES_MAX);
+        numbers.denied.truncate(SAMPLES_MAX);
+        for sample in &mut numbers.samples {
             let end = sample.digest.char_indices().nth(DIGEST_DIGITS).map_or(sample.digest.len(), |(at, _)| at);
             sample.digest.truncate(end);
         }
-        (samples, shadow)
+        numbers
     }
 }
 
 impl Collector for PolicySource {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let (samples, shadow) = self.samples();
+        let PolicyNumbers { samples, denied, shadow } = self.numbers();
         if samples.is_empty() {
             return Ok(());
+        }
+        let denials = row("tidegate_decisions_denied");
+        let mut metric = encoder.encode_descriptor(denials.name, &help(denials), None, MetricType::Counter)?;
+        for (policy, count) in &denied {
+            ConstCounter::new(*count).encode(metric.encode_family(&[("policy", *policy)])?)?;
         }
         for (name, number) in [
             ("tidegate_policy_calls", (|sample| sample.calls) as fn(&PolicySample) -> u64),

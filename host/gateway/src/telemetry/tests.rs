@@ -42,11 +42,19 @@ fn sample() -> PolicySample {
     PolicySample { policy: "access", digest: "0123456789abcdef".repeat(4), calls: 3, guest_us: 7, ..Default::default() }
 }
 
+fn numbers(samples: usize) -> PolicyNumbers {
+    PolicyNumbers {
+        samples: vec![sample(); samples],
+        denied: vec![("access", 4), ("rate-limit", 0)],
+        ..Default::default()
+    }
+}
+
 // shows: D-15
 #[test]
 fn the_exposition_has_exactly_the_metrics_of_the_table() {
     let metrics = Metrics::new();
-    metrics.policies.set(|| (vec![sample()], ShadowSample::default()));
+    metrics.policies.set(|| numbers(1));
     let text = metrics.expose();
     let lines = |mark: &str| {
         text.lines().filter_map(|line| line.strip_prefix(mark)).map(str::to_owned).collect::<BTreeSet<_>>()
@@ -78,13 +86,19 @@ fn labelled_counts_land_in_their_series() {
     metrics.events.gapped.of(GapReason::Skipped).inc_by(5);
     metrics.commands.answered("add_item", Outcome::Denied, Duration::from_millis(3));
     metrics.commands.answered("Area1.Pump7.Flow", Outcome::Ok, Duration::ZERO);
-    metrics.policies.set(|| (vec![sample(); 100], ShadowSample::default()));
+    metrics.policies.set(|| numbers(100));
+    metrics.swaps.refusals(["plugin.held", "plugin.unsigned"]);
+    metrics.swaps.attempted(SwapOutcome::Refused, "plugin.held");
     let text = metrics.expose();
     for line in [
         r#"tidegate_events_gapped_total{reason="skipped"} 5"#,
         r#"tidegate_commands_total{method="add_item",outcome="denied"} 1"#,
         r#"tidegate_commands_total{method="other",outcome="ok"} 1"#,
         r#"tidegate_command_duration_seconds_count{method="add_item"} 1"#,
+        r#"tidegate_swaps_total{outcome="refused",code="plugin.held"} 1"#,
+        r#"tidegate_swaps_total{outcome="refused",code="plugin.unsigned"} 0"#,
+        r#"tidegate_swaps_total{outcome="swapped",code=""} 0"#,
+        r#"tidegate_decisions_denied_total{policy="access"} 4"#,
         r#"tidegate_policy_phase_microseconds_total{policy="access",digest="0123456789ab",phase="guest"} 7"#,
     ] {
         assert!(text.contains(line), "{line}\n{text}");

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::evidence::Comparison;
 use crate::gate::Refusal;
 use crate::model::GenerationId;
-use crate::record::{Fence, Outcome, SwapRecord, Trigger};
+use crate::record::{Fence, Outcome, REFUSALS_MAX, SwapRecord, Trigger};
 
 /// Guessed: a screen or two of history; the log has the rest.
 const RECORDS_MAX: usize = 64;
@@ -52,11 +52,21 @@ impl Records {
         self.keep(SwapRecord { fences, flip_us, ..blank(attempt, Outcome::Swapped, from, to) })
     }
 
-    pub(super) fn refused(&self, attempt: Attempt, at: GenerationId, refusal: Refusal) -> SwapRecord {
+    /// `first` is what the attempt is named by; `others` were refused with it.
+    pub(super) fn refused(
+        &self,
+        attempt: Attempt,
+        at: GenerationId,
+        first: Refusal,
+        others: Vec<Refusal>,
+    ) -> SwapRecord {
+        let refusals_more = (1 + others.len()).saturating_sub(REFUSALS_MAX);
         self.keep(SwapRecord {
-            code: Some(refusal.code),
-            file: Some(refusal.file),
-            message: refusal.message,
+            code: Some(first.code),
+            file: Some(first.file.clone()),
+            message: first.message.clone(),
+            refusals: std::iter::once(first).chain(others).take(REFUSALS_MAX).collect(),
+            refusals_more,
             ..blank(attempt, Outcome::Refused, at, at)
         })
     }
@@ -133,6 +143,8 @@ fn blank(attempt: Attempt, outcome: Outcome, from: GenerationId, to: GenerationI
         code: None,
         file: None,
         message: String::new(),
+        refusals: Vec::new(),
+        refusals_more: 0,
         gate_us: attempt.gate.as_micros() as u64,
         flip_us: 0,
         fences: Vec::new(),

@@ -93,6 +93,9 @@ impl Record {
                 };
                 by_rule.iter().map(part).collect::<Vec<_>>().join(", ")
             }
+            (answered, None) if self.bucket_is_short() => {
+                format!("{}{by}{why}, and the bucket held too little, so the request was limited", answered.effect())
+            }
             (answered, None) => format!("{}{by}{why}", answered.effect()),
         }
     }

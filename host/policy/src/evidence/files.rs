@@ -1,5 +1,5 @@
 //! The files of the decision log: appended to, followed by a new one when full, the oldest removed. Knows lines,
-//! not decisions' meaning. Invariant: together they hold no more than their number times their size, and a line;
+//! not decisions' meaning. Invariant: none is larger than its size, unless a single decision with what belongs to it is;
 //! what an earlier process left half-written is closed with a line's end before anything follows.
 
 use std::collections::BTreeSet;
@@ -25,10 +25,17 @@ pub(super) struct Files {
 struct Open {
     file: File,
     bytes: u64,
+    /// It holds a decision: another one that does not fit goes into the next file.
+    told: bool,
     /// What this file has been told already.
     sets: BTreeSet<u64>,
     lists: BTreeSet<String>,
 }
+
+/// Room for the line that ends a run: 8 digits, a space, `"end"` and the line's end are 15 bytes.
+const END_BYTES: u64 = 16;
+/// And for the one that begins it, with its two numbers.
+const TOP_BYTES: u64 = 96;
 
 // === impl Files ===
 
@@ -40,29 +47,33 @@ impl Files {
 
     /// Appends, in one write; on an error nothing of it counts as written.
     pub(super) fn append(&mut self, records: &[std::sync::Arc<Record>], dropped: u64) -> io::Result<()> {
-        let mut out = Vec::new();
+        let (mut out, mut lines) = (Vec::new(), Vec::new());
+        let mut open = self.opened(false)?;
         if dropped > 0 {
             Line::Dropped { count: dropped }.write(&mut out);
+            if !self.fits(&open, out.len()) {
+                open = self.opened(true)?;
+            }
         }
-        let mut open = self.opened()?;
         for record in records {
-            if open.bytes + out.len() as u64 >= self.config.file_bytes_max {
+            open.write(record, &mut lines);
+            if open.told && !self.fits(&open, out.len() + lines.len()) {
                 self.put(open, &mut out)?;
                 self.open = None;
-                open = self.opened()?;
+                open = self.opened(true)?;
+                // Told anew what the one before had been told.
+                lines.clear();
+                open.write(record, &mut lines);
             }
-            let (kept, lists) = Kept::of(record);
-            if open.sets.insert(record.facts.generation) {
-                Line::Set((*record.facts).clone()).write(&mut out);
-            }
-            for (list, tags) in lists {
-                if open.lists.insert(list.clone()) {
-                    Line::Tags { list, tags: tags.to_vec() }.write(&mut out);
-                }
-            }
-            Line::Decision(kept).write(&mut out);
+            open.told = true;
+            out.append(&mut lines);
         }
         self.put(open, &mut out)
+    }
+
+    /// With the last word of a process behind it.
+    fn fits(&self, open: &Open, more: usize) -> bool {
+        open.bytes + more as u64 + END_BYTES <= self.config.file_bytes_max
     }
 
     pub(super) fn end(&mut self) {
@@ -82,9 +93,10 @@ impl Files {
         Ok(())
     }
 
-    /// The file to go on with. After an error it is opened anew, and told everything anew.
-    fn opened(&mut self) -> io::Result<Open> {
-        if let Some(open) = self.open.take() {
+    /// The file to go on with; a `fresh` one where the one before is full. After an error it is opened anew, and told
+    /// everything anew.
+    fn opened(&mut self, fresh: bool) -> io::Result<Open> {
+        if let Some(open) = self.open.take().filter(|_| !fresh) {
             return Ok(open);
         }
         let numbers = numbers(&self.folder)?;
@@ -98,7 +110,7 @@ impl Files {
         }
         let mut file = options.open(path(&self.folder, last.max(1)))?;
         let mut bytes = file.seek(SeekFrom::End(0))?;
-        if bytes >= self.config.file_bytes_max {
+        if fresh && bytes > 0 || bytes + TOP_BYTES + END_BYTES > self.config.file_bytes_max {
             file = options.open(path(&self.folder, last + 1))?;
             bytes = 0;
             let surplus = (numbers.len() + 1).saturating_sub(self.config.files_max);
@@ -112,7 +124,26 @@ impl Files {
         }
         Line::Run { first: self.run.0, at_ms: self.run.1 }.write(&mut top);
         file.write_all(&top)?;
-        Ok(Open { file, bytes: bytes + top.len() as u64, sets: BTreeSet::new(), lists: BTreeSet::new() })
+        let told = bytes > 0;
+        Ok(Open { file, bytes: bytes + top.len() as u64, told, sets: BTreeSet::new(), lists: BTreeSet::new() })
+    }
+}
+
+// === impl Open ===
+
+impl Open {
+    /// The lines of a decision, with what this file has not been told yet.
+    fn write(&mut self, record: &Record, out: &mut Vec<u8>) {
+        let (kept, lists) = Kept::of(record);
+        if self.sets.insert(record.facts.generation) {
+            Line::Set((*record.facts).clone()).write(out);
+        }
+        for (list, tags) in lists {
+            if self.lists.insert(list.clone()) {
+                Line::Tags { list, tags: tags.to_vec() }.write(out);
+            }
+        }
+        Line::Decision(kept).write(out);
     }
 }
 

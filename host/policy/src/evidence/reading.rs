@@ -67,7 +67,7 @@ impl Window {
         self.policy.is_none_or(|policy| record.policy() == policy)
             && (!self.denied || record.denied())
             && self.who.as_ref().is_none_or(|who| record.who() == who)
-            && self.tag.as_ref().is_none_or(|tag| record.asked.mentions(tag))
+            && self.tag.as_ref().is_none_or(|tag| record.mentions(tag))
             && self.id.is_none_or(|id| record.id == id)
     }
 }

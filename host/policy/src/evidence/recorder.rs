@@ -32,6 +32,8 @@ struct Desk {
     done: Mutex<u64>,
     dealt: Condvar,
     dropped: AtomicU64,
+    /// Decisions that denied something, by policy, whether they were kept or not.
+    denied: [AtomicU64; 5],
     /// The newest, for the gate's comparison; filled by the writing thread.
     recent: Mutex<VecDeque<Arc<Record>>>,
     listener: Mutex<Option<Box<dyn Listener>>>,
@@ -78,6 +80,7 @@ impl Recorder {
             done: Mutex::new(first),
             dealt: Condvar::new(),
             dropped: AtomicU64::new(0),
+            denied: Default::default(),
             recent: Mutex::default(),
             listener: Mutex::default(),
         });
@@ -108,6 +111,9 @@ impl Recorder {
             cause: decision.cause,
             took_ns: took.as_nanos() as u64,
         };
+        if record.denied() {
+            self.desk.denied[record.policy().at()].fetch_add(1, Ordering::Relaxed);
+        }
         let mut inbox = self.desk.inbox.lock();
         decision.id = DecisionId(inbox.next);
         inbox.next += 1;
@@ -156,6 +162,11 @@ impl Recorder {
     /// Replaces who listens.
     pub(crate) fn listen(&self, listener: Option<Box<dyn Listener>>) {
         *self.desk.listener.lock() = listener;
+    }
+
+    /// Decisions that denied something, by policy.
+    pub(crate) fn denied(&self) -> [(Policy, u64); 5] {
+        Policy::ALL.map(|policy| (policy, self.desk.denied[policy.at()].load(Ordering::Relaxed)))
     }
 
     pub(crate) fn dropped(&self) -> u64 {

@@ -94,14 +94,34 @@ impl Workbench {
     fn with(config: PolicyConfig) -> Result<Self, Refusal> {
         let failed = |error: String| Refusal::new(RefusalCode::StartFailed, "the workbench", error);
         let engines = Engines::new(&config.limits).map_err(|e| failed(format!("{e:#}")))?;
-        let cache = CompileCache::open(&config.store_dir).map_err(|e| failed(e.to_string()))?;
+        let cache = CompileCache::open(&config.store_dir, config.cache_bytes_max).map_err(|e| failed(e.to_string()))?;
         Ok(Self { gate: Gate::new(Arc::new(engines), cache, config.clone()), config })
     }
 
     /// The whole gate, as at a swap.
     pub fn inspect(&self, file: &str, bytes: &[u8], settings: &str) -> Result<Inspection, Refusal> {
+        self.inspected(self.source(file, bytes, settings)?)
+    }
+
+    /// The same for settings that stand alone in a folder, `NAME.toml` or `NAME.json`, for the embedded policy of that
+    /// name; JSON as `settings_json` makes it.
+    pub fn inspect_settings(&self, file: &str, settings: &str) -> Result<Inspection, Refusal> {
+        let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
+        let source = crate::embedded::configured(stem, file, settings).ok_or_else(|| {
+            let known: Vec<&str> = Policy::ALL.into_iter().map(Policy::name).collect();
+            let message = format!(
+                "settings alone are for an embedded policy, and none is called {stem} (there are {}); a component's own \
+                 are checked with it: `policy check {stem}.wasm --settings {file}`",
+                known.join(", ")
+            );
+            Refusal::new(RefusalCode::SettingsInvalid, file, message)
+        })?;
+        self.inspected(source)
+    }
+
+    fn inspected(&self, source: PolicySource) -> Result<Inspection, Refusal> {
         let began = Instant::now();
-        let loaded = self.gate.load(self.source(file, bytes, settings)?)?;
+        let loaded = self.gate.load(source)?;
         let gate_us = began.elapsed().as_micros() as u64;
         let described = self.describe(&loaded)?;
         Ok(Inspection {
@@ -115,7 +135,7 @@ impl Workbench {
             vectors: described.vectors,
             imports: loaded.imports.into_iter().collect(),
             digest: loaded.source.digest,
-            bytes: bytes.len(),
+            bytes: loaded.source.bytes.len(),
             gate_us,
         })
     }

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::PolicyHost;
+use crate::config::Limits;
 use crate::evidence::{Budget, Comparison, Reading, Replay, Window};
+use crate::folder::Papers;
 use crate::gate::{Loaded, Refusal, RefusalCode};
 use crate::instance::PolicySource;
 use crate::model::Digest;
-use crate::sign::{Seal, settings_json};
+use crate::sign::{SEAL_BYTES_MAX, Seal, settings_json};
 use crate::{embedded, engine};
 
 /// A component that is only tried, or settings for an embedded one.
@@ -47,7 +49,33 @@ impl Candidate {
         self.file.ends_with(".toml") || self.file.ends_with(".json")
     }
 
-    pub(crate) fn source(self) -> Result<PolicySource, Refusal> {
+    /// The files that it is made of, as they would stand in the folder.
+    pub(super) fn papers(&self) -> Papers {
+        let ending = |file: &str| if file.ends_with(".json") { "json".to_owned() } else { "toml".to_owned() };
+        let text = || String::from_utf8_lossy(&self.bytes).into_owned();
+        let alone = self.is_settings().then(|| (ending(&self.file), text()));
+        let beside = self.settings.as_ref().map(|(file, text)| (ending(file), text.clone()));
+        let component = (!self.is_settings()).then(|| Arc::from(&*self.bytes));
+        Papers { component, settings: alone.or(beside), signature: self.signature.clone() }
+    }
+
+    /// No larger than what the folder would give.
+    fn check_sizes(&self, limits: &Limits) -> Result<(), Refusal> {
+        let content_max = if self.is_settings() { limits.settings_bytes_max } else { limits.component_bytes_max };
+        let settings = self.settings.as_ref().map(|(file, text)| (file.clone(), text.len(), limits.settings_bytes_max));
+        let seal = self.signature.as_ref().map(|text| (format!("{}.minisig", self.file), text.len(), SEAL_BYTES_MAX));
+        let content = (self.file.clone(), self.bytes.len(), content_max);
+        for (file, len, max) in std::iter::once(content).chain(settings).chain(seal) {
+            if len as u64 > max {
+                let message = format!("it has {len} bytes, at most {max} are read");
+                return Err(Refusal::new(RefusalCode::TooLarge, &file, message));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn source(self, limits: &Limits) -> Result<PolicySource, Refusal> {
+        self.check_sizes(limits)?;
         let wrong = |file: &str, message: String| Refusal::new(RefusalCode::SettingsInvalid, file, message);
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| "the settings are not UTF-8".to_owned());
         let stem = self.file.rsplit_once('.').map_or(&*self.file, |(stem, _)| stem).to_owned();
@@ -87,15 +115,20 @@ impl PolicyHost {
         Ok((reading, replay))
     }
 
-    /// What a candidate would have answered otherwise. It passes the gate first.
+    /// What a candidate would have answered otherwise. It passes the gate first, and has to be signed where policies
+    /// have to be, unless `unsigned` says that it may run for this once.
     pub fn difference(
         &self,
         candidate: Candidate,
         window: &Window,
         budget: Duration,
+        unsigned: bool,
     ) -> Result<(Reading, Comparison), PastError> {
+        let mut source = candidate.source(&self.inner.limits)?;
+        if !unsigned {
+            self.inner.vouching.vouch(&mut source)?;
+        }
         let reading = self.decisions(window)?;
-        let source = candidate.source()?;
         let compared = self.apart(|| {
             let loaded = Arc::new(self.inner.gate.load(source)?);
             Ok::<_, Refusal>(Comparison::of(&loaded, &reading.records, Budget::of(budget)))

@@ -1,12 +1,12 @@
 //! The operator's handles on a shadow: start, look, promote, stop. Invariants: a candidate serves only by a promotion,
-//! which refuses where it was compared too little or differs too much; what is promoted stands in the folder.
+//! which refuses where it was compared too little or differs too much; what is promoted stands in the folder. It goes on after
+//! a restart.
 
 use std::io;
 use std::sync::Arc;
 
 use super::past::{Candidate, PastError};
 use super::{PolicyHost, refusal_of_start};
-use crate::folder::Papers;
 use crate::gate::Refusal;
 use crate::record::{Outcome, SwapRecord};
 use crate::shadow::{Shadow, ShadowStatus};
@@ -31,26 +31,18 @@ impl PolicyHost {
     /// Brings a candidate through the gate and asks it, from now on, what is decided. Takes the place of the one before,
     /// once it has passed.
     pub fn shadow_start(&self, candidate: Candidate) -> Result<ShadowStatus, PastError> {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let ending = |file: &str| if file.ends_with(".json") { "json".to_owned() } else { "toml".to_owned() };
-        let mut papers = Papers { signature: candidate.signature.clone(), ..Papers::default() };
-        if candidate.is_settings() {
-            papers.settings = Some((ending(&candidate.file), text(&candidate.bytes)));
-        } else {
-            papers.settings = candidate.settings.as_ref().map(|(file, text)| (ending(file), text.clone()));
-        }
-        let settings_only = candidate.is_settings();
-        let mut source = candidate.source()?;
+        let mut papers = candidate.papers();
+        let mut source = candidate.source(&self.inner.limits)?;
         self.inner.vouching.vouch(&mut source)?;
-        if !settings_only {
-            papers.component = Some(Arc::clone(&source.bytes));
-        }
+        // The same bytes once.
+        papers.component = papers.component.map(|_| Arc::clone(&source.bytes));
         let loaded = self.apart(|| self.inner.gate.load(source).map(Arc::new))??;
         let file = Arc::clone(&loaded.source.file);
         let failed = |e: io::Error| -> Refusal { refusal_of_start(&file, &e.to_string()) };
         let mut shadow = self.inner.shadow.lock();
         *shadow = None;
         let breaker = self.inner.breaker.clone();
+        self.inner.kept_shadow.keep(&file, &papers);
         let started = Shadow::start(loaded, papers, breaker, Arc::clone(&self.inner.recorder)).map_err(failed)?;
         let status = started.status();
         *shadow = Some(started);
@@ -58,13 +50,16 @@ impl PolicyHost {
         Ok(status)
     }
 
-    /// What came of it so far; None: there is none. Nothing of a shadow outlives the process.
+    /// What came of it so far; None: there is none. After a restart it is asked on, and counts begin anew.
     pub fn shadow(&self) -> Option<ShadowStatus> {
         self.inner.shadow.lock().as_ref().map(Shadow::status)
     }
 
     pub fn shadow_stop(&self) -> Option<ShadowStatus> {
         let stopped = self.inner.shadow.lock().take();
+        if stopped.is_some() {
+            self.inner.kept_shadow.forget();
+        }
         let status = stopped.as_ref().map(Shadow::status);
         if let Some(status) = &status {
             tracing::info!(file = %status.file, identity = %status.identity, compared = status.compared.asked,
@@ -99,6 +94,9 @@ impl PolicyHost {
         if record.outcome != Outcome::Refused {
             let promoted =
                 self.inner.shadow.lock().take_if(|shadow| shadow.candidate().source.identity() == status.identity);
+            if promoted.is_some() {
+                self.inner.kept_shadow.forget();
+            }
             drop(tokio::task::spawn_blocking(move || drop(promoted)));
         }
         Ok(record)

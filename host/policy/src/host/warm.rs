@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::kept::{KeptShadow, Taken};
 use super::{Inner, PolicyHost};
 use crate::cache::{CacheTrouble, CompileCache};
 use crate::config::{PolicyConfig, StartError};
@@ -17,6 +18,7 @@ use crate::gate::{Gate, Loaded, Refusal, RefusalCode};
 use crate::generation::Set;
 use crate::instance::PolicySource;
 use crate::model::Digest;
+use crate::shadow::Shadow;
 use crate::store::{ContentStore, Member, Remembered};
 use crate::swapper::Swapper;
 use crate::trust::Vouching;
@@ -35,6 +37,8 @@ pub struct Warm {
     /// What served last when this was made, and what could be taken up of it.
     members: Vec<Member>,
     chosen: LastGood,
+    /// The shadow of the run before, if there was one.
+    shadow: Option<Taken>,
 }
 
 #[derive(Debug, Default)]
@@ -52,7 +56,7 @@ impl Warm {
         config.threads = config.threads.max(1);
         let store_wrong = |e: std::io::Error| StartError::Store { path: config.store_dir.clone(), why: e.to_string() };
         let store = ContentStore::open(&config.store_dir).map_err(store_wrong)?;
-        let cache = CompileCache::open(&config.store_dir).map_err(store_wrong)?;
+        let cache = CompileCache::open(&config.store_dir, config.cache_bytes_max).map_err(store_wrong)?;
         let cache_trouble = cache.trouble();
         let engines = Arc::new(Engines::new(&config.limits).map_err(|e| StartError::Engine(format!("{e:#}")))?);
         let gate = Arc::new(Gate::new(engines, cache, config.clone()));
@@ -69,7 +73,8 @@ impl Warm {
             None => LastGood::default(),
         };
         let members = remembered.last_good;
-        Ok(Self { config, store, gate, cache_trouble, embedded, vouching, folder, members, chosen })
+        let shadow = KeptShadow::new(&config.store_dir).take(&gate, &vouching, &config.limits);
+        Ok(Self { config, store, gate, cache_trouble, embedded, vouching, folder, members, chosen, shadow })
     }
 
     /// What serves now and would not be taken up, each with its reason.
@@ -79,7 +84,7 @@ impl Warm {
 
     /// Decides from here on, and watches the folder.
     pub fn start(self) -> Result<PolicyHost, StartError> {
-        let Self { config, store, gate, cache_trouble, embedded, vouching, folder, members, chosen } = self;
+        let Self { config, store, gate, cache_trouble, embedded, vouching, folder, members, chosen, shadow } = self;
         let store_wrong = |e: std::io::Error| StartError::Store { path: config.store_dir.clone(), why: e.to_string() };
         let remembered = store.remembered();
         // Another set may have begun to serve since.
@@ -110,6 +115,17 @@ impl Warm {
             Arc::clone(&recorder),
         )
         .map_err(spawned)?;
+        let kept_shadow = KeptShadow::new(&config.store_dir);
+        // Another one may have begun, or this one ended, since.
+        let shadow = match (shadow, kept_shadow.read()) {
+            (Some(taken), Some(kept)) if taken.kept == kept => Some(taken),
+            (_, Some(_)) => kept_shadow.take(&gate, &vouching, &config.limits),
+            (_, None) => None,
+        };
+        let begin = |Taken { loaded, papers, .. }: Taken| {
+            Shadow::start(loaded, papers, config.breaker.clone(), Arc::clone(&recorder))
+        };
+        let shadow = shadow.map(begin).transpose().map_err(spawned)?;
         Ok(PolicyHost {
             inner: Arc::new(Inner {
                 control,
@@ -120,9 +136,11 @@ impl Warm {
                 gate,
                 cache_trouble,
                 past: parking_lot::Mutex::default(),
-                shadow: parking_lot::Mutex::default(),
+                shadow: parking_lot::Mutex::new(shadow),
+                kept_shadow,
                 vouching,
                 breaker: config.breaker,
+                limits: config.limits,
             }),
         })
     }

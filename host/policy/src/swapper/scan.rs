@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::PolicyConfig;
-use crate::control::{Attempt, Basis, Control};
+use crate::control::{Attempt, Basis, Control, taken_back};
 use crate::embedded;
 use crate::evidence::{Budget, Comparison, Recorder};
 use crate::folder::{Folder, Heard, Look, MANIFEST, Papers, Version};
 use crate::gate::{Gate, Loaded, Refusal, RefusalCode};
 use crate::model::{Digest, Policy};
-use crate::record::{Held, Outcome, PinReason, SwapRecord, Trigger};
+use crate::record::{Granted, Held, Outcome, PinReason, SwapRecord, Trigger};
 use crate::trust::Vouching;
 
 /// What a candidate is compared over before it serves: so many of the latest decisions, and no longer than this.
@@ -80,7 +80,8 @@ impl Scanner {
         let basis = self.control.basis();
         let file = new.source.file.to_string();
         let refused = |refusal: Refusal| {
-            Some(self.control.refused(refusal, Attempt { files: vec![file.clone()], ..attempt(Trigger::Promotion) }))
+            let attempt = Attempt { files: vec![file.clone()], ..attempt(Trigger::Promotion) };
+            Some(self.control.refused(refusal, Vec::new(), attempt))
         };
         let unplaced = |message: &str| refused(Refusal::new(RefusalCode::NotPlaced, &file, message));
         let Some(folder) = &self.folder else {
@@ -127,6 +128,7 @@ impl Scanner {
             let message = "the folder did not give what was put into it; something else writes there";
             Some(self.control.refused(
                 Refusal::new(RefusalCode::NotPlaced, &file, message),
+                Vec::new(),
                 Attempt { files: vec![file.clone()], ..attempt(Trigger::Promotion) },
             ))
         })
@@ -171,10 +173,14 @@ impl Scanner {
                     return None;
                 }
                 self.trouble = Some(refusal.clone());
-                return Some(self.control.refused(refusal, Attempt { gate: start.elapsed(), ..attempt(trigger) }));
+                self.control.folder_trouble(self.trouble.clone());
+                let attempt = Attempt { gate: start.elapsed(), ..attempt(trigger) };
+                return Some(self.control.refused(refusal, Vec::new(), attempt));
             }
         };
-        self.trouble = None;
+        if self.trouble.take().is_some() {
+            self.control.folder_trouble(None);
+        }
         let mut judged: BTreeMap<String, Digest> =
             look.versions.iter().map(|(stem, version)| (stem.clone(), version.identity)).collect();
         if let Some((identity, _)) = &look.manifest {
@@ -187,18 +193,36 @@ impl Scanner {
         let (plan, pending) = match planned {
             Ok(planned) => planned,
             Err((refusal, pending)) => {
+                let named = judged.get(MANIFEST).copied();
                 self.judged(judged, pending);
-                return Some(self.control.refused(refusal, Attempt { gate: start.elapsed(), ..attempt(trigger) }));
+                if let Some(named) = named {
+                    self.control.note_refused(named, refusal.clone());
+                }
+                let attempt = Attempt { gate: start.elapsed(), ..attempt(trigger) };
+                return Some(self.control.refused(refusal, Vec::new(), attempt));
             }
         };
+        let named = judged.get(MANIFEST).copied();
         self.judged(judged, pending);
         let Plan::Change { stems, keep, files } = plan else { return None };
+        let identities: Vec<Digest> = stems.iter().map(|(_, version)| version.identity).chain(named).collect();
+        self.control.tried_again(&identities);
         let mut difference: Option<Comparison> = None;
         let loaded = self.load(&basis, stems, keep, &mut difference);
         let attempt = |gate: Duration| Attempt { trigger, files, gate, difference: difference.map(Box::new) };
         match loaded {
-            Ok(chosen) => Some(self.control.swap(&chosen, attempt(start.elapsed()))),
-            Err(refusal) => Some(self.control.refused(refusal, attempt(start.elapsed()))),
+            Ok(chosen) => {
+                let record = self.control.swap(&chosen, attempt(start.elapsed()));
+                // Two that answer the same question are found only when the set is put together.
+                for refusal in &record.refusals {
+                    let at_fault = chosen.iter().find(|loaded| *loaded.source.file == *refusal.file);
+                    if let Some(loaded) = at_fault {
+                        self.control.note_refused(loaded.source.identity(), refusal.clone());
+                    }
+                }
+                Some(record)
+            }
+            Err((first, others)) => Some(self.control.refused(first, others, attempt(start.elapsed()))),
         }
     }
 
@@ -304,15 +328,16 @@ impl Scanner {
         Ok((Plan::Change { stems, keep: Vec::new(), files }, pending))
     }
 
-    /// Takes what serves already as it is, and brings the rest through the gate.
+    /// Takes what serves already as it is, and brings the rest through the gate: all of it, so that everything that is
+    /// wrong is told at once.
     fn load(
         &mut self,
         basis: &Basis,
         stems: Vec<(String, Version)>,
         keep: Vec<Arc<Loaded>>,
         difference: &mut Option<Comparison>,
-    ) -> Result<Vec<Arc<Loaded>>, Refusal> {
-        let mut chosen = keep;
+    ) -> Result<Vec<Arc<Loaded>>, (Refusal, Vec<Refusal>)> {
+        let (mut chosen, mut refusals) = (keep, Vec::new());
         for (_, version) in stems {
             if let Some(serving) = basis.chosen.iter().find(|loaded| loaded.source.identity() == version.identity) {
                 chosen.push(Arc::clone(serving));
@@ -320,8 +345,7 @@ impl Scanner {
             }
             let loaded = version.source.and_then(|source| {
                 if basis.poisoned.contains(&version.identity) {
-                    let message = "this component with these settings kept failing and was taken back; change either";
-                    return Err(Refusal::new(RefusalCode::Poisoned, &source.file, message));
+                    return Err(taken_back(&source.file, &version.identity));
                 }
                 let loaded = Arc::new(self.gate.load(source)?);
                 let judged = self.hold(basis, &loaded).and_then(|()| self.compare(basis, &loaded, difference));
@@ -335,9 +359,14 @@ impl Scanner {
                 Ok(loaded) => chosen.push(loaded),
                 Err(refusal) => {
                     self.refused.insert(version.identity);
-                    return Err(refusal);
+                    self.control.note_refused(version.identity, refusal.clone());
+                    refusals.push(refusal);
                 }
             }
+        }
+        if !refusals.is_empty() {
+            let first = refusals.remove(0);
+            return Err((first, refusals));
         }
         chosen.sort_by(|a, b| a.source.stem.cmp(&b.source.stem));
         Ok(chosen)
@@ -347,22 +376,25 @@ impl Scanner {
 // === what an operator can approve ===
 
 impl Scanner {
-    /// A new version that wants what its predecessor did not. A first component in the place of an embedded default has
-    /// no predecessor.
+    /// A component that wants what nothing before it was given: neither what answers its questions now, nor the embedded
+    /// defaults, nor anything that ever served here for these questions. So it makes no difference whether what it
+    /// replaces is still there.
     fn hold(&self, basis: &Basis, new: &Loaded) -> Result<(), Refusal> {
-        let replaces = |old: &&Arc<Loaded>| {
-            let same = old.source.stem == new.source.stem || old.answers.iter().any(|of| new.answers.contains(of));
-            same && !embedded::is(&old.source.digest)
+        let has = |of: &[Arc<Loaded>], policy: &Policy, import: &String| {
+            of.iter().any(|old| old.answers.contains(policy) && old.imports.contains(import))
         };
-        let before: Vec<_> = basis.chosen.iter().filter(replaces).collect();
-        let wants = |name: &&String| !before.iter().any(|old| old.imports.contains(*name));
-        let wanted: Vec<&str> = new.imports.iter().filter(wants).map(String::as_str).collect();
-        if before.is_empty() || wanted.is_empty() || is_approved(basis, new) {
+        let is_new = |import: &&String| {
+            new.answers
+                .iter()
+                .any(|policy| !has(&basis.chosen, policy, import) && !has(&basis.embedded, policy, import))
+        };
+        let wanted: Vec<&str> = new.imports.iter().filter(is_new).map(String::as_str).collect();
+        if wanted.is_empty() || basis.granted.iter().any(|known| known.covers(new)) || is_approved(basis, new) {
             return Ok(());
         }
-        let digest = &new.source.identity().to_hex()[..12];
+        let identity = &new.source.identity().to_hex()[..12];
         let message = format!(
-            "it wants {}, and what it replaces did not; `tidegate policy approve {digest}` lets it in",
+            "it wants {}, which nothing that answered this here was given; `tidegate policy approve {identity}` lets it in",
             wanted.join(", ")
         );
         Err(Refusal::new(RefusalCode::Held, &new.source.file, message))
@@ -387,6 +419,17 @@ impl Scanner {
             }
             _ => Ok(()),
         }
+    }
+}
+
+// === impl Granted ===
+
+impl Granted {
+    /// The same component, or one for the same questions, that wants no more.
+    fn covers(&self, new: &Loaded) -> bool {
+        let same = self.component == new.source.digest.to_hex();
+        let answers = new.answers.iter().all(|policy| self.answers.contains(policy));
+        same || answers && new.imports.iter().all(|import| self.imports.contains(import))
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Advised {
     pub tag: String,
     /// The handle and the key, or the HRESULT and what the server said.
     pub item: Result<(i32, u64), (i32, String)>,
+    /// The access policy refused it: the decision, for `tidegate policy explain`. Empty otherwise.
+    pub decision: String,
 }
 
 // === impl Gateway ===
@@ -168,6 +170,7 @@ impl Gateway {
                 0 => Ok((result.item_handle, result.item_key)),
                 hresult => Err((hresult, result.message)),
             },
+            decision: result.decision_id,
         };
         Ok(definitions.into_iter().zip(results).map(advised).collect())
     }

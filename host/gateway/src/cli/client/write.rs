@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use std::time::Duration;
 use tidegate_client::{
-    EventStream, Gateway, Message, Start, StreamOptions, values,
+    Advised, EventStream, Gateway, Message, Start, StreamOptions, values,
     wire::{Value, Write, command::Method, event::Body},
 };
 use tokio::time::timeout;
@@ -124,12 +124,13 @@ async fn advised(gateway: &Gateway, session: &str, tag: &str) -> anyhow::Result<
     }
     let server = gateway.register(session, CLIENT_NAME).await?;
     let advised = gateway.subscribe(session, server, &[tag]).await;
-    match advised.map(|mut all| all.pop().map(|one| one.item)) {
-        Ok(Some(Ok((handle, key)))) => Ok(Item { server, handle, key, ours: true }),
+    match advised.map(|mut all| all.pop()) {
+        Ok(Some(Advised { item: Ok((handle, key)), .. })) => Ok(Item { server, handle, key, ours: true }),
         Ok(refused) => {
             gateway.unregister(session, server).await?;
-            let (hresult, message) = refused.and_then(Result::err).unwrap_or_default();
-            anyhow::bail!("{tag} could not be advised: {message} (0x{hresult:08x})")
+            let decision = refused.as_ref().map(|one| one.decision.clone()).unwrap_or_default();
+            let (hresult, message) = refused.and_then(|one| one.item.err()).unwrap_or_default();
+            anyhow::bail!(super::failed_element(tag, hresult, &message, &decision))
         }
         Err(error) => {
             gateway.unregister(session, server).await?;

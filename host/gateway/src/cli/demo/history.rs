@@ -1,8 +1,12 @@
 //! A history file as the demo checks it: what was recorded, and whether exactly that arrived. It reads
 //! the file itself, with other code than the simulator's, so that neither can hide the other's mistake.
 
-use std::{collections::HashMap, fmt, fs, path::Path};
+use crate::cli::files;
+use std::{collections::HashMap, fmt, path::Path};
 use tidegate_client::wire::{Event, event::Body, source_time::Form, value::Kind};
+
+/// Of a history that is kept in memory twice. Guessed: some millions of readings.
+const FILE_BYTES_MAX: u64 = 256 << 20;
 
 /// The readings of a file, in its order.
 #[derive(Clone, Debug)]
@@ -34,7 +38,8 @@ pub(super) struct Comparison {
 impl History {
     /// Reads `timestamp,tag,value[,quality]` with a heading; the error is a sentence.
     pub(super) fn read(file: &Path) -> Result<Self, String> {
-        let text = fs::read_to_string(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+        let bytes = files::plain(file, FILE_BYTES_MAX).map_err(|error| format!("{error:#}"))?;
+        let text = String::from_utf8(bytes).map_err(|_| format!("{} is not text", file.display()))?;
         Self::parse(&text).map_err(|error| format!("{}: {error}", file.display()))
     }
 

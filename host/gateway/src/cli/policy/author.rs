@@ -6,12 +6,14 @@ use super::{
     build,
     project::{Kind, Language, Project},
 };
-use crate::cli::{Usage, output};
-use anyhow::{Context as _, bail, ensure};
+use crate::cli::{Usage, files, output};
+use anyhow::{Context as _, ensure};
 use clap::Args;
 use serde_json::{Value as Json, json};
 use std::{
     fs,
+    io::Write as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -64,7 +66,7 @@ pub struct Test {
 /// A component, with settings.
 #[derive(Args, Debug)]
 pub struct Check {
-    /// A project's folder, or a component.
+    /// A project's folder, a component, or settings for the embedded policy of that name (access.toml).
     #[arg(default_value = ".", value_name = "DIR|FILE")]
     of: PathBuf,
     /// Settings as they would stand beside it, TOML or JSON.
@@ -104,7 +106,7 @@ pub struct Watch {
     /// The project's folder.
     #[arg(default_value = ".")]
     dir: PathBuf,
-    /// A plugins folder that gets each component that passed.
+    /// A plugins folder that gets each component that passed; made if it is not there.
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
     /// End after the first build.
@@ -222,7 +224,7 @@ pub(super) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     let costs = measure(&subject.file, &subject.bytes, vectors)?;
     let before = match &args.against {
         Some(path) => {
-            let (file, bytes) = (name_of(path), read(path)?);
+            let (file, bytes) = (name_of(path), files::component(path)?);
             // Another contract puts the same questions in other words: then the older one's own count, by their names.
             let alike = bench.contract(&file, &bytes)? == bench.contract(&subject.file, &subject.bytes)?;
             measure(&file, &bytes, vectors.filter(|_| alike)).context("measuring the older component")?
@@ -259,8 +261,10 @@ pub(super) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
 /// Builds and tests now, and again whenever a file changes; ends with Ctrl-C.
 pub(super) async fn watch(args: Watch) -> anyhow::Result<()> {
     let project = Project::open(&args.dir)?;
-    if let Some(into) = args.into.as_ref().filter(|into| !into.is_dir()) {
-        return Err(Usage(format!("{} is no folder", into.display())).into());
+    if let Some(into) = &args.into {
+        // A gateway takes nothing from a folder that others may write.
+        let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(into);
+        made.map_err(|error| Usage(format!("{} is no folder and cannot be made one: {error}", into.display())))?;
     }
     let mut seen = None;
     loop {
@@ -288,10 +292,17 @@ fn take(project: &Project, into: Option<&Path>) -> anyhow::Result<()> {
     test(&Test { of: project.folder.clone(), vectors: None, json: false })?;
     check(&Check { of: made.clone(), settings: None, json: false })?;
     let Some(into) = into else { return Ok(()) };
-    let (name, bytes) = (format!("{}.wasm", project.name), read(&made)?);
+    let (name, bytes) = (format!("{}.wasm", project.name), files::component(&made)?);
     // Beside it first, under a name that no gateway looks at: a rename is seen as a whole.
     let part = into.join(format!(".{name}.part"));
-    fs::write(&part, bytes).and_then(|()| fs::rename(&part, into.join(&name))).context("putting it into the folder")?;
+    let written = (|| {
+        let _left_by_one_that_was_killed = fs::remove_file(&part);
+        // Whatever the umask: what others may write is refused.
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&part)?;
+        file.write_all(&bytes)?;
+        fs::rename(&part, into.join(&name))
+    })();
+    written.context("putting it into the folder")?;
     output::line(format_args!("put into {}", into.display()))?;
     Ok(())
 }
@@ -326,9 +337,9 @@ fn state(folder: &Path) -> anyhow::Result<Vec<(PathBuf, u64, Option<std::time::S
 
 impl Subject {
     fn read(of: &Path, vectors: Option<&Path>) -> anyhow::Result<Self> {
-        let given = vectors.map(|path| fs::read_to_string(path).with_context(|| path.display().to_string()));
+        let given = vectors.map(files::source);
         if !of.is_dir() {
-            return Ok(Self { file: name_of(of), bytes: read(of)?, vectors: given.transpose()? });
+            return Ok(Self { file: name_of(of), bytes: files::component(of)?, vectors: given.transpose()? });
         }
         let project = Project::open(of)?;
         let component = project.component();
@@ -336,20 +347,26 @@ impl Subject {
             return Err(Usage(format!("{} is not there; `tidegate policy build` makes it", component.display())).into());
         }
         let vectors = given.unwrap_or_else(|| project.read("vectors.toml"))?;
-        Ok(Self { file: name_of(&component), bytes: read(&component)?, vectors: Some(vectors) })
+        Ok(Self { file: name_of(&component), bytes: files::component(&component)?, vectors: Some(vectors) })
     }
 }
 
 fn inspected(args: &Check) -> anyhow::Result<Inspection> {
-    let subject = Subject::read(&args.of, None)?;
-    let settings = match &args.settings {
-        Some(path) => {
-            let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-            settings_json(&name_of(path), &text).map_err(|message| Usage(format!("{}: {message}", path.display())))?
-        }
-        None => "{}".to_owned(),
+    let json = |path: &Path| {
+        let text = files::settings(path)?;
+        let json = settings_json(&name_of(path), &text);
+        Ok::<_, anyhow::Error>(json.map_err(|message| Usage(format!("{}: {message}", path.display())))?)
     };
     let store = tempfile::tempdir()?;
+    let name = name_of(&args.of);
+    if matches!(name.rsplit_once('.'), Some((_, "toml" | "json"))) && !args.of.is_dir() {
+        if args.settings.is_some() {
+            return Err(Usage("the file is settings itself; --settings is for a component's".to_owned()).into());
+        }
+        return Ok(Workbench::new(store.path())?.inspect_settings(&name, &json(&args.of)?)?);
+    }
+    let settings = args.settings.as_deref().map_or_else(|| Ok("{}".to_owned()), json)?;
+    let subject = Subject::read(&args.of, None)?;
     Ok(Workbench::new(store.path())?.inspect(&subject.file, &subject.bytes, &settings)?)
 }
 
@@ -421,16 +438,6 @@ fn tried_json(one: &Tried) -> Json {
 
 fn name_of(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    // As a gateway does, no more than can be taken is read.
-    let max = tidegate_policy::Limits::default().component_bytes_max;
-    let len = fs::metadata(path).with_context(|| path.display().to_string())?.len();
-    if len > max {
-        bail!("{} has {len} bytes, more than the {max} of the largest component", path.display());
-    }
-    fs::read(path).with_context(|| path.display().to_string())
 }
 
 fn percent(text: &str) -> Result<f64, String> {

@@ -1,8 +1,7 @@
 //! `tidegate policy explain|decisions|replay|diff`: what was decided and why, whether it would be again, and what a
 //! candidate would have decided otherwise. It knows records, not components.
 
-use super::super::{Usage, output, remote::Local};
-use anyhow::Context as _;
+use super::super::{Usage, files, output, remote::Local};
 use clap::Args;
 use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
@@ -52,6 +51,9 @@ pub struct ReplayArgs {
 pub struct Diff {
     #[command(flatten)]
     candidate: CandidateFiles,
+    /// Run it although nobody signed it, where the gateway takes only signed policies. It decides nothing.
+    #[arg(long)]
+    allow_unsigned: bool,
     #[command(flatten)]
     window: Wanted,
     /// How long it may take, seconds, at most 600.
@@ -127,18 +129,16 @@ fn last(text: &str) -> Option<(u64, u64)> {
 impl CandidateFiles {
     pub(super) fn read(&self) -> anyhow::Result<PolicyCandidate> {
         let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let cannot = |path: &Path| format!("cannot read {}", path.display());
-        let content = std::fs::read(&self.file).with_context(|| cannot(&self.file))?;
+        let content = match name(&self.file).rsplit_once('.') {
+            Some((_, "toml" | "json")) => files::settings(&self.file)?.into_bytes(),
+            _ => files::component(&self.file)?,
+        };
         let (settings_file, settings) = match &self.settings {
-            Some(path) => (name(path), std::fs::read_to_string(path).with_context(|| cannot(path))?),
+            Some(path) => (name(path), files::settings(path)?),
             None => Default::default(),
         };
         let seal = self.file.with_file_name(format!("{}.minisig", name(&self.file)));
-        let signature = match std::fs::read_to_string(&seal) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(error).with_context(|| cannot(&seal)),
-        };
+        let signature = files::seal_if_any(&seal)?.unwrap_or_default();
         Ok(PolicyCandidate { file: name(&self.file), content: content.into(), settings_file, settings, signature })
     }
 }
@@ -147,9 +147,9 @@ pub(super) async fn explain(args: Explain) -> anyhow::Result<()> {
     let window =
         DecisionWindow { decision_id: args.id.clone(), tag: args.tag.unwrap_or_default(), ..DecisionWindow::default() };
     let found = args.local.admin().await?.decisions(window).await?;
+    // A gateway of before says nothing instead of `policy.decision_unknown`.
     let Some(decision) = found.decisions.first() else {
-        let since = values::show_unix_ms(found.loss.unwrap_or_default().since_unix_ms);
-        anyhow::bail!("the log has no decision {} (it reaches back to {since})", args.id);
+        anyhow::bail!("the log has no decision {}", args.id);
     };
     if args.local.json {
         output::line(decision_json(decision))?;
@@ -228,6 +228,7 @@ pub(super) async fn diff(args: Diff) -> anyhow::Result<()> {
         candidate: Some(candidate),
         window: Some(args.window.window()?),
         budget_ms: args.budget.saturating_mul(1000),
+        allow_unsigned: args.allow_unsigned,
     };
     let found = args.local.admin().await?.diff_policy(request).await?;
     let difference = found.difference.unwrap_or_default();

@@ -1,7 +1,7 @@
 //! A folder in which somebody writes a policy: made from a template, found again by its `policy.toml`. Knows templates
 //! and files, no engine. Invariant: a project holds all that building it needs, except the language's own tools.
 
-use crate::cli::Usage;
+use crate::cli::{Usage, files};
 use anyhow::Context as _;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -170,9 +170,8 @@ impl Project {
     /// The project in this folder.
     pub(super) fn open(folder: &Path) -> anyhow::Result<Self> {
         let path = folder.join(MARK);
-        let text = fs::read_to_string(&path).map_err(|error| {
-            Usage(format!("{}: {error}; `tidegate policy new NAME` makes a project", path.display()))
-        })?;
+        let text = files::source(&path)
+            .map_err(|error| Usage(format!("{error:#}; `tidegate policy new NAME` makes a project")))?;
         let project: Self = toml::from_str(&text).map_err(|error| Usage(format!("{}: {error}", path.display())))?;
         check_name(&project.name)?;
         Ok(Self { folder: folder.to_owned(), ..project })
@@ -196,7 +195,7 @@ impl Project {
 
     pub(super) fn read(&self, file: &str) -> anyhow::Result<String> {
         let path = self.folder.join(file);
-        fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+        files::source(&path)
     }
 
     pub(super) fn write(&self, file: &str, text: &str) -> anyhow::Result<()> {

@@ -2,7 +2,7 @@
 //! Knows files; what a signature covers stands in the policy crate. Invariant: what `verify` accepts, a gateway that
 //! trusts the same key accepts, and a secret key is written for its owner alone.
 
-use crate::cli::{Usage, output};
+use crate::cli::{Usage, files, output};
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
@@ -49,7 +49,7 @@ pub struct Sign {
 /// What to verify, and by which keys.
 #[derive(Args, Debug)]
 pub struct Verify {
-    /// A component; its signature stands beside it as FILE.minisig.
+    /// A component, or the settings of an embedded policy; the signature stands beside it as FILE.minisig.
     file: PathBuf,
     /// Settings that stand beside the component, TOML or JSON.
     #[arg(long, value_name = "FILE")]
@@ -77,25 +77,27 @@ pub(super) fn keygen(args: &Keygen) -> anyhow::Result<()> {
 }
 
 pub(super) fn sign(args: &Sign) -> anyhow::Result<()> {
-    let secret = fs::read_to_string(&args.key).with_context(|| args.key.display().to_string())?;
+    let secret = files::secret_text(&args.key)?;
     let password = password(args.password_file.as_deref())?;
     let name = args.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let signature = match name.rsplit_once('.') {
         Some((stem, "toml" | "json")) => {
-            let text = fs::read_to_string(&args.file).with_context(|| args.file.display().to_string())?;
+            let text = files::settings(&args.file)?;
             // Settings that a gateway could not read are not worth a signature.
             json_of(&args.file)?;
             sign_settings(&secret, password, stem, &text)?
         }
         _ => {
-            let bytes = fs::read(&args.file).with_context(|| args.file.display().to_string())?;
+            let bytes = files::component(&args.file)?;
             seal(&secret, password, &bytes, &settings(args.settings.as_deref())?)?
         }
     };
     let path = with(&args.file, ".minisig");
     // Whole or not at all: a gateway may be looking.
     let part = with(&args.file, ".minisig.part");
-    fs::write(&part, signature).and_then(|()| fs::rename(&part, &path)).with_context(|| path.display().to_string())?;
+    let _left_by_one_that_was_killed = fs::remove_file(&part);
+    create(&part, &signature, 0o644)?;
+    fs::rename(&part, &path).with_context(|| path.display().to_string())?;
     if args.json {
         output::line(json!({ "signature": path }))?;
     } else {
@@ -106,10 +108,19 @@ pub(super) fn sign(args: &Sign) -> anyhow::Result<()> {
 
 pub(super) fn verify(args: &Verify) -> anyhow::Result<()> {
     let keys = TrustedKeys::read(&args.keys)?;
-    let bytes = fs::read(&args.file).with_context(|| args.file.display().to_string())?;
     let path = with(&args.file, ".minisig");
-    let signature = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let signer = keys.verify(&bytes, &settings(args.settings.as_deref())?, &signature)?;
+    let signature = files::seal(&path)?;
+    let name = args.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let signer = match name.rsplit_once('.') {
+        Some((stem, "toml" | "json")) if args.settings.is_none() => {
+            json_of(&args.file)?;
+            keys.verify_settings(stem, &files::settings(&args.file)?, &signature)?
+        }
+        Some((_, "toml" | "json")) => {
+            return Err(Usage("the file is settings itself; --settings is for a component's".to_owned()).into());
+        }
+        _ => keys.verify(&files::component(&args.file)?, &settings(args.settings.as_deref())?, &signature)?,
+    };
     if args.json {
         output::line(json!({ "signer": &*signer }))?;
     } else {
@@ -123,14 +134,14 @@ fn settings(path: Option<&Path>) -> anyhow::Result<String> {
 }
 
 fn json_of(path: &Path) -> anyhow::Result<String> {
-    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let text = files::settings(path)?;
     let name = path.to_string_lossy();
     Ok(settings_json(&name, &text).map_err(|message| Usage(format!("{name}: {message}")))?)
 }
 
 fn password(path: Option<&Path>) -> anyhow::Result<Option<String>> {
     let Some(path) = path else { return Ok(None) };
-    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let text = files::secret_text(path)?;
     Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
 }
 

@@ -9,7 +9,7 @@ use tidegate_client::{
     wire::{PolicyDifference, PromoteShadowRequest, ShadowStatus},
 };
 
-/// A candidate on live questions. It answers nobody, and does not outlive a restart of the gateway.
+/// A candidate on live questions. It answers nobody; it goes on after a restart of the gateway.
 #[derive(Debug, Subcommand)]
 pub enum ShadowCommand {
     /// Begin; takes the place of the one before. The candidate must pass the gate.

@@ -206,7 +206,7 @@ pub(super) async fn decision(viewer: Viewer, Path(id): Path<String>, wanted: Ask
     }
     let wanted = wanted.map(|Query(wanted)| wanted).unwrap_or_default();
     let found = async {
-        let unknown = || Error::new(Code::DecisionUnknown, "the log has no decision of this id");
+        let unknown = || Error::new(Code::DecisionUnknown, "the log has no decision of this id, or not any more");
         let id = DecisionId::parse(&id).ok_or_else(unknown)?;
         let window = Window { id: Some(id), last: Last::Count(1), ..Window::default() };
         read(&viewer, Ok(window)).await?.records.first().cloned().ok_or_else(unknown)

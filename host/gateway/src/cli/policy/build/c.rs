@@ -3,6 +3,7 @@
 //! a policy that reaches for files, time or a terminal does not build.
 
 use super::{Project, fresh, run, tool};
+use crate::cli::files;
 use anyhow::{Context as _, anyhow};
 use std::{
     fs,
@@ -40,7 +41,7 @@ pub(super) fn build(project: &Project) -> anyhow::Result<PathBuf> {
     }
     clang.args(["-I", "build/c", "policy.c"]).args(&sources).args(["-o", "build/c/core.wasm"]);
     run(&project.folder, &mut clang, REMEDY)?;
-    let core = fs::read(project.folder.join("build/c/core.wasm"))?;
+    let core = files::component(&project.folder.join("build/c/core.wasm"))?;
     let encoded = ComponentEncoder::default().validate(true).module(&core).and_then(|encoder| encoder.encode());
     let component = encoded.map_err(|error| {
         anyhow!("making a component: {error:#} (a policy has no files, no clock and no terminal to reach for)")

@@ -19,7 +19,13 @@ pub(in super::super) fn swap(swap: &SwapRecord, whole: bool) -> Markup {
             td.number { (swap.to.0) }
             td { @match swap.code { Some(code) => span.bad { "refused: " (code.as_str()) }, None => (crate::policies::outcome(swap).as_str()) } }
             td { (swap.trigger.as_str()) }
-            td { (swap.files.join(", ")) @if !swap.message.is_empty() { " " span.quiet { (swap.message) } } }
+            td {
+                @if swap.refusals.is_empty() { (swap.files.join(", ")) @if !swap.message.is_empty() { " " span.quiet { (swap.message) } } }
+                @for refusal in &swap.refusals {
+                    div { (refusal.file) " " span.quiet { (refusal.message) " " (refusal.code.remedy()) } }
+                }
+                @if swap.refusals_more > 0 { div.quiet { "and " (swap.refusals_more) " files more" } }
+            }
             td { @match &swap.difference {
                 Some(of) if of.asked > 0 => { (difference_words(of)) @if whole && of.changed > 0 {
                     details { summary { "Whom" } ul { @for change in &of.changes { li { (change_words(change)) } } } }

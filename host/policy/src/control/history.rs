@@ -1,0 +1,84 @@
+//! What lies behind the serving set: sets to go back to, what the folder holds and was tried, operators' words, imports that
+//! were let in. Knows no flip. Invariant: every list is bounded; what is remembered over a restart is written by
+//! `Control`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::gate::{Loaded, Refusal, RefusalCode};
+use crate::generation::{Generation, Set};
+use crate::model::Digest;
+use crate::record::{Approval, Granted, Held, PinReason};
+use crate::store::POISONED_MAX;
+
+/// Behind one lock, held through a flip.
+pub(super) struct History {
+    pub(super) earlier: Vec<Set>,
+    /// Since when the component that answers access does; None: since before this process.
+    pub(super) access_since: Option<Instant>,
+    /// Replaced generations, until their last call has ended.
+    pub(super) retiring: Vec<Arc<Generation>>,
+    pub(super) pin: Option<PinReason>,
+    /// Stem to identity: what the folder holds and was tried, accepted or not.
+    pub(super) judged: BTreeMap<String, Digest>,
+    pub(super) poisoned: Vec<Digest>,
+    pub(super) shunned: Vec<Digest>,
+    pub(super) pending: Vec<String>,
+    /// What the folder holds and was not taken, by identity.
+    pub(super) refused: Vec<(Digest, Refusal)>,
+    /// Trouble with the folder itself.
+    pub(super) folder_trouble: Option<Refusal>,
+    pub(super) held: Vec<Held>,
+    pub(super) approved: Vec<Approval>,
+    pub(super) granted: Vec<Granted>,
+}
+
+/// Components whose imports are remembered; the oldest are asked about anew. Guessed: years of changes.
+const GRANTED_MAX: usize = 256;
+
+// === impl History ===
+
+impl History {
+    /// What serves was let in with its imports: they need no further word.
+    pub(super) fn grant(&mut self, loaded: &Loaded) {
+        let component = loaded.source.digest.to_hex();
+        if loaded.imports.is_empty() || self.granted.iter().any(|known| known.component == component) {
+            return;
+        }
+        let imports = loaded.imports.iter().cloned().collect();
+        self.granted.push(Granted { component, answers: loaded.answers.clone(), imports });
+        let surplus = self.granted.len().saturating_sub(GRANTED_MAX);
+        self.granted.drain(..surplus);
+    }
+
+    /// What stands in the folder and is not in `serving`.
+    pub(super) fn standing(&self, serving: &Set) -> Vec<Refusal> {
+        let serves = |identity: &Digest| serving.chosen().any(|loaded| loaded.source.identity() == *identity);
+        let refused = self.refused.iter().filter(|(identity, _)| !serves(identity)).map(|(_, refusal)| refusal);
+        // Held back by a pin of an earlier run, so not judged in this one.
+        let told = |of: &Digest| self.refused.iter().any(|(identity, _)| identity == of);
+        let poisoned = self.judged.iter().filter(|(_, of)| self.poisoned.contains(of) && !told(of) && !serves(of));
+        let poisoned = poisoned.map(|(stem, identity)| taken_back(stem, identity));
+        self.folder_trouble.iter().chain(refused).cloned().chain(poisoned).collect()
+    }
+
+    /// What was in `left` and is not in `now` was left on purpose.
+    pub(super) fn shun(&mut self, left: &Set, now: &Set) {
+        let stays = |identity: &Digest| now.chosen().any(|loaded| loaded.source.identity() == *identity);
+        let left: Vec<_> = left.chosen().map(|loaded| loaded.source.identity()).filter(|id| !stays(id)).collect();
+        self.shunned.extend(left);
+        let surplus = self.shunned.len().saturating_sub(POISONED_MAX);
+        self.shunned.drain(..surplus);
+    }
+}
+
+/// Why a component that was taken back does not serve, and what is left to do about its file.
+pub(crate) fn taken_back(file: &str, identity: &Digest) -> Refusal {
+    let message = format!(
+        "it kept failing with these settings and was taken back, but it stands in the folder: put another version there, \
+         or the one before with its settings, or take it away; {} is not tried again",
+        &identity.to_hex()[..12]
+    );
+    Refusal::new(RefusalCode::Poisoned, file, message)
+}
