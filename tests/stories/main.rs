@@ -3,6 +3,7 @@
 
 mod access;
 mod adoption;
+mod alarm_pages;
 mod alarms;
 mod author;
 mod commands;
@@ -14,6 +15,7 @@ mod harness;
 mod hostile;
 mod leases;
 mod line;
+mod logs;
 mod nodes;
 mod operate;
 mod policies;

@@ -4,8 +4,10 @@
 
 mod past;
 mod shadow;
+mod trial;
 mod warm;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -57,6 +59,8 @@ struct Inner {
     shadow: parking_lot::Mutex<Option<Shadow>>,
     vouching: Arc<Vouching>,
     breaker: Breaker,
+    /// The folder that is watched, for those who read it beside the swapper.
+    plugins: Option<(PathBuf, PolicyConfig)>,
 }
 
 // === impl PolicyHost ===

@@ -122,6 +122,7 @@ impl Warm {
                 past: parking_lot::Mutex::default(),
                 shadow: parking_lot::Mutex::default(),
                 vouching,
+                plugins: config.plugins_dir.clone().map(|path| (path, config.clone())),
                 breaker: config.breaker,
             }),
         })

@@ -3,7 +3,7 @@
 "use strict";
 
 const script = document.querySelector("script[data-page]");
-const session = script.dataset.page === "session" ? script.dataset.session : "";
+const { page, session } = script.dataset;
 const build = document.documentElement.dataset.build;
 const connection = document.getElementById("connection");
 const more = document.getElementById("connection-more");
@@ -58,6 +58,17 @@ function again() {
   tick();
 }
 
+// Who works by keyboard keeps the place when the row under it is made anew.
+function keepingPlace(change) {
+  const at = document.activeElement;
+  const row = at?.closest("tr[id]")?.id;
+  const nth = row ? [...document.getElementById(row).querySelectorAll("a, button, input")].indexOf(at) : -1;
+  change();
+  if (nth >= 0 && !at.isConnected) {
+    document.getElementById(row)?.querySelectorAll("a, button, input")[nth]?.focus({ preventScroll: true });
+  }
+}
+
 async function connect() {
   // Once it cannot be reached it says so until it can.
   if (attempt <= IN_VAIN) show("connecting");
@@ -78,7 +89,8 @@ async function connect() {
     return again();
   }
   heard = performance.now();
-  const mine = new EventSource(`/live?token=${encodeURIComponent(token)}&session=${encodeURIComponent(session)}`);
+  const asked = new URLSearchParams({ token, page, session });
+  const mine = new EventSource(`/live?${asked}`);
   source = mine;
   const on = (name, does) =>
     mine.addEventListener(name, (event) => {
@@ -87,16 +99,18 @@ async function connect() {
     });
   on("parts", ({ parent, parts }) => {
     const template = document.createElement("template");
-    for (const { id, html } of parts) {
-      template.innerHTML = html;
-      const there = document.getElementById(id);
-      if (there) there.replaceWith(template.content);
-      else document.getElementById(parent)?.append(template.content);
-    }
+    keepingPlace(() => {
+      for (const { id, html } of parts) {
+        template.innerHTML = html;
+        const there = document.getElementById(id);
+        if (there) there.replaceWith(template.content);
+        else document.getElementById(parent)?.append(template.content);
+      }
+    });
   });
   on("inner", ({ id, html }) => {
     const there = document.getElementById(id);
-    if (there) there.innerHTML = html;
+    if (there) keepingPlace(() => (there.innerHTML = html));
   });
   on("gone", ({ id }) => document.getElementById(id)?.remove());
   on("tick", ({ degraded, build: running }) => {
