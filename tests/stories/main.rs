@@ -11,6 +11,7 @@ mod dashboard;
 mod demo;
 mod ends;
 mod evidence;
+mod export;
 mod harness;
 mod hostile;
 mod leases;

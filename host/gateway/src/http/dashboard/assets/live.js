@@ -58,15 +58,15 @@ function again() {
   tick();
 }
 
-// Who works by keyboard keeps the place when the row under it is made anew.
-function keepingPlace(change) {
+// Who works by keyboard keeps the place when what is under it is made anew: in the same row, or where it was in the part.
+function keepingPlace(part, change) {
   const at = document.activeElement;
-  const row = at?.closest("tr[id]")?.id;
-  const nth = row ? [...document.getElementById(row).querySelectorAll("a, button, input")].indexOf(at) : -1;
+  if (!part?.contains(at)) return change();
+  const { id } = at.closest("tr[id]") ?? part;
+  const places = () => [...(document.getElementById(id)?.querySelectorAll("a, button, input") ?? [])];
+  const nth = places().indexOf(at);
   change();
-  if (nth >= 0 && !at.isConnected) {
-    document.getElementById(row)?.querySelectorAll("a, button, input")[nth]?.focus({ preventScroll: true });
-  }
+  if (!at.isConnected) places()[nth]?.focus({ preventScroll: true });
 }
 
 async function connect() {
@@ -99,18 +99,19 @@ async function connect() {
     });
   on("parts", ({ parent, parts }) => {
     const template = document.createElement("template");
-    keepingPlace(() => {
+    const part = document.getElementById(parent);
+    keepingPlace(part, () => {
       for (const { id, html } of parts) {
         template.innerHTML = html;
         const there = document.getElementById(id);
         if (there) there.replaceWith(template.content);
-        else document.getElementById(parent)?.append(template.content);
+        else part?.append(template.content);
       }
     });
   });
   on("inner", ({ id, html }) => {
     const there = document.getElementById(id);
-    if (there) keepingPlace(() => (there.innerHTML = html));
+    if (there) keepingPlace(there, () => (there.innerHTML = html));
   });
   on("gone", ({ id }) => document.getElementById(id)?.remove());
   on("tick", ({ degraded, build: running }) => {
