@@ -625,8 +625,9 @@ class Job:
             if name in ("overview", "session", "alarms"):
                 page.wait("document.getElementById('connection').dataset.state === 'active'", "the live connection")
                 page.wait("document.getElementById('connection-more').innerText !== ''", "the latency")
+            if name in ("overview", "session"):
                 # A curve wants some points.
-                ticks = page.run("(() => { window.ticks = 0; new MutationObserver(() => window.ticks++).observe(document.querySelector('main'), { subtree: true, childList: true }); return 0; })()")
+                page.run("(() => { window.ticks = 0; new MutationObserver(() => window.ticks++).observe(document.querySelector('main'), { subtree: true, childList: true }); return 0; })()")
                 page.wait("window.ticks > 30", "some seconds of life")
             page.picture(folder / f"{name}.png")
         page.close()

@@ -34,6 +34,9 @@ struct Sample<'t> {
     value: &'t str,
 }
 
+/// What tells the series of one histogram apart: its labels without the bound.
+type Key = Vec<(String, String)>;
+
 /// One histogram, as its lines tell it.
 #[derive(Default)]
 struct Told {
@@ -124,11 +127,11 @@ fn histograms(
     counts: &[Sample<'_>],
     when: When,
 ) -> Vec<HistogramDataPoint> {
-    let key = |sample: &Sample<'_>| -> Vec<(String, String)> {
+    let key = |sample: &Sample<'_>| -> Key {
         let others = sample.labels.iter().filter(|(name, _)| *name != "le");
         others.map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
     };
-    let mut told: BTreeMap<Vec<(String, String)>, (Told, Vec<KeyValue>)> = BTreeMap::new();
+    let mut told: BTreeMap<Key, (Told, Vec<KeyValue>)> = BTreeMap::new();
     for sample in buckets {
         let bound = sample.labels.iter().find(|(name, _)| *name == "le").map_or("", |(_, bound)| bound.as_str());
         let entry = told.entry(key(sample)).or_insert_with(|| (Told::default(), attributes(&sample.labels, "le")));

@@ -141,7 +141,7 @@ pub(super) fn totals<'r>(rows: impl Iterator<Item = &'r Row>, health: &[String])
             div { dt { "Events per second" } dd { (rounded(per_second)) } }
             div { dt { "Events so far" } dd { (events) } }
             div { dt { "Largest lag" } dd { (worst) " events" } }
-            div { dt { "Alarms to acknowledge" } dd { a href="/alarms" { (waiting) " of " (standing) } } }
+            div { dt { "To acknowledge" } dd { (waiting_of("/alarms", waiting, standing)) } }
             div { dt { "Health" } dd { @if health.is_empty() { span.good { "well" } } @else { span.bad { (health.join("; ")) } } } }
         }
     }
@@ -159,7 +159,7 @@ pub(super) fn session_row(session: &Session, row: &Row) -> Markup {
             td { (curve(&row.curve)) }
             td.number { (row.readers) }
             td.number { (row.worst_lag) }
-            td.number { @match row.alarms { Some(alarms) => a href={"/alarms/" (identity.id)} { (alarms.waiting) " of " (alarms.standing) }, None => "–" } }
+            td.number { @match row.alarms { Some(of) => (waiting_of(&format!("/alarms/{}", identity.id), of.waiting, of.standing)), None => "–" } }
         }
     }
 }
@@ -235,6 +235,11 @@ pub(super) fn events(events: &[(Event, Option<String>)]) -> Markup {
             }
         }
     }
+}
+
+/// A link to alarms; who hears it alone knows what the numbers are.
+fn waiting_of(page: &str, waiting: usize, standing: usize) -> Markup {
+    html! { a href=(page) aria-label={(waiting) " of " (standing) " alarms to acknowledge"} { (waiting) " of " (standing) } }
 }
 
 /// The beginning of a text that others chose the length of.

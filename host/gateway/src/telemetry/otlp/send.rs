@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use prost::Message as _;
 use std::{
     fmt,
+    pin::pin,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::{net::TcpStream, time::timeout};
@@ -58,10 +59,14 @@ async fn post(collector: &Collector, body: Vec<u8>) -> Result<(), String> {
         .body(Full::new(Bytes::from(body)))
         .map_err(|error| words(&error))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| words(&error))?;
+    let (mut answer, mut connection) = (pin!(sender.send_request(request)), pin!(connection));
     let answer = tokio::select! {
-        answer = sender.send_request(request) => answer.map_err(|error| words(&error))?,
-        ended = connection => return Err(ended.map_or_else(|error| words(&error), |()| "it hung up".to_owned())),
+        biased;
+        answer = &mut answer => answer,
+        // Who answers may hang up at once; what had come by then is there.
+        _ended = &mut connection => answer.await,
     };
+    let answer = answer.map_err(|error| words(&error))?;
     // What it says beside the status is not read.
     if answer.status().is_success() { Ok(()) } else { Err(format!("it answered {}", answer.status())) }
 }

@@ -11,7 +11,7 @@ use crate::{
 };
 use maud::{Markup, PreEscaped, html};
 use tidegate_client::values;
-use tidegate_proto::v1::{Alarm, AlarmProvider, AlarmState, alarm_provider::State};
+use tidegate_proto::v1::{Alarm, AlarmProvider, AlarmState, Value, alarm_provider::State, value::Kind};
 
 pub(in super::super) const ALARMS: &[&str] =
     &["Priority", "State", "Tag", "Condition", "Value", "Limit", "Since", "Session", "Acknowledged"];
@@ -26,9 +26,9 @@ pub(in super::super) fn row(id: &str, session_id: &str, session: &str, alarm: &A
             td { (state(alarm.state())) }
             th scope="row" { a href={"/alarms/" (session_id) "/" (alarm.alarm_id)} { (cut(&alarm.tag)) } }
             td { (cut(&alarm.condition)) }
-            td { (cut(&values::show(alarm.value.as_ref()))) }
-            td { @if alarm.limit.is_some() { (cut(&values::show(alarm.limit.as_ref()))) } }
-            td.number { (values::show_unix_ms(alarm.raised_at_unix_ms)) }
+            td { (short(alarm.value.as_ref())) }
+            td { @if alarm.limit.is_some() { (short(alarm.limit.as_ref())) } }
+            td.time { (values::show_unix_ms(alarm.raised_at_unix_ms)) }
             td { a href={"/sessions/" (session_id)} { (super::name_of(session, session_id)) } }
             td { @if alarm.acknowledged_at_unix_ms != 0 { (cut(&alarm.acknowledged_by)) @if !alarm.comment.is_empty() { ": " (cut(&alarm.comment)) } } }
         }
@@ -40,7 +40,7 @@ pub(in super::super) fn page(visible: &Visible<'_>) -> Markup {
     let [totals, more, sources] = parts(visible).map(|(_, html)| PreEscaped(html));
     html! {
         div #totals { (totals) }
-        (table("Alarms that stand, the most urgent first", ALARMS, Some("rows"), &rows(visible)))
+        (table("Alarms, the most urgent first", ALARMS, Some("rows"), &rows(visible)))
         p #more .quiet { (more) }
         (table("Where they come from", SOURCES, Some("sources"), &sources))
         p.quiet {
@@ -148,7 +148,7 @@ pub(in super::super) fn acknowledge_several(who: &SignedIn, session_id: &str, al
             td { (state(alarm.state())) }
             th scope="row" { (cut(&alarm.tag)) }
             td { (cut(&alarm.condition)) }
-            td.number { (values::show_unix_ms(alarm.raised_at_unix_ms)) }
+            td.time { (values::show_unix_ms(alarm.raised_at_unix_ms)) }
         }
     } };
     html! {
@@ -182,6 +182,16 @@ fn severity(priority: u32) -> &'static str {
         250..=499 => "high",
         500..=749 => "medium",
         _ => "low",
+    }
+}
+
+/// As much of a number as a row needs; the alarm's own page has all of it.
+fn short(value: Option<&Value>) -> String {
+    let digits = |number: f64| format!("{number:.3}").trim_end_matches('0').trim_end_matches('.').to_owned();
+    match value.and_then(|value| value.kind.as_ref()) {
+        Some(Kind::Double(number)) => digits(*number),
+        Some(Kind::Single(number)) => digits(f64::from(*number)),
+        _ => cut(&values::show(value)),
     }
 }
 
