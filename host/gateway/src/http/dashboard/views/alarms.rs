@@ -187,7 +187,10 @@ fn severity(priority: u32) -> &'static str {
 
 /// As much of a number as a row needs; the alarm's own page has all of it.
 fn short(value: Option<&Value>) -> String {
-    let digits = |number: f64| format!("{number:.3}").trim_end_matches('0').trim_end_matches('.').to_owned();
+    let digits = |number: f64| match number.abs() {
+        0.001..1e9 => format!("{number:.3}").trim_end_matches('0').trim_end_matches('.').to_owned(),
+        _ => number.to_string(),
+    };
     match value.and_then(|value| value.kind.as_ref()) {
         Some(Kind::Double(number)) => digits(*number),
         Some(Kind::Single(number)) => digits(f64::from(*number)),
