@@ -7,7 +7,7 @@ use crate::{
 };
 use tidegate_client::wire::AlarmState;
 
-// shows: H-01, H-02, H-03, S-18, X-01, X-03
+// shows: H-01, H-02, H-03, S-18, X-01, X-03, X-12
 #[tokio::test]
 async fn alarms_stand_on_open_pages_are_acknowledged_there_and_go_with_the_tag() {
     let gw = limits().start().await;
@@ -83,6 +83,11 @@ async fn alarms_stand_on_open_pages_are_acknowledged_there_and_go_with_the_tag()
     assert!(denied.status == 403 && denied.body.contains("policy.denied"), "{}", denied.body);
     let counted = ada.get(&format!("/alarms/{}", two.id)).await.body;
     assert!(counted.contains(FLOW) && counted.contains("active"), "the page shows the whole session still");
+
+    // A shadow of other settings is of the component that decides, which is one of the folder now.
+    let gentler = "policy=access&settings=deny+%3D+%5B%22Line9.*%22%5D";
+    assert_eq!(ada.post("/shadow/start", &format!("form_token={hers}&{gentler}")).await.status, 303);
+    assert!(ada.get("/shadow").await.body.contains("access.wasm"));
 
     // The grant goes, and with it the alarm from the open page; then a rule of the policy, on the same page.
     people.set_grant("crew", "line-1", true).await.expect("taken");
