@@ -27,14 +27,16 @@ FRAME_P95_MS_MAX = 250
 # Required of the first page, over the loopback.
 FIRST_LOAD_MS_MAX = 1_000
 PHONE = (375, 812)
+# One that stands for ever, and some that come and go.
+ALARMS = "alarm_every_ms=100,alarms=Boiler1.Counter:::3;Boiler1.Pressure.Sine:2:20:80:98;Tank3.Level.Ramp:::70:95"
 # Who comes to the sign-in can type at once.
 FOCUSED = "document.readyState === 'complete' && document.activeElement?.name === 'name'"
 
 
 class Gateway:
-    def __init__(self, program, folder, flags=(), backend="rate=50"):
+    def __init__(self, program, folder, flags=(), backend="rate=50", level="warn"):
         self.program, self.folder = program, pathlib.Path(folder)
-        self.flags, self.backend = list(flags), backend
+        self.flags, self.backend, self.level = list(flags), backend, level
         self.data = self.folder / "data"
         self.plugins = self.folder / "plugins"
         self.folder.mkdir(mode=0o700)
@@ -48,7 +50,7 @@ class Gateway:
         # After a kill it comes back where its pages look for it.
         listen = self.addresses or {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0"}
         command = [self.program, "serve", "--data", self.data, "--plugins", self.plugins, "--listen", listen["grpc"]]
-        command += ["--http", listen["http"], "--log-level", "warn", "--backend", f"sim=sim:{self.backend}", *self.flags]
+        command += ["--http", listen["http"], "--log-level", self.level, "--backend", f"sim=sim:{self.backend}", *self.flags]
         log = open(self.folder / "gateway.log", "ab")
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=plain_environment()
@@ -146,7 +148,7 @@ class Job:
     # --- the promises ---
 
     def run(self):
-        self.gateway = Gateway(self.args.tidegate, self.folder / "one")
+        self.gateway = Gateway(self.args.tidegate, self.folder / "one", backend=f"rate=50,{ALARMS}")
         self.browser = Browser(self.args.chromium)
         gateway = self.gateway
         gateway.add("ada", "Admin")
@@ -159,6 +161,7 @@ class Job:
         self.part(self.roles_see_what_is_theirs)
         self.part(self.the_first_load_is_small_and_quick)
         self.part(self.events_come_without_a_reload)
+        self.part(self.an_administrator_acknowledges_by_keyboard)
         self.part(self.a_shadow_is_promoted)
         self.part(self.every_page_is_accessible)
         self.part(self.every_page_fits_a_phone)
@@ -170,6 +173,7 @@ class Job:
         self.part(self.a_gateway_that_is_killed_comes_back)
         self.part(self.no_page_broke_its_content_policy)
         gateway.end()
+        self.part(self.a_part_that_fails_is_seen_and_its_end_too)
         self.part(self.many_sessions_do_not_stutter)
 
     def keyboard_alone_signs_in(self):
@@ -223,7 +227,7 @@ class Job:
         rows = pages["ben"].run("document.getElementById('rows').innerText")
         both = pages["ada"].run("document.getElementById('rows').innerText")
         forbidden = []
-        for path in ("/keys", "/audit", "/decisions", "/shadow", "/configuration", f"/sessions/{self.other}"):
+        for path in ("/keys", "/audit", "/decisions", "/shadow", "/configuration", f"/sessions/{self.other}", f"/alarms/{self.other}"):
             pages["ben"].go(self.gateway.url + path)
             forbidden.append(pages["ben"].run("performance.getEntriesByType('navigation')[0].responseStatus"))
         kept = "Audit" in links["ada"] and "Configuration" in links["ada"] and "Audit" not in links["ben"]
@@ -265,11 +269,49 @@ class Job:
         self.promise("events_come_without_a_reload", kept, f"sequences {seen}")
         page.close()
 
+    def an_administrator_acknowledges_by_keyboard(self):
+        watching, page, ben = self.page(self.ben), self.page(self.ada), self.page(self.ben)
+        watching.go(self.gateway.url + "/alarms")
+        watching.wait("document.getElementById('connection').dataset.state === 'active'", "the live connection")
+        watching.wait("document.getElementById('rows').innerText.includes('Boiler1.Counter')", "the alarm")
+        alone = watching.run("!document.getElementById('rows').innerText.includes('Press 2')")
+        page.go(f"{self.gateway.url}/alarms/{self.mine}")
+        page.wait("document.getElementById('connection').dataset.state === 'active'", "the live connection")
+        page.tab_to("e.tagName === 'A' && e.innerText === 'Boiler1.Counter'", "the alarm")
+        # Rows that are made anew under the keyboard do not take its place away.
+        page.run(
+            """(() => { window.made = 0; new MutationObserver(() => window.made++)
+            .observe(document.getElementById('rows'), { childList: true, subtree: true }); })()"""
+        )
+        page.wait("window.made > 1", "rows that change")
+        stays = page.run("document.activeElement?.innerText === 'Boiler1.Counter'")
+        page.press("Enter")
+        page.wait(f"location.pathname.startsWith('/alarms/{self.mine}/') && document.readyState === 'complete'", "the alarm's page")
+        self.alarm = page.run("location.pathname")
+        ben.go(self.gateway.url + self.alarm)
+        looks = ben.run("document.body.innerText.includes('Boiler1.Counter') && !document.querySelector('main form')")
+        page.tab_to("e.tagName === 'SUMMARY'", "the confirmation")
+        page.press("Enter")
+        page.wait("document.querySelector('details').open", "the form")
+        page.tab_to("e.name === 'comment'", "the comment")
+        page.type("let it count")
+        page.press("Tab")
+        page.press("Enter")
+        page.wait(f"location.pathname === '/alarms/{self.mine}'", "the alarms after it")
+        watching.wait("document.getElementById('rows').innerText.includes('dashboard:ada: let it count')", "the open page to tell")
+        kept = alone and stays and looks
+        self.promise("an_administrator_acknowledges_by_keyboard", kept, "" if kept else f"{alone} {stays} {looks}")
+        for one in (watching, page, ben):
+            one.close()
+
     def a_shadow_is_promoted(self):
         gateway, page = self.gateway, self.page(self.ada)
-        candidate = self.folder / "dashboard-tags.toml"
-        candidate.write_text('common = ["line-9"]\n')
-        gateway.run("policy", "shadow", "start", candidate)
+        page.go(gateway.url + "/shadow")
+        page.run("document.querySelector('details').open = true")
+        page.run("document.querySelector('[name=policy]').value = 'dashboard-tags'")
+        page.run("""document.querySelector('[name=settings]').value = 'common = ["line-9"]\\n'""")
+        page.run("document.querySelector('[name=settings]').form.requestSubmit()")
+        page.wait("document.querySelector('main').innerText.includes('being asked')", "the shadow to begin")
         # Questions for it: each page of somebody asks who sees what.
         for _ in range(3):
             page.go(gateway.url + "/")
@@ -306,6 +348,10 @@ class Job:
         return [
             "/",
             f"/sessions/{self.mine}",
+            "/alarms",
+            f"/alarms/{self.mine}",
+            f"/alarms/{self.mine}/acknowledge",
+            getattr(self, "alarm", "/alarms"),
             "/policies",
             "/shadow",
             "/decisions",
@@ -373,7 +419,8 @@ class Job:
         page.until(lambda: page.events["Page.loadEventFired"] > loads, "the reload by itself")
         newest = lambda html: int(re.search(r'id="events"><tr><td class="number">(\d+)', html).group(1))
         later = page.html()
-        readable = "Area1.Pump1.Sine" in first and newest(later) > newest(first)
+        page.go(self.gateway.url + "/alarms")
+        readable = "Area1.Pump1.Sine" in first and newest(later) > newest(first) and "Boiler1.Counter" in page.html()
         # A change through forms alone; keys need no script.
         page.go(self.gateway.url + "/policies")
         page.call("Emulation.setScriptExecutionDisabled", value=True)
@@ -393,8 +440,11 @@ class Job:
         before = gateway.generation()
         gateway.place("dashboard-tags.toml", 'common = ["line-1"]\n')
         until(lambda: gateway.generation() > before, "the swap that shows line-1")
-        row, page = self.page(self.ben), self.page(self.ben)
+        row, page, alarms = self.page(self.ben), self.page(self.ben), self.page(self.ben)
         self.sign_in(row, "ben")
+        alarms.go(gateway.url + "/alarms")
+        alarms.wait("document.getElementById('rows').innerText.includes('Press 1')", "its alarms")
+        alarms.wait("document.getElementById('connection').dataset.state === 'active'", "the live connection")
         row.wait("document.getElementById('rows').innerText.includes('Press 1')", "the row")
         page.go(f"{gateway.url}/sessions/{self.mine}")
         page.wait("document.getElementById('connection').dataset.state === 'active'", "the live connection")
@@ -415,13 +465,15 @@ class Job:
         page.wait("document.getElementById('facts').innerText.includes('may not see it')", "the page to be emptied")
         row.wait("!document.getElementById('rows').innerText.includes('Press 1')", "the row to go")
         row.wait("document.getElementById('rows').innerText.includes('Press 2')", "the other row")
+        alarms.wait("!document.getElementById('rows').innerText.includes('Press 1')", "its alarms to go")
+        alarms.wait("document.getElementById('rows').innerText.includes('Press 2')", "the alarms of the other")
         until(lambda: gateway.head(self.mine) > head + 200, "events that nobody may see")
         highest = page.run("window.highest")
         empty = page.run("!document.getElementById('events').innerText.includes('Area1')")
         kept = empty and 0 < highest <= head
         self.promise("a_swap_takes_a_session_away_on_the_open_page", kept, f"shown up to {highest}, flipped by {head}")
-        row.close()
-        page.close()
+        for one in (row, page, alarms):
+            one.close()
 
     def another_build_asks_for_a_reload(self):
         page = self.page(self.ada)
@@ -487,6 +539,26 @@ class Job:
         complaints = sorted({text for page in self.pages for text in page.complaints})
         self.promise("no_page_broke_its_content_policy", not complaints, complaints or "")
 
+    def a_part_that_fails_is_seen_and_its_end_too(self):
+        log = self.folder / "full.log"
+        log.symlink_to("/dev/full")
+        gateway = Gateway(self.args.tidegate, self.folder / "full", ["--log-file", str(log)], level="info")
+        self.gateway = gateway
+        try:
+            gateway.add("ada", "Admin")
+            page = self.page(self.browser.person())
+            self.sign_in(page, "ada")
+            page.wait("document.getElementById('connection').dataset.state === 'degraded'", "the page to say so")
+            words = page.run("document.getElementById('connection').innerText")
+            tile = page.wait("document.getElementById('totals').innerText.includes('cannot be written')", "what it is")
+            log.unlink()
+            os.kill(gateway.process.pid, signal.SIGUSR1)
+            page.wait("document.getElementById('connection').dataset.state === 'active'", "the end of it")
+            self.promise("a_part_that_fails_is_seen_and_its_end_too", "degraded" in words and tile, words)
+            page.close()
+        finally:
+            gateway.end()
+
     def many_sessions_do_not_stutter(self):
         count = self.args.sessions
         gateway = Gateway(
@@ -544,16 +616,18 @@ class Job:
         for name, path, scheme in [
             ("overview", "/", "light"),
             ("session", f"/sessions/{self.mine}", "light"),
+            ("alarms", "/alarms", "dark"),
             ("policies", "/policies", "dark"),
             ("decision", self.decision, "dark"),
         ]:
             page.colours(scheme)
             page.go(self.gateway.url + path)
-            if name in ("overview", "session"):
+            if name in ("overview", "session", "alarms"):
                 page.wait("document.getElementById('connection').dataset.state === 'active'", "the live connection")
                 page.wait("document.getElementById('connection-more').innerText !== ''", "the latency")
+            if name in ("overview", "session"):
                 # A curve wants some points.
-                ticks = page.run("(() => { window.ticks = 0; new MutationObserver(() => window.ticks++).observe(document.querySelector('main'), { subtree: true, childList: true }); return 0; })()")
+                page.run("(() => { window.ticks = 0; new MutationObserver(() => window.ticks++).observe(document.querySelector('main'), { subtree: true, childList: true }); return 0; })()")
                 page.wait("window.ticks > 30", "some seconds of life")
             page.picture(folder / f"{name}.png")
         page.close()

@@ -19,8 +19,8 @@ use tidegate_client::{
 };
 use tokio::time::timeout;
 
-const LEVEL: &str = "Line1.Setpoint.Level";
-const FLOW: &str = "Line2.Setpoint.Flow";
+pub(crate) const LEVEL: &str = "Line1.Setpoint.Level";
+pub(crate) const FLOW: &str = "Line2.Setpoint.Flow";
 const LIMITS: &str =
     "rate=20,faults=true,alarms=Line1.Setpoint.Level::10:80:95;Line2.Setpoint.Flow:::5,alarm_reopen_ms=100";
 /// One that stands for ever, and one that comes and goes every few seconds.
@@ -28,16 +28,16 @@ const WAVES: &str = "rate=20,alarms=Area1.Counter:::3;Area1.Sine:::60,alarm_ever
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A gateway whose simulator alarms at these limits.
-fn limits() -> Launch {
+pub(crate) fn limits() -> Launch {
     Launch::new().backend("sim", LIMITS)
 }
 
-async fn alarms(gw: &Gateway, key: &str) -> Alarms {
+pub(crate) async fn alarms(gw: &Gateway, key: &str) -> Alarms {
     gw.connect().key(key).alarms().await.expect("the gateway answers")
 }
 
 /// Items of which the type is known, so that they can be written.
-async fn writable(s: &Session, tags: &[&str]) -> Vec<Item> {
+pub(crate) async fn writable(s: &Session, tags: &[&str]) -> Vec<Item> {
     let items = s.advise(tags).await;
     eventually("a value of every item", async || {
         let items = s.client.snapshot(&s.id).await.expect("a snapshot").items;
@@ -77,7 +77,7 @@ async fn change(stream: &mut AlarmStream) -> (Kind, Alarm) {
     }
 }
 
-async fn standing(alarms: &Alarms, session: &str) -> Vec<Alarm> {
+pub(crate) async fn standing(alarms: &Alarms, session: &str) -> Vec<Alarm> {
     alarms.list(session).await.expect("listed").alarms
 }
 

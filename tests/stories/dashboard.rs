@@ -1,143 +1,8 @@
 //! The dashboard as a browser meets it, without one: signing in, what each person sees, live parts, rights that are
 //! taken away on open pages, changes and their audit.
 
-use crate::harness::{Gateway, Launch, PATIENCE, eventually, place, refused};
+use crate::harness::{Browser, Gateway, Launch, add, eventually, people, place, refused};
 use std::{fs, path::Path};
-use tidegate_client::{Connect, PeopleAdmin, wire::PutPersonRequest};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    time::{Instant, timeout, timeout_at},
-};
-
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-/// A browser with at most one cookie.
-struct Browser {
-    http: String,
-    cookie: String,
-}
-
-/// An open stream of a page.
-struct Stream {
-    io: TcpStream,
-    text: String,
-}
-
-// === impl Browser ===
-
-impl Browser {
-    fn of(gw: &Gateway) -> Self {
-        let text = fs::read_to_string(gw.data().join("addresses.json")).expect("addresses");
-        let addresses: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        Self { http: addresses["http"].as_str().expect("an address").to_owned(), cookie: String::new() }
-    }
-
-    async fn signed_in(gw: &Gateway, name: &str) -> Self {
-        let mut browser = Self::of(gw);
-        let answer = browser.post("/sign-in", &format!("name={name}&password=correct+horse")).await;
-        assert_eq!((answer.status, answer.header("location")), (303, Some("/")), "{}", answer.head);
-        let cookie = answer.header("set-cookie").expect("a cookie").to_owned();
-        for attribute in ["HttpOnly", "SameSite=Strict", "Path=/"] {
-            assert!(cookie.contains(attribute), "{cookie}");
-        }
-        browser.cookie = cookie.split(';').next().expect("a value").to_owned();
-        browser
-    }
-
-    async fn get(&self, path: &str) -> Answer {
-        self.send("GET", path, "", "").await
-    }
-
-    async fn post(&self, path: &str, form: &str) -> Answer {
-        self.send("POST", path, &format!("Origin: http://{}\r\n", self.http), form).await
-    }
-
-    async fn send(&self, method: &str, path: &str, more: &str, form: &str) -> Answer {
-        let mut io = self.begin(method, path, more, form).await;
-        let mut answer = String::new();
-        timeout(PATIENCE, io.read_to_string(&mut answer)).await.expect("in time").expect("text");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-        let status = head.split(' ').nth(1).and_then(|number| number.parse().ok()).expect("a status");
-        Answer { status, head: head.to_owned(), body: body.to_owned() }
-    }
-
-    async fn begin(&self, method: &str, path: &str, more: &str, form: &str) -> TcpStream {
-        let Self { http, cookie } = self;
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\nCookie: {cookie}\r\n{more}\
-             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
-            form.len()
-        );
-        let mut io = TcpStream::connect(http).await.expect("the HTTP listener answers");
-        io.write_all(request.as_bytes()).await.expect("sent");
-        io
-    }
-
-    /// The token that forms of a page carry.
-    async fn form_token(&self, page: &str) -> String {
-        let body = self.get(page).await.body;
-        let (_, rest) = body.split_once("name=\"form_token\" value=\"").expect("a form");
-        rest.split('"').next().expect("a token").to_owned()
-    }
-
-    async fn live(&self, session: &str) -> Stream {
-        let token: serde_json::Value =
-            serde_json::from_str(&self.get("/live/token").await.body).expect("a token as JSON");
-        let token = token["token"].as_str().expect("a token");
-        // Without the cookie: the token alone is the right to this stream.
-        let nobody = Self { http: self.http.clone(), cookie: String::new() };
-        let io = nobody.begin("GET", &format!("/live?token={token}&session={session}"), "", "").await;
-        Stream { io, text: String::new() }
-    }
-}
-
-impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| {
-            let (key, value) = line.split_once(": ")?;
-            key.eq_ignore_ascii_case(name).then_some(value)
-        })
-    }
-}
-
-impl Stream {
-    /// Reads until `wanted` came; returns what came before it, and keeps what came after.
-    async fn until(&mut self, wanted: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(at) = self.text.find(wanted) {
-                let rest = self.text.split_off(at + wanted.len());
-                return std::mem::replace(&mut self.text, rest);
-            }
-            let mut piece = vec![0; 64 << 10];
-            let read = timeout_at(deadline, self.io.read(&mut piece)).await;
-            let read = read.unwrap_or_else(|_| panic!("{wanted} did not come: {}", self.text)).expect("readable");
-            assert!(read > 0, "the stream ended without {wanted}: {}", self.text);
-            self.text.push_str(&String::from_utf8_lossy(&piece[..read]));
-        }
-    }
-
-    async fn ends(mut self) {
-        let mut rest = Vec::new();
-        let ended = timeout(PATIENCE, self.io.read_to_end(&mut rest)).await;
-        ended.expect("it ends in time").expect("readable");
-    }
-}
-
-async fn people(gw: &Gateway) -> PeopleAdmin {
-    Connect::socket(gw.data().join("admin.sock")).people_admin().await.expect("the operators' socket answers")
-}
-
-async fn add(gw: &Gateway, name: &str, role: &str, groups: &[&str]) {
-    let groups = groups.iter().map(|group| (*group).to_owned()).collect();
-    let request = PutPersonRequest { name: name.into(), role: role.into(), groups, password: "correct horse".into() };
-    people(gw).await.put(request).await.expect("stored");
-}
 
 // shows: H-01, H-02
 #[tokio::test]
@@ -149,8 +14,17 @@ async fn pages_want_a_sign_in_and_say_what_they_are() {
         let answer = stranger.get(page).await;
         assert_eq!((answer.status, answer.header("location")), (303, Some("/sign-in")), "{page}");
     }
-    let pages =
-        ["/policies", "/nodes", "/keys", "/audit", "/shadow", "/decisions", "/configuration", "/sessions/session-0"];
+    let pages = [
+        "/policies",
+        "/nodes",
+        "/alarms",
+        "/keys",
+        "/audit",
+        "/shadow",
+        "/decisions",
+        "/configuration",
+        "/sessions/session-0",
+    ];
     for page in pages {
         let answer = stranger.get(page).await;
         let location = format!("/sign-in?next={page}");
@@ -332,6 +206,14 @@ async fn what_the_gate_holds_waits_for_an_administrator_and_what_it_then_decides
     assert_eq!(approve(&ada, &hers, &identity, "+").await, 400);
     assert_eq!(approve(&ada, &hers, "<script>", "because").await, 400);
     assert_eq!(gw.admin().await.policies().await.expect("a listing").generation, before);
+    // Tried on live questions first, while it is held back.
+    let tried = ada.post("/shadow/start", &format!("form_token={hers}&identity={identity}")).await;
+    assert_eq!((tried.status, tried.header("location")), (303, Some("/shadow")), "{}", tried.body);
+    session.write(&items[0], 2.0).await.expect("still allowed");
+    let shadow = ada.get("/shadow").await.body;
+    for part in ["access.toml", &identity, "The gate holds it back", "1 of 1 answers would be others"] {
+        assert!(shadow.contains(part), "{part} is missing: {shadow}");
+    }
     assert_eq!(approve(&ada, &hers, &identity, "looked+at").await, 303);
     assert!(gw.admin().await.policies().await.expect("a listing").generation > before);
     let page = ada.get("/policies").await.body;
@@ -396,11 +278,35 @@ async fn a_shadow_is_promoted_and_stopped_on_the_dashboard() {
     assert!(gw.admin().await.policies().await.expect("a listing").generation > before);
     assert!(gw.plugins().join("dashboard-tags.toml").exists(), "it stands in the folder");
 
-    start().await;
+    // One of settings, from the page itself: what decides now with other settings. Nothing else begins one.
+    add(&gw, "ben", "Viewer", &[]).await;
+    let ben = Browser::signed_in(&gw, "ben").await;
+    let his = ben.form_token("/").await;
+    let begin = async |who: &Browser, form: String| who.post("/shadow/start", &form).await;
+    let settings = "policy=dashboard-tags&settings=common+%3D+%5B%22line-7%22%5D%0D%0A";
+    for (who, form, status) in [
+        (&ben, format!("form_token={his}&{settings}"), 403),
+        (&ada, format!("form_token={his}&{settings}"), 403),
+        (&ada, format!("form_token={token}&policy=nonsense&settings=x"), 400),
+        (&ada, format!("form_token={token}&policy=access&settings=+"), 400),
+        (&ada, format!("form_token={token}&policy=access&settings={}", "x".repeat(17_000)), 400),
+        (&ada, format!("form_token={token}&policy=access&settings=denny+%3D+%5B%5D"), 409),
+        (&ada, format!("form_token={token}&identity={}", "0".repeat(64)), 400),
+    ] {
+        assert_eq!(begin(who, form.clone()).await.status, status, "{form}");
+    }
+    assert!(ada.get("/shadow").await.body.contains("There is no shadow"));
+    let begun = begin(&ada, format!("form_token={token}&{settings}")).await;
+    assert_eq!((begun.status, begun.header("location")), (303, Some("/shadow")), "{}", begun.body);
+    ada.get("/").await;
+    let page = ada.get("/shadow").await.body;
+    assert!(page.contains("dashboard-tags.toml") && page.contains("being asked"), "{page}");
     assert_eq!(ada.post("/shadow/stop", &format!("form_token={token}")).await.status, 303);
     assert!(ada.get("/shadow").await.body.contains("There is no shadow"));
     let audit = ada.get("/audit").await.body;
-    for part in ["shadow.promote", "shadow.stop", "dashboard-tags.toml", "policy.unproven", "policy.no_shadow"] {
+    let parts =
+        ["shadow.promote", "shadow.stop", "shadow.start", "dashboard-tags.toml", "policy.unproven", "policy.no_shadow"];
+    for part in parts.into_iter().chain(["settings of access", "policy.refused", "signin.role"]) {
         assert!(audit.contains(part), "{part} is missing: {audit}");
     }
 }
@@ -443,4 +349,73 @@ async fn a_session_at_its_cap_of_readers_is_still_seen() {
     drop(client);
     let head = session.silence().await;
     reader.to(head).await;
+}
+
+// shows: D-15
+#[tokio::test]
+async fn people_have_another_name_in_the_log_and_operators_find_them_by_it() {
+    let gw = Launch::new().flag("--log-level", "debug").start().await;
+    add(&gw, "lovelace", "Admin", &["engine-room"]).await;
+    let browser = Browser::signed_in(&gw, "lovelace").await;
+    let token = browser.form_token("/").await;
+    assert_eq!(browser.post("/policies/reload", &format!("form_token={token}")).await.status, 303);
+    assert_eq!(browser.post("/sign-in", "name=Lovelace&password=wrong").await.status, 401);
+    let listed: serde_json::Value =
+        serde_json::from_slice(&gw.run(&["user", "list", "--json"]).await.stdout).expect("JSON");
+    let in_log = listed["people"][0]["in_log"].as_str().expect("a name");
+    let audit = browser.get("/audit").await.body;
+    assert!(audit.contains("lovelace") && audit.contains(in_log), "the audit has both: {audit}");
+    people(&gw).await.remove("lovelace").await.expect("removed");
+    let log = gw.log();
+    for said in ["a person was stored", "signed in", "changed on the dashboard", "a person was removed"] {
+        assert!(log.lines().any(|line| line.contains(said) && line.contains(in_log)), "{said}: {log}");
+    }
+    assert!(!log.to_lowercase().contains("lovelace"), "{log}");
+}
+
+// shows: D-03, D-04, H-03, H-04
+#[tokio::test]
+async fn a_web_client_begins_with_what_it_may_know() {
+    let gw = Gateway::start().await;
+    add(&gw, "ben", "Viewer", &["crew"]).await;
+    people(&gw).await.set_grant("crew", "line-1", false).await.expect("granted");
+    let (one, two) = (gw.open("line-1").await, gw.open("line-2").await);
+    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("JSON");
+    let stranger = Browser::of(&gw);
+    let before = stranger.get("/api/bootstrap").await;
+    let told = json(&before.body);
+    assert_eq!(
+        (before.status, &told["auth"]["methods"][0], &told["auth"]["directory"]),
+        (200, &"password".into(), &false.into())
+    );
+    assert_eq!((&told["features"]["dashboard"], &told["features"]["tls"]), (&true.into(), &false.into()));
+    for secret in [one.id.as_str(), "line-1", "ben", gw.first_key()] {
+        assert!(!before.body.contains(secret), "{secret}");
+    }
+    let build = told["version"].as_str().expect("a version").to_owned();
+    let begin = told["paths"]["session_bootstrap"].as_str().expect("a path").to_owned();
+    assert_eq!(stranger.get(&format!("{begin}?build={build}")).await.status, 401);
+
+    let ben = Browser::signed_in(&gw, "ben").await;
+    for wrong in ["", "?build=0.0.0"] {
+        let refused = ben.get(&format!("{begin}{wrong}")).await;
+        let told = json(&refused.body);
+        assert_eq!(
+            (refused.status, &told["code"], &told["details"]["version"]),
+            (409, &"http.version_mismatch".into(), &build.as_str().into())
+        );
+        assert!(!refused.body.contains(&one.id), "{}", refused.body);
+    }
+    let begun = ben.get(&format!("{begin}?build={build}")).await;
+    let state = json(&begun.body);
+    assert_eq!((&state["person"]["name"], &state["person"]["role"]), (&"ben".into(), &"Viewer".into()));
+    assert_eq!(state["sessions"].as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        (&state["sessions"][0]["session_id"], &state["sessions"][0]["ready"]),
+        (&one.id.as_str().into(), &true.into())
+    );
+    assert!(!begun.body.contains(&two.id));
+    // The token that came with it opens a stream.
+    let token = state["stream_token"].as_str().expect("a token");
+    stranger.live_with(token, "session", &one.id).await.until("event: tick").await;
 }

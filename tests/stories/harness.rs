@@ -1,10 +1,12 @@
 //! The harness in which a story reads like a sentence. Knows processes, files and the client library.
 //! Invariant: every wait has a bound, and a gateway that is dropped leaves no process behind.
 
+mod browser;
 mod process;
 mod reader;
 mod session;
 
+pub(crate) use browser::{Browser, add, people};
 pub(crate) use process::{ACCESS, Follower, Gateway, Launch, Refused, open_as, place, tidegate};
 pub(crate) use reader::Reader;
 pub(crate) use session::{Item, Session};

@@ -3,6 +3,7 @@
 
 mod access;
 mod adoption;
+mod alarm_pages;
 mod alarms;
 mod author;
 mod commands;
@@ -10,10 +11,12 @@ mod dashboard;
 mod demo;
 mod ends;
 mod evidence;
+mod export;
 mod harness;
 mod hostile;
 mod leases;
 mod line;
+mod logs;
 mod nodes;
 mod operate;
 mod policies;

@@ -17,13 +17,13 @@ use crate::{
     http::{self, Dashboard, HttpState, NodePages},
     keys::{FirstKeyOut, Keys, resume::ResumeTokens},
     nodes::{self, Nodes},
-    people::{Directory, People},
+    people::{Aliases, Directory, People},
     policies::{self, Policies},
     sessions::{self, Patience, Sessions, rejudge::Flips, session::Bounds},
     storage::{self, Storage},
     takeover::{Given, Sockets},
     tasks::Tasks,
-    telemetry::{self, Metrics},
+    telemetry::{self, About, Metrics},
     tls::Tls,
     workers::{Backend, WorkerHub},
 };
@@ -156,6 +156,7 @@ impl App {
         let keys = Keys::load(storage.clone(), metrics.keys.clone()).await?;
         let tls = config.tls.clone().map(|settings| Tls::load(settings, metrics.tls.clone())).transpose()?;
         let directory = config.directory.clone().map(Directory::new).transpose()?;
+        let aliases = Aliases::load(&data.log_names())?;
         // Listeners first: what cannot be had is said before a key is made or a guest compiled.
         let (sockets, warm) = match beginning {
             Ok((given, warm)) => (Arc::new(Sockets::open(&config, &data, given).await?), warm),
@@ -210,7 +211,7 @@ impl App {
         let flips = Flips::default();
         host.on_flip(sessions.flip_hook(&flips));
 
-        let people = People::new(storage.clone(), clock.clone(), directory);
+        let people = People::new(storage.clone(), clock.clone(), directory, aliases);
         let serving = CancellationToken::new();
         let ready = Arc::new(AtomicBool::new(false));
         let (grpc_at, http_at) = sockets.addresses();
@@ -254,6 +255,7 @@ impl App {
             config: in_force.subscribe(),
             stopping: serving.clone(),
         });
+        let exported = (metrics.clone(), health.clone());
         let http = HttpState {
             metrics: metrics.clone(),
             health,
@@ -292,6 +294,16 @@ impl App {
         }
         tasks.spawn("heal", until_stop(Box::pin(heal(storage.clone(), host.clone(), announcement))));
         tasks.spawn("swaps", until_stop(Box::pin(swaps::record(host.clone(), storage.clone(), metrics.clone()))));
+        if let Some(collector) = config.collector.clone() {
+            let about = About { instance: instance.as_str().to_owned(), started_unix_ms: clock.unix_ms() };
+            let (counted, health) = exported;
+            let degraded = counted.health.degraded.clone();
+            let look = move || {
+                degraded.set(health.health().degraded.len() as i64);
+            };
+            let export = telemetry::export(collector, counted, about, look);
+            tasks.spawn("metrics export", until_stop(Box::pin(export)));
+        }
         tasks.spawn("log bytes", until_stop(Box::pin(gauge_logs(budget, sessions.clone(), metrics))));
 
         Ok(Self {

@@ -8,6 +8,7 @@ pub mod table;
 mod args;
 mod directory;
 mod file;
+mod otlp;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,7 @@ pub use directory::{DirectorySettings, FindPerson, GroupSearch, ServiceAccount};
 
 use crate::{
     error::{Code, Error, Result},
-    telemetry::LogFormat,
+    telemetry::{Collector, LogFormat},
 };
 use read::Reader;
 use serde_json::{Value, json};
@@ -58,6 +59,8 @@ pub struct ServeConfig {
     pub log_file: Option<LogFileSettings>,
     pub log_format: LogFormat,
     pub log_level: String,
+    /// Where metrics are sent; `None`: they are only asked for.
+    pub collector: Option<Collector>,
     /// Every setting as operators see it, by key, without secrets.
     shown: BTreeMap<&'static str, Shown>,
 }
@@ -247,6 +250,7 @@ impl ServeConfig {
         self.log_format = kept.log_format;
         self.policies = kept.policies;
         self.directory = kept.directory;
+        self.collector = kept.collector;
         self.workers.orphan_lifetime = kept.workers.orphan_lifetime;
         self.workers.leave = kept.workers.leave;
         self.log.log_bytes_total_max = kept.log.log_bytes_total_max;

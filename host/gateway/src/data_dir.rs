@@ -97,6 +97,11 @@ impl DataDir {
         self.root.join("resume-keys")
     }
 
+    /// The secret that people's names in the log are hashed with (0600).
+    pub fn log_names(&self) -> PathBuf {
+        self.root.join("log-names")
+    }
+
     /// Where the first key is left when there is no terminal to print it to (0600).
     pub fn first_key(&self) -> PathBuf {
         self.root.join("first-key")

@@ -194,6 +194,9 @@ codes! {
     AlarmUnknown = "alarm.unknown", NotFound,
         "No alarm of this id stands that the key may see, or the table had no room for it.",
         "List the alarms that stand; raise `max_alarms_per_session` if some are not kept.";
+    AlarmNotAcknowledged = "alarm.not_acknowledged", FailedPrecondition,
+        "Some of the alarms that were chosen on the dashboard could not be acknowledged; the message names each with its reason.",
+        "Open the session's alarms again: the others are acknowledged. While a provider is lost, wait for the next one.";
     CommandLimit = "command.limit", ResourceExhausted,
         "As many commands as `max_pending_commands_per_session` are waiting.",
         "Wait for answers before sending more.";
@@ -274,7 +277,10 @@ codes! {
         "Ask for a new one; a token lasts 30 minutes.";
     HttpNoSuchPage = "http.no_such_page", NotFound,
         "The HTTP address serves nothing at this path with this method.",
-        "GET `/metrics`, `/api/health` or `/api/version`; POST `/api/runtimenode.attach` and its siblings.";
+        "GET `/metrics`, `/api/health`, `/api/version` or `/api/bootstrap`; POST `/api/runtimenode.attach` and its siblings.";
+    HttpVersionMismatch = "http.version_mismatch", FailedPrecondition,
+        "A web client was made for another version of the gateway than the one that answers; the details name it.",
+        "Load the page again, or use the client of that version; send its version as `build`.";
     HttpHostRefused = "http.host_refused", PermissionDenied,
         "The request's Host header does not name this machine's loopback.",
         "Use the address that the gateway listens on, e.g. `http://127.0.0.1:7411`.";

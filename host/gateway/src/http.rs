@@ -1,8 +1,9 @@
-//! The HTTP listener: metrics, health, version, runtime nodes. The only place that knows axum, and the one projection
+//! The HTTP listener: metrics, health, version, bootstrap, runtime nodes, the dashboard. The only place that knows axum, and the one projection
 //! of errors to problem+json. Knows health by a trait, not who is healthy. Invariant: `serve` returns
 //! with no connection left, within the bound it was given.
 
 mod accept;
+mod bootstrap;
 mod dashboard;
 mod guard;
 mod nodes;
@@ -62,6 +63,8 @@ fn router(state: HttpState, loopback: bool) -> Router {
         .route("/metrics", get(metrics))
         .route("/api/health", get(health))
         .route("/api/version", get(version))
+        .route("/api/bootstrap", get(bootstrap::before))
+        .route("/api/session/bootstrap", get(bootstrap::behind))
         .merge(nodes::routes())
         .merge(dashboard::routes())
         .fallback(async || no_such_page(StatusCode::NOT_FOUND))

@@ -2,6 +2,7 @@
 //! and time, no page and no session of a worker. Invariants: a password is never kept, compared or logged in the
 //! clear; whoever is removed or changed is signed out before that change is answered.
 
+mod alias;
 mod directory;
 mod password;
 mod signed_in;
@@ -10,8 +11,10 @@ mod stream_token;
 mod tests;
 mod throttle;
 
+pub use alias::Aliases;
 pub use directory::Directory;
 pub use signed_in::{SignInToken, SignedIn};
+pub use stream_token::STREAM_TOKEN_MINUTES;
 
 use crate::{
     clock::Clock,
@@ -89,6 +92,8 @@ struct Shared {
     signed_in: Mutex<SignIns>,
     throttle: Mutex<Throttle>,
     stream_key: StreamKey,
+    /// What people are called in the log.
+    aliases: Aliases,
     /// Rises with every change of a person or a grant.
     changed: watch::Sender<u64>,
 }
@@ -126,7 +131,7 @@ impl Person {
 // === impl People ===
 
 impl People {
-    pub fn new(storage: Storage, clock: Arc<dyn Clock>, directory: Option<Directory>) -> Self {
+    pub fn new(storage: Storage, clock: Arc<dyn Clock>, directory: Option<Directory>, aliases: Aliases) -> Self {
         let shared = Shared {
             storage,
             clock,
@@ -135,9 +140,20 @@ impl People {
             signed_in: Mutex::default(),
             throttle: Mutex::default(),
             stream_key: StreamKey::mint(),
+            aliases,
             changed: watch::Sender::new(0),
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// What the log calls somebody.
+    pub fn alias(&self, name: &str) -> String {
+        self.shared.aliases.of(name)
+    }
+
+    /// Whether somebody else is asked about names that are not known here.
+    pub fn has_directory(&self) -> bool {
+        self.shared.directory.is_some()
     }
 
     /// Wakes at every change of a person or a grant.
@@ -163,7 +179,7 @@ impl People {
         let row = PersonRow { name: name.clone(), password, role: role.as_str().to_owned(), groups, changed_unix_ms };
         self.shared.storage.put_person(row, PEOPLE_MAX).await?;
         self.changed(Some(&name));
-        tracing::info!(name, role = role.as_str(), "a person was stored");
+        tracing::info!(person = self.alias(&name), role = role.as_str(), "a person was stored");
         Ok(())
     }
 
@@ -172,7 +188,7 @@ impl People {
             return Err(Error::new(Code::PersonUnknown, "there is no such person"));
         }
         self.changed(Some(name));
-        tracing::info!(name, "a person was removed");
+        tracing::info!(person = self.alias(name), "a person was removed");
         Ok(())
     }
 
@@ -212,7 +228,7 @@ impl People {
             return Err(Error::new(Code::SignInFailed, "name or password is wrong"));
         };
         shared.throttle.lock().succeeded(name);
-        tracing::info!(name = %person.name, source = ?person.source, peer = ?peer, "signed in");
+        tracing::info!(person = self.alias(&person.name), source = ?person.source, peer = ?peer, "signed in");
         Ok(shared.signed_in.lock().add(person, shared.clock.monotonic_ms()))
     }
 
@@ -268,7 +284,7 @@ impl People {
     /// Writes down what somebody changed, or tried to. A failure is logged: the change itself is done.
     pub async fn audit(&self, who: &str, what: &str, target: &str, result: &Result<()>) {
         let outcome = result.as_ref().map_or_else(|error| error.code().as_str(), |()| "done");
-        tracing::info!(who, what, target, outcome, "changed on the dashboard");
+        tracing::info!(person = self.alias(who), what, target, outcome, "changed on the dashboard");
         let row = AuditRow {
             at_unix_ms: self.shared.clock.unix_ms() as i64,
             who: who.to_owned(),

@@ -39,6 +39,15 @@ pub enum Rate {
     Node,
 }
 
+/// What a shadow is started of without a file from outside.
+#[derive(Clone, Debug)]
+pub enum Trial {
+    /// What the gate holds back, by its identity.
+    Held(String),
+    /// What answers this now, with other settings (TOML).
+    Settings(Policy, String),
+}
+
 // === impl Policies ===
 
 impl Policies {
@@ -109,6 +118,19 @@ impl Policies {
     pub async fn approve(&self, identity: &str, reason: &str) -> Result<SwapRecord> {
         let approved = self.host.approve(identity, reason).await;
         approved.map_err(|unknown| Error::new(Code::RequestInvalid, unknown.to_string()).with("field", "identity"))
+    }
+
+    /// Has something that is here already asked beside what decides; takes the place of the shadow before.
+    pub async fn start_shadow(&self, of: Trial) -> Result<ShadowStatus> {
+        let candidate = self.apart(move |host| {
+            Ok(match of {
+                Trial::Held(identity) => host.held_candidate(&identity).ok(),
+                Trial::Settings(policy, settings) => Some(host.with_settings(policy, &settings)),
+            })
+        });
+        let unknown = || Error::new(Code::RequestInvalid, "nothing that the gate holds back has this identity");
+        let candidate = candidate.await?.ok_or_else(|| unknown().with("field", "identity"))?;
+        self.apart(move |host| host.shadow_start(candidate)).await
     }
 
     /// How the candidate beside the serving set does, up to now.

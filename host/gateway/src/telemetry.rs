@@ -7,6 +7,7 @@ mod file;
 mod labels;
 mod log;
 mod metrics;
+mod otlp;
 mod policies;
 mod redact;
 #[cfg(test)]
@@ -23,4 +24,5 @@ pub use metrics::{
     LogMetrics, METRICS, MetricRow, Metrics, NodeMetrics, SessionMetrics, StorageMetrics, StreamMetrics, SwapMetrics,
     TlsMetrics, WorkerMetrics,
 };
+pub use otlp::{About, Collector, export};
 pub use policies::{PolicyNumbers, PolicySample, PolicySource, ShadowSample};

@@ -104,6 +104,11 @@ impl Folder {
         self.seen.get(name)?.read.as_ref().map(|content| content.digest)
     }
 
+    /// A file as it was last read.
+    pub(crate) fn content_of(&self, name: &str) -> Option<Arc<[u8]>> {
+        self.seen.get(name)?.read.as_ref()?.bytes.as_ref().ok().cloned()
+    }
+
     /// Is there anything that could be meant to answer access? A component of any name could.
     pub(crate) fn may_answer_access(&self) -> bool {
         let of_another = |name: &str| {

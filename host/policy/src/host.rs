@@ -5,8 +5,10 @@
 mod kept;
 mod past;
 mod shadow;
+mod trial;
 mod warm;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -61,6 +63,8 @@ struct Inner {
     vouching: Arc<Vouching>,
     breaker: Breaker,
     limits: Limits,
+    /// The folder that is watched, for those who read it beside the swapper.
+    plugins: Option<(PathBuf, PolicyConfig)>,
 }
 
 // === impl PolicyHost ===

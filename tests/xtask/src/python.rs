@@ -1,6 +1,6 @@
 //! Plain grpcio against a gateway of this tree: an environment under target/, stubs made of the .proto files, a gateway
-//! without and one with TLS, and tests/python/plain.py for each. Knows commands, not what the script checks. Invariant: the
-//! gateways it starts have ended when it returns.
+//! without and one with TLS, and tests/python/plain.py for each; then one that sends its metrics to tests/python/otlp.py.
+//! Knows commands, not what the scripts check. Invariant: the gateways it starts have ended when it returns.
 
 use anyhow::{Context, bail, ensure};
 use std::{
@@ -13,6 +13,8 @@ use std::{
 /// What the client installs, and the client.
 const REQUIREMENTS: &str = "tests/python/requirements.txt";
 const SCRIPT: &str = "tests/python/plain.py";
+/// Reads what a gateway sends with OpenTelemetry's own messages.
+const COLLECTOR: &str = "tests/python/otlp.py";
 /// Until a gateway listens: a debug build compiles its policies first.
 const START: Duration = Duration::from_secs(120);
 /// Between two looks.
@@ -54,7 +56,13 @@ pub(crate) fn run(root: &Path, install: bool) -> anyhow::Result<()> {
         }
         done(&mut client)?;
     }
-    Ok(())
+    let folder = out.join("data-otlp");
+    if folder.exists() {
+        fs::remove_dir_all(&folder).context("cannot clear the data folder")?;
+    }
+    let mut collector = Command::new(&python);
+    collector.arg(root.join(COLLECTOR)).env("PYTHONDONTWRITEBYTECODE", "1").arg("--tidegate").arg(&tidegate);
+    done(collector.arg("--folder").arg(&folder))
 }
 
 /// Made once, and again when what it shall hold has changed.

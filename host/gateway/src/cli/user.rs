@@ -142,7 +142,7 @@ async fn add(args: Add) -> anyhow::Result<()> {
 async fn list(local: &Local) -> anyhow::Result<()> {
     let all = local.people_admin().await?.list().await?;
     if local.json {
-        let person = |person: &tidegate_client::wire::PersonSummary| json!({ "name": person.name, "role": person.role, "groups": person.groups });
+        let person = |person: &tidegate_client::wire::PersonSummary| json!({ "name": person.name, "role": person.role, "groups": person.groups, "in_log": person.in_log });
         let grant = |grant: &tidegate_client::wire::GroupGrant| json!({ "group": grant.group, "tag": grant.tag });
         output::line(json!({
             "people": all.people.iter().map(person).collect::<Vec<_>>(),
@@ -156,10 +156,10 @@ async fn list(local: &Local) -> anyhow::Result<()> {
         .map(|person| {
             let granted = |grant: &&tidegate_client::wire::GroupGrant| person.groups.contains(&grant.group);
             let tags: Vec<_> = all.grants.iter().filter(granted).map(|grant| grant.tag.as_str()).collect();
-            [person.name.clone(), person.role.clone(), person.groups.join(" "), tags.join(" ")]
+            [person.name.clone(), person.role.clone(), person.groups.join(" "), tags.join(" "), person.in_log.clone()]
         })
         .collect();
-    output::table(["NAME", "ROLE", "GROUPS", "GRANTED TAGS"], &rows)?;
+    output::table(["NAME", "ROLE", "GROUPS", "GRANTED TAGS", "IN THE LOG"], &rows)?;
     Ok(())
 }
 

@@ -132,6 +132,7 @@ impl Reader {
             workers: self.worker_times(),
             policies,
             directory: self.directory(),
+            collector: self.collector(),
             shown: BTreeMap::new(),
         };
         config.shown = std::mem::take(&mut self.shown);

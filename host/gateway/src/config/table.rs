@@ -135,6 +135,11 @@ pub const SETTINGS: &[Setting] = &[
     set("take_over_seconds", Gateway, seconds(1, 600), "30", Restart,
         "How long a gateway that takes over (serve --take-over) may take from the release of the data folder until it \
          is ready; then the one before goes on. Never more than half of max_orphan_lifetime_seconds"),
+    set("otlp_url", Gateway, Text("URL"), "", Restart,
+        "Send the metrics of /metrics to a collector that speaks OTLP over HTTP, e.g. http://127.0.0.1:4318; without a path \
+         to /v1/metrics"),
+    set("otlp_every_seconds", Gateway, seconds(1, 3_600), "15", Restart,
+        "How often they are sent there"),
     set("log_file", Gateway, Path("FILE"), "", Restart,
         "Write the log to this file instead of standard error; SIGUSR1 opens it anew"),
     set("log_file_mib", Gateway, Kind::Number("MIB", 1, 1 << 20), "64", Restart,

@@ -270,6 +270,7 @@ fn a_running_gateway_takes_over_what_it_can_and_keeps_the_rest() {
         "backend" => (key, "other=sim"),
         "default_backend" => (key, "other"),
         "internal_session" => (key, "mine=sim"),
+        "otlp_url" => (key, "http://127.0.0.1"),
         "ldap_url" => (key, "ldap://127.0.0.1"),
         "ldap_starttls" => (key, "false"),
         "ldap_insecure" => (key, "true"),

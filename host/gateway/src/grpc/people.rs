@@ -43,6 +43,7 @@ impl PeopleAdmin for PeopleService {
             name: person.name.to_string(),
             role: person.role.as_str().to_owned(),
             groups: person.groups.to_vec(),
+            in_log: self.0.alias(&person.name),
         };
         Ok(Response::new(ListPeopleResponse {
             people: people.iter().map(summary).collect(),

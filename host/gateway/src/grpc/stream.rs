@@ -179,6 +179,8 @@ impl EventStream {
         let metrics = session.metrics.clone();
         metrics.streams.opened.inc();
         metrics.streams.open.inc();
+        tracing::info!(session = %session.identity.id, key = %caller.key.id, reader = reader.name(),
+            after = cursor.position(), head = session.log.head(), "reader attached");
         let live = Live {
             session: session.clone(),
             policies,
@@ -409,10 +411,18 @@ impl Live {
         self.told = true;
         self.metrics.streams.ended.of(end_label(error.code())).inc();
         let after = self.cursor.position();
+        self.log_end(error.code().as_str());
         error
             .with("resume_epoch", self.session.identity.epoch)
             .with("resume_after", after)
             .with("resume_token", self.signer.token(&self.session, after))
+    }
+
+    /// Once for each stream, like its attaching.
+    fn log_end(&self, reason: &str) {
+        let (session, reader) = (&self.session, self.cursor.control());
+        tracing::info!(session = %session.identity.id, key = reader.key_id(), reader = reader.name(), reason,
+            after = self.cursor.position(), head = session.log.head(), "reader detached");
     }
 }
 
@@ -420,6 +430,7 @@ impl Drop for Live {
     fn drop(&mut self) {
         if !self.told {
             self.metrics.streams.ended.of(StreamEnd::Client).inc();
+            self.log_end("client");
         }
         self.metrics.streams.open.dec();
     }

@@ -2,12 +2,14 @@
 //! policies and nodes; decides nothing: who sees which session is the dashboard-tags policy's answer (H-03), who
 //! changes things the role's. Invariant: every page but the sign-in and the assets has a signed-in person.
 
+mod alarms;
 mod board;
 mod changes;
 mod live;
 mod pages;
 mod rules;
 mod sight;
+mod standing;
 mod views;
 
 use super::{HttpState, accept::Peer, problem};
@@ -16,20 +18,22 @@ use crate::{
     error::{Code, Error, Result},
     keys::Keys,
     nodes::Nodes,
-    people::{People, Role, SignedIn},
+    people::{People, Person, Role, SignedIn},
     policies::Policies,
-    sessions::Sessions,
+    sessions::{Session, Sessions},
 };
 use axum::{
     Extension, Router,
     extract::{FromRequestParts, Path},
-    http::{HeaderValue, Method, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Redirect, Response},
     routing::{get, post},
 };
 use axum_extra::extract::cookie::CookieJar;
 use board::Board;
+pub(super) use pages::trouble;
 use sight::Seen;
+use standing::Alarms;
 use std::{fmt, sync::Arc};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -58,6 +62,7 @@ pub struct Shown {
 pub struct Dashboard {
     shown: Shown,
     board: Arc<Board>,
+    alarms: Arc<Alarms>,
     /// Held by whoever has the decision log read: it can be large.
     log: Arc<Semaphore>,
 }
@@ -74,11 +79,16 @@ pub(super) struct Viewer {
 impl Dashboard {
     pub fn new(shown: Shown) -> Self {
         let board = Arc::new(Board::new(shown.sessions.clone()));
-        Self { shown, board, log: Arc::new(Semaphore::new(1)) }
+        let alarms = Arc::new(Alarms::new(shown.sessions.clone()));
+        Self { shown, board, alarms, log: Arc::new(Semaphore::new(1)) }
     }
 
     fn policies(&self) -> &Policies {
         self.shown.sessions.policies()
+    }
+
+    pub(super) fn has_directory(&self) -> bool {
+        self.shown.people.has_directory()
     }
 }
 
@@ -97,6 +107,30 @@ impl fmt::Debug for Dashboard {
 // === impl Viewer ===
 
 impl Viewer {
+    /// By the cookie; an error: nobody is signed in here, or the policy's side does not answer.
+    pub(super) async fn of(headers: &HeaderMap, state: &HttpState) -> Result<Self> {
+        let dashboard = of(state)?.clone();
+        let jar = CookieJar::from_headers(headers);
+        let signed_in = dashboard.shown.people.who(jar.get(COOKIE).map_or("", |cookie| cookie.value()))?;
+        let seen = Seen::of(&dashboard, &signed_in.person).await?;
+        Ok(Self { signed_in, dashboard, seen })
+    }
+
+    pub(super) fn person(&self) -> &Person {
+        &self.signed_in.person
+    }
+
+    /// Those that this person sees, oldest first.
+    pub(super) fn sessions(&self) -> Vec<Arc<Session>> {
+        let mut sessions = self.dashboard.shown.sessions.all();
+        sessions.retain(|session| self.seen.sees(session));
+        sessions
+    }
+
+    pub(super) fn stream_token(&self) -> String {
+        self.dashboard.shown.people.stream_token(&self.signed_in.person, self.seen.tags())
+    }
+
     fn is_admin(&self) -> bool {
         self.signed_in.person.role == Role::Admin
     }
@@ -106,13 +140,10 @@ impl FromRequestParts<HttpState> for Viewer {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> std::result::Result<Self, Response> {
-        let dashboard = of(state).map_err(|error| problem(&error))?.clone();
-        let jar = CookieJar::from_headers(&parts.headers);
-        let token = jar.get(COOKIE).map(|cookie| cookie.value().to_owned()).unwrap_or_default();
-        let who = dashboard.shown.people.who(&token);
-        let signed_in = who.map_err(|_| Redirect::to(&sign_in_for(parts)).into_response())?;
-        let seen = Seen::of(&dashboard, &signed_in.person).await.map_err(|error| problem(&error))?;
-        Ok(Self { signed_in, dashboard, seen })
+        Self::of(&parts.headers, state).await.map_err(|error| match error.code() {
+            Code::SignInFailed => Redirect::to(&sign_in_for(parts)).into_response(),
+            _ => problem(&error),
+        })
     }
 }
 
@@ -123,6 +154,10 @@ pub(super) fn routes() -> Router<HttpState> {
         .route("/sign-out", post(changes::sign_out))
         .route("/sessions/{id}", get(pages::session))
         .route("/sessions/{id}/end", post(changes::end_session))
+        .route("/alarms", get(alarms::all))
+        .route("/alarms/{session}", get(alarms::of_session))
+        .route("/alarms/{session}/acknowledge", get(alarms::choose).post(alarms::acknowledge))
+        .route("/alarms/{session}/{alarm}", get(alarms::one))
         .route("/policies", get(rules::policies))
         .route("/policies/{change}", post(changes::policies))
         .route("/shadow", get(rules::shadow))

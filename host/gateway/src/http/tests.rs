@@ -108,6 +108,17 @@ async fn the_pages_answer_and_carry_their_headers() {
 
     let (status, answer) = server.get("/api/version").await;
     assert!(status == 200 && answer.contains(env!("CARGO_PKG_VERSION")), "{answer}");
+
+    // What is not served here is not promised.
+    let (status, answer) = server.get("/api/bootstrap").await;
+    let told: Value = serde_json::from_str(body(&answer)).expect("JSON");
+    assert_eq!(
+        (status, &told["version"], &told["auth"]["methods"]),
+        (200, &env!("CARGO_PKG_VERSION").into(), &Value::Array(vec![]))
+    );
+    assert_eq!((&told["features"]["dashboard"], &told["features"]["nodes"]), (&false.into(), &false.into()));
+    let (status, answer) = server.get("/api/session/bootstrap?build=0.0.0").await;
+    assert_eq!((status, code_of(&answer).as_str()), (404, "http.no_such_page"));
 }
 
 #[tokio::test]

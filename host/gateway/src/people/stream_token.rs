@@ -9,7 +9,8 @@ use sha2::Sha256;
 use std::fmt::{self, Write as _};
 
 /// Required by H-04.
-const LIFETIME_MS: u64 = 30 * 60 * 1000;
+pub const STREAM_TOKEN_MINUTES: u64 = 30;
+const LIFETIME_MS: u64 = STREAM_TOKEN_MINUTES * 60 * 1000;
 /// A token with 10,000 tags of the longest kind does not fit, and nobody can read such a list.
 const LENGTH_MAX: usize = 64 << 10;
 

@@ -19,7 +19,7 @@ fn bed_with(directory: Option<Directory>) -> Bed {
     let path = folder.path().join("tidegate.db");
     let storage = Storage::open(&path, &instance, Metrics::new().storage).expect("opens");
     let clock = Arc::new(ManualClock::new());
-    Bed { people: People::new(storage, clock.clone(), directory), clock, _folder: folder }
+    Bed { people: People::new(storage, clock.clone(), directory, Aliases::mint()), clock, _folder: folder }
 }
 
 fn new(name: &str, role: Role, password: &str) -> NewPerson {

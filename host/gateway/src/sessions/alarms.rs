@@ -10,23 +10,28 @@ mod table;
 mod tests;
 
 pub use reader::{AlarmReader, Told};
-pub use table::{AlarmTable, Ask, Standing, Why};
+pub use table::{AlarmTable, Ask, Counts, Standing, Why, waits};
 
-use super::{Caller, Session, Sessions};
+use super::{Caller, Session, Sessions, commands, invoke};
 use crate::{
     error::{Code, Error, Result},
+    keys::Scope,
     policies::Rate,
 };
 use rights::Rights;
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
+use tidegate_policy::Principal;
 use tidegate_proto::v1::{
-    AcknowledgeAlarms, Alarm, AlarmAcknowledged, AlarmProvider, Command, command::Method, command_result,
+    AcknowledgeAlarms, Alarm, AlarmAcknowledged, AlarmProvider, BulkResult, Command, CommandResult, command::Method,
+    command_result,
 };
 
 /// Alarms of one acknowledgement, as in alarms.proto. Guessed: more than a page on a screen.
 pub const ACKNOWLEDGED_MAX: usize = 1_000;
 /// As in alarms.proto; AVEVA keeps about as much.
 pub const COMMENT_CHARS_MAX: usize = 256;
+/// What the name of a person of the dashboard stands behind, where otherwise a key's id does: no key's id begins so.
+pub const PERSON: &str = "dashboard:";
 /// How long a question waits for the worker's first table. It comes with the session, so only a worker that hangs is late.
 const FIRST_TABLE: Duration = Duration::from_secs(5);
 
@@ -126,21 +131,54 @@ impl Sessions {
         let call = AcknowledgeAlarms { alarm_ids: alarm_ids.clone(), comment, key_id: String::new() };
         let command = Command { method: Some(Method::AcknowledgeAlarms(call)) };
         let result = self.invoke(caller, session, node, command, None).await?;
-        let results = match result.result {
-            Some(command_result::Result::Bulk(bulk)) if bulk.results.len() == alarm_ids.len() => bulk.results,
-            _ => return Err(Error::new(Code::Internal, "the worker did not answer for each alarm")),
-        };
-        let acknowledged = results.iter().filter(|one| one.hresult == 0).count();
+        let done = each_answered(alarm_ids, result)?;
         // The record of who did it: the alarm has the key and the comment, the decision log the policy's answer.
-        tracing::info!(session = %session.identity.id, key = %caller.key.id, acknowledged, asked = alarm_ids.len(),
+        let acknowledged = done.iter().filter(|one| one.hresult == 0).count();
+        tracing::info!(session = %session.identity.id, key = %caller.key.id, acknowledged, asked = done.len(),
             "alarms acknowledged");
-        let one = |(alarm_id, one): (u64, tidegate_proto::v1::BulkResult)| AlarmAcknowledged {
-            alarm_id,
-            hresult: one.hresult,
-            message: one.message,
-        };
-        Ok(alarm_ids.into_iter().zip(results).map(one).collect())
+        Ok(done)
     }
+
+    /// The same for a person of the dashboard who sees this session as a whole and may change things. The access policy is
+    /// asked about each tag as for a key: of a principal `dashboard:NAME` that reaches every session. No lease is renewed.
+    pub async fn acknowledge_alarms_as(
+        &self,
+        person: &str,
+        peer: Option<IpAddr>,
+        session: &Arc<Session>,
+        alarm_ids: Vec<u64>,
+        comment: String,
+    ) -> Result<Vec<AlarmAcknowledged>> {
+        session.check_ready()?;
+        session.alarms.supported()?;
+        if alarm_ids.is_empty() {
+            return Err(Error::new(Code::RequestInvalid, "no alarm is named").with("field", "alarm_ids"));
+        }
+        first_table(session).await?;
+        let id = format!("{PERSON}{person}");
+        let peer = peer.map(|ip| ip.to_string()).unwrap_or_default();
+        let scopes = vec![Scope::SessionsAll.as_str().to_owned()];
+        let who = Principal::new(id.as_str(), scopes, Vec::new(), Vec::new(), peer);
+        let method = Method::AcknowledgeAlarms(AcknowledgeAlarms { alarm_ids: alarm_ids.clone(), comment, key_id: id });
+        // Number and comment are bounded as a client's.
+        session.with_items(|items| commands::inspect(&method, items, session.bounds.bulk_max)).map(drop)?;
+        let tags = session.alarms.tags(&alarm_ids);
+        let tags: Vec<_> = alarm_ids.iter().zip(tags).map(|(id, tag)| tag.ok_or_else(|| unknown(*id))).collect();
+        let (label, started) = (commands::label(&method), tokio::time::Instant::now());
+        let result = self.bulk(&who, session, method, &tags, usize::MAX, session.identity.command_timeout).await;
+        session.metrics.commands.answered(&label, invoke::outcome(&result), started.elapsed());
+        each_answered(alarm_ids, result?)
+    }
+}
+
+fn each_answered(alarm_ids: Vec<u64>, result: CommandResult) -> Result<Vec<AlarmAcknowledged>> {
+    let results = match result.result {
+        Some(command_result::Result::Bulk(bulk)) if bulk.results.len() == alarm_ids.len() => bulk.results,
+        _ => return Err(Error::new(Code::Internal, "the worker did not answer for each alarm")),
+    };
+    let one =
+        |(alarm_id, one): (u64, BulkResult)| AlarmAcknowledged { alarm_id, hresult: one.hresult, message: one.message };
+    Ok(alarm_ids.into_iter().zip(results).map(one).collect())
 }
 
 async fn first_table(session: &Session) -> Result<()> {

@@ -140,7 +140,7 @@ impl Sessions {
         Ok(result)
     }
 
-    async fn bulk(
+    pub(super) async fn bulk(
         &self,
         who: &Principal,
         session: &Session,
@@ -207,7 +207,7 @@ impl Sessions {
     }
 }
 
-fn outcome(result: &Result<CommandResult>) -> Outcome {
+pub(super) fn outcome(result: &Result<CommandResult>) -> Outcome {
     match result {
         Ok(result) if result.hresult != 0 => Outcome::Failed,
         Ok(result) => refused_elements(result),

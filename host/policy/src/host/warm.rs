@@ -139,6 +139,7 @@ impl Warm {
                 shadow: parking_lot::Mutex::new(shadow),
                 kept_shadow,
                 vouching,
+                plugins: config.plugins_dir.clone().map(|path| (path, config.clone())),
                 breaker: config.breaker,
                 limits: config.limits,
             }),

@@ -2,7 +2,7 @@
 //! Knows sessions, no person. Invariant: numbers are exact as of the look; only the looks are sampled.
 
 use super::views;
-use crate::sessions::{Session, Sessions, State};
+use crate::sessions::{Session, Sessions, State, alarms::Counts};
 use parking_lot::Mutex;
 use std::{
     collections::{HashMap, VecDeque},
@@ -43,6 +43,8 @@ pub(super) struct Row {
     pub(super) readers: usize,
     pub(super) worst_lag: u64,
     pub(super) is_ready: bool,
+    /// `None`: its worker tells of none.
+    pub(super) alarms: Option<Counts>,
     /// Events per second of each look, oldest first.
     pub(super) curve: Vec<f64>,
 }
@@ -110,6 +112,7 @@ fn row(session: &Session, id: String, head: u64, per_second: f64, curve: Vec<f64
         readers: readers.len(),
         worst_lag,
         is_ready: session.state() == State::Ready,
+        alarms: session.alarms.counts(),
         curve,
     };
     row.html = views::session_row(session, &row).0.into();

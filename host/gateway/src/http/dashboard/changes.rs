@@ -5,7 +5,8 @@ use super::{COOKIE, Viewer, page, pages, peer, views};
 use crate::{
     error::{Code, Error, Result},
     http::{HttpState, accept::Peer, problem},
-    ids::KeyId,
+    ids::{KeyId, SessionId},
+    policies::Trial,
     sessions::Stop,
     telemetry::CloseReason,
 };
@@ -18,8 +19,10 @@ use axum::{
 use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
 use serde::Deserialize;
 use subtle::ConstantTimeEq as _;
-use tidegate_policy::{Outcome, SwapRecord};
+use tidegate_policy::{Outcome, Policy, SwapRecord};
 
+/// Bytes of settings that come from a page; a form has at most 64 KiB, each byte as three. Larger ones come as files.
+pub(super) const SETTINGS_MAX: usize = 16 << 10;
 /// Characters of what was changed, in the audit: a digest and some words.
 const TARGET_MAX: usize = 128;
 
@@ -45,6 +48,11 @@ pub(super) struct ChangeForm {
     most_percent: String,
     #[serde(default)]
     least_answers: String,
+    /// Of a shadow that begins: which policy, with which settings.
+    #[serde(default)]
+    policy: String,
+    #[serde(default)]
+    settings: String,
 }
 
 type Change = std::result::Result<Form<ChangeForm>, FormRejection>;
@@ -95,7 +103,7 @@ pub(super) async fn end_session(viewer: Viewer, Path(id): Path<String>, headers:
         session.close(Stop { kill: false, why: CloseReason::Kill, reason }).await;
         Ok(())
     };
-    finish(&viewer, "session.end", &id, done.await, "/").await
+    finish(&viewer, "session.end", &session_id(&id), done.await, "/").await
 }
 
 pub(super) async fn policies(viewer: Viewer, Path(change): Path<String>, headers: HeaderMap, form: Change) -> Response {
@@ -115,9 +123,7 @@ pub(super) async fn policies(viewer: Viewer, Path(change): Path<String>, headers
             "policy.reload" => drop(policies.host().reload().await),
             "policy.rollback" => drop(policies.rollback(reason_of(&form)?).await?),
             "policy.approve" => {
-                // What is no identity may be anything, also a secret in the wrong place.
-                let hex = form.identity.len() <= 64 && form.identity.bytes().all(|byte| byte.is_ascii_hexdigit());
-                target = format!("identity {}", if hex { form.identity.as_str() } else { "?" });
+                target = format!("identity {}", identity_of(&form));
                 served(policies.approve(&form.identity, reason_of(&form)?).await?)?;
             }
             _ => policies.host().pin(what == "policy.pin"),
@@ -133,6 +139,7 @@ pub(super) async fn policies(viewer: Viewer, Path(change): Path<String>, headers
 
 pub(super) async fn shadow(viewer: Viewer, Path(change): Path<String>, headers: HeaderMap, form: Change) -> Response {
     let (what, next) = match change.as_str() {
+        "start" => ("shadow.start", "/shadow"),
         "promote" => ("shadow.promote", "/policies"),
         "stop" => ("shadow.stop", "/shadow"),
         _ => return crate::http::no_such_page(StatusCode::NOT_FOUND),
@@ -141,6 +148,13 @@ pub(super) async fn shadow(viewer: Viewer, Path(change): Path<String>, headers: 
     let mut target = "shadow".to_owned();
     let done = async {
         let form = admin(&viewer, &headers, form)?;
+        if what == "shadow.start" {
+            let (trial, words) = trial_of(&form)?;
+            target = words;
+            let begun = policies.start_shadow(trial).await?;
+            target = format!("{} {}", begun.identity.to_hex().get(..12).unwrap_or_default(), begun.file);
+            return Ok(());
+        }
         let status = policies.shadow().await?;
         target = format!("{} {}", status.identity.to_hex().get(..12).unwrap_or_default(), status.file);
         if what == "shadow.stop" {
@@ -155,6 +169,30 @@ pub(super) async fn shadow(viewer: Viewer, Path(change): Path<String>, headers: 
     };
     let done = done.await;
     finish(&viewer, what, &target, done, next).await
+}
+
+/// What is to be asked as a shadow, and how the audit calls it. No code comes from a browser: what is held stands in the
+/// folder, and settings are settings of what decides.
+fn trial_of(form: &ChangeForm) -> Result<(Trial, String)> {
+    let wrong = |field, why: &str| Error::new(Code::RequestInvalid, why).with("field", field);
+    if !form.identity.is_empty() {
+        let identity = identity_of(form);
+        return Ok((Trial::Held(identity.to_owned()), format!("identity {identity}")));
+    }
+    let policy = Policy::ALL.into_iter().find(|policy| policy.name() == form.policy);
+    let policy = policy.ok_or_else(|| wrong("policy", "there is no policy of this name"))?;
+    if form.settings.trim().is_empty() || form.settings.len() > SETTINGS_MAX {
+        return Err(wrong("settings", "settings of 1 byte to 16 KiB are needed; larger ones come as a file"));
+    }
+    // Forms end lines with a carriage return, too; files of the folder do not.
+    let settings = form.settings.replace("\r\n", "\n");
+    Ok((Trial::Settings(policy, settings), format!("settings of {}", policy.name())))
+}
+
+/// What is no identity may be anything, also a secret in the wrong place.
+fn identity_of(form: &ChangeForm) -> &str {
+    let hex = form.identity.len() <= 64 && form.identity.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if hex { &form.identity } else { "?" }
 }
 
 /// What the gate refused was not done.
@@ -179,7 +217,7 @@ pub(super) async fn revoke_key(viewer: Viewer, Path(id): Path<String>, headers: 
     finish(&viewer, "key.revoke", &target, done.await, "/keys").await
 }
 
-async fn finish(viewer: &Viewer, what: &str, target: &str, done: Result<()>, next: &'static str) -> Response {
+pub(super) async fn finish(viewer: &Viewer, what: &str, target: &str, done: Result<()>, next: &str) -> Response {
     let target: String = target.chars().take(TARGET_MAX).collect();
     viewer.dashboard.shown.people.audit(&viewer.signed_in.person.name, what, &target, &done).await;
     match done {
@@ -194,12 +232,23 @@ fn admin(viewer: &Viewer, headers: &HeaderMap, form: Change) -> Result<ChangeFor
     if viewer.is_admin() { Ok(form) } else { Err(pages::admins_only()) }
 }
 
+/// The same for a form of other fields, by its token.
+pub(super) fn admin_by(viewer: &Viewer, headers: &HeaderMap, form_token: &str) -> Result<()> {
+    genuine(viewer, headers, form_token)?;
+    if viewer.is_admin() { Ok(()) } else { Err(pages::admins_only()) }
+}
+
 /// A form of a page of this very sign-in.
 fn checked(viewer: &Viewer, headers: &HeaderMap, form: Change) -> Result<ChangeForm> {
-    same_origin(headers)?;
     let Form(form) = form.map_err(|_| forged())?;
-    let right = form.form_token.as_bytes().ct_eq(viewer.signed_in.form_token.as_bytes());
-    if bool::from(right) { Ok(form) } else { Err(forged()) }
+    genuine(viewer, headers, &form.form_token)?;
+    Ok(form)
+}
+
+fn genuine(viewer: &Viewer, headers: &HeaderMap, form_token: &str) -> Result<()> {
+    same_origin(headers)?;
+    let right = form_token.as_bytes().ct_eq(viewer.signed_in.form_token.as_bytes());
+    if bool::from(right) { Ok(()) } else { Err(forged()) }
 }
 
 /// Browsers say where a form comes from; what says nothing is no browser and has to have the form's token.
@@ -219,6 +268,11 @@ fn reason_of(form: &ChangeForm) -> Result<&str> {
     Ok(reason)
 }
 
-fn forged() -> Error {
+/// For the audit and for links: what is no session's id may be anything, also a secret in the wrong place.
+pub(super) fn session_id(id: &str) -> String {
+    SessionId::parse(id).map_or_else(|| "?".to_owned(), |id| id.to_string())
+}
+
+pub(super) fn forged() -> Error {
     Error::new(Code::SignInForged, "this form is not of this sign-in; open the page again")
 }

@@ -7,6 +7,7 @@ use super::{
     board::{Row, hash},
     pages,
     sight::Seen,
+    standing::AlarmRow,
     views,
 };
 use crate::{
@@ -50,6 +51,18 @@ pub(super) struct Asked {
     token: String,
     #[serde(default)]
     session: String,
+    #[serde(default)]
+    page: Kind,
+}
+
+/// What of it is sent. What a page that is older than this gateway asks for is told by `session` alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    #[default]
+    Overview,
+    Session,
+    Alarms,
 }
 
 /// One open page.
@@ -59,7 +72,8 @@ struct Page {
     person: Person,
     seen: Seen,
     people: watch::Receiver<u64>,
-    /// Empty: the overview.
+    kind: Kind,
+    /// Empty: all.
     session: String,
     tick: Interval,
     /// What the page has: element to hash.
@@ -80,8 +94,7 @@ type Step = Pin<Box<dyn Future<Output = Option<(Sent, Page)>> + Send>>;
 
 /// A token for the streams of this page.
 pub(super) async fn token(viewer: Viewer) -> Response {
-    let token = viewer.dashboard.shown.people.stream_token(&viewer.signed_in.person, viewer.seen.tags());
-    Json(json!({ "token": token })).into_response()
+    Json(json!({ "token": viewer.stream_token() })).into_response()
 }
 
 pub(super) async fn live(State(state): State<HttpState>, Query(asked): Query<Asked>) -> Response {
@@ -104,6 +117,7 @@ async fn open(state: HttpState, asked: Asked) -> Result<Page> {
         person,
         seen,
         people,
+        kind: if asked.page == Kind::Overview && !asked.session.is_empty() { Kind::Session } else { asked.page },
         session: asked.session,
         tick,
         has: HashMap::new(),
@@ -144,10 +158,10 @@ impl Page {
 
     async fn look(&mut self) -> Result<()> {
         self.refresh().await?;
-        if self.session.is_empty() {
-            self.overview()
-        } else {
-            self.one_session().await?
+        match self.kind {
+            Kind::Overview => self.overview(),
+            Kind::Session => self.one_session().await?,
+            Kind::Alarms => self.alarms(),
         }
         let health = pages::trouble(&self.state);
         let tick = json!({ "degraded": health, "build": env!("CARGO_PKG_VERSION") });
@@ -201,6 +215,34 @@ impl Page {
             changed.push(inner("totals", &totals));
         }
         self.queue.extend(changed);
+        self.is_new = false;
+        self.has = shown;
+    }
+
+    fn alarms(&mut self) {
+        let look = self.dashboard.alarms.look();
+        let visible = look.visible(&self.seen, &self.session);
+        let order = visible.rows.iter().map(|row| row.id.as_str()).collect::<Vec<_>>().join(" ");
+        let mut shown: HashMap<String, u64> = visible.rows.iter().map(|row| (row.id.clone(), row.hash)).collect();
+        shown.insert("order".to_owned(), hash(&order));
+        if self.is_new || self.has.get("order") != shown.get("order") {
+            // In the order of their urgency: all of them, because most places change when one comes.
+            self.queue.push_back(inner("rows", &views::alarms::rows(&visible).0));
+        } else {
+            let differs = |row: &&&AlarmRow| self.has.get(&row.id) != Some(&row.hash);
+            let rows = visible.rows.iter().filter(differs).map(|row| json!({ "id": row.id, "html": row.html }));
+            let rows: Vec<_> = rows.collect();
+            if !rows.is_empty() {
+                self.queue.push_back(sent("parts", &json!({ "parent": "rows", "parts": rows })));
+            }
+        }
+        for (id, html) in views::alarms::parts(&visible) {
+            let hash = hash(&html);
+            if self.has.get(id) != Some(&hash) {
+                self.queue.push_back(inner(id, &html));
+            }
+            shown.insert(id.to_owned(), hash);
+        }
         self.is_new = false;
         self.has = shown;
     }

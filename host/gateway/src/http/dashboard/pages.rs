@@ -49,7 +49,8 @@ pub(super) async fn overview(viewer: Viewer, State(state): State<HttpState>) -> 
     let look = viewer.dashboard.board.look();
     let mine = || look.rows.iter().filter(|row| viewer.seen.sees_tag(&row.tag));
     let rows = html! { @for row in mine() { (maud::PreEscaped(&row.html)) } };
-    let heads = ["Session", "Tag", "Backend", "State", "Events per second", "Last minute", "Readers", "Largest lag"];
+    let heads =
+        ["Session", "Tag", "Backend", "State", "Events per second", "Last minute", "Readers", "Largest lag", "Alarms"];
     let body = html! {
         div #totals { (views::totals(mine(), &trouble(&state))) }
         (views::table("Open sessions", &heads, Some("rows"), &rows))
@@ -64,7 +65,7 @@ pub(super) async fn session(viewer: Viewer, Path(id): Path<String>) -> Response 
         Ok(session) => session,
         Err(error) => return refused(&viewer, &error),
     };
-    let name = if session.identity.name.is_empty() { &id } else { &session.identity.name };
+    let name = views::name_of(&session.identity.name, &id);
     let newest = super::live::newest(&session).await;
     let body = html! {
         div #facts { (views::session_facts(&session)) }
@@ -152,9 +153,9 @@ pub(super) async fn audit(viewer: Viewer) -> Response {
         Err(error) => return refused(&viewer, &error),
     };
     let listed = html! { @for row in &rows {
-        tr { td { (values::show_unix_ms(row.at_unix_ms)) } td { (row.who) } td { (row.what) } td { (row.target) } td { (row.outcome) } }
+        tr { td { (values::show_unix_ms(row.at_unix_ms)) } td { (row.who) } td { code { (viewer.dashboard.shown.people.alias(&row.who)) } } td { (row.what) } td { (row.target) } td { (row.outcome) } }
     } };
-    let heads = ["When", "Who", "What", "Target", "Outcome"];
+    let heads = ["When", "Who", "In the log", "What", "Target", "Outcome"];
     let body = views::table("What people changed here, newest first", &heads, None, &listed);
     page(StatusCode::OK, &views::frame("Audit", &viewer.signed_in, None, &body))
 }
@@ -208,7 +209,7 @@ pub(super) fn refused(viewer: &Viewer, error: &Error) -> Response {
 }
 
 /// The parts that do not do their work, in words.
-pub(super) fn trouble(state: &HttpState) -> Vec<String> {
+pub(in super::super) fn trouble(state: &HttpState) -> Vec<String> {
     let health = state.health.health();
     let parts = health.degraded.iter().map(|part| format!("{}: {}", part.part, part.message));
     (!health.ready).then(|| "not ready".to_owned()).into_iter().chain(parts).collect()

@@ -3,7 +3,9 @@
 //! for administrators.
 
 use super::{
-    Viewer, page, pages,
+    Viewer,
+    changes::SETTINGS_MAX,
+    page, pages,
     views::{self, policies as pieces},
 };
 use crate::error::{Code, Error, Result};
@@ -96,12 +98,23 @@ fn waiting(viewer: &Viewer, listing: &Listing) -> Markup {
             }
         } }
     };
+    let shadow = |held: &Held| {
+        html! { details {
+            summary { "Try as a shadow…" }
+            form method="post" action="/shadow/start" {
+                (views::form_token(&viewer.signed_in))
+                input type="hidden" name="identity" value=(held.identity.to_hex());
+                p { "Asks " (held.file) " what is really decided, and answers nobody. It takes the place of a shadow that runs." }
+                button { "Start a shadow of " (held.file) }
+            }
+        } }
+    };
     let held = html! { @for held in &listing.held {
         tr {
             th scope="row" { (held.file) }
             td { (pieces::short(&held.identity.to_hex())) }
             td { span.bad { (held.code.as_str()) } " " (held.message) }
-            td { @if viewer.is_admin() { (approve(held)) } @else { "waits for an administrator" } }
+            td { @if viewer.is_admin() { (approve(held)) (shadow(held)) } @else { "waits for an administrator" } }
         }
     } };
     let approved = html! { @for of in listing.approved.iter().rev() {
@@ -125,14 +138,37 @@ pub(super) async fn shadow(viewer: Viewer) -> Response {
     let body = match viewer.dashboard.policies().shadow().await {
         Ok(status) => of_shadow(&viewer, &status),
         Err(error) if error.code() == Code::PolicyNoShadow => html! {
-            p { "There is no shadow. On the gateway's machine " code { "tidegate policy shadow start access.wasm" } " begins one: it is asked what is really decided, and answers nobody." }
+            p { "There is no shadow. One that begins is asked what is really decided, and answers nobody." }
+            (begin_shadow(&viewer))
         },
         Err(error) => return pages::refused(&viewer, &error),
     };
     page(StatusCode::OK, &views::frame("Shadow", &viewer.signed_in, None, &body))
 }
 
+/// The form that begins one of settings, to be opened first.
+fn begin_shadow(viewer: &Viewer) -> Markup {
+    html! {
+        details {
+            summary { "Start a shadow…" }
+            form.stack method="post" action="/shadow/start" {
+                (views::form_token(&viewer.signed_in))
+                p { "Asks what decides now, with these settings instead of its own. It takes the place of a shadow that runs." }
+                label { "Policy" select name="policy" { @for policy in Policy::ALL { option value=(policy.name()) { (policy.name()) } } } }
+                label { "Settings, TOML; what is left out has its default"
+                    textarea name="settings" rows="8" maxlength=(SETTINGS_MAX) spellcheck="false" required {} }
+                button { "Start the shadow" }
+            }
+        }
+        p.quiet {
+            "What the gate holds back is tried from " a href="/policies" { "Policies" } ". Another component, on the gateway's machine: "
+            code { "tidegate policy shadow start access.wasm" } ". No code is taken from a browser."
+        }
+    }
+}
+
 fn of_shadow(viewer: &Viewer, status: &ShadowStatus) -> Markup {
+    let held = viewer.dashboard.policies().host().list().held.into_iter().any(|held| held.identity == status.identity);
     let answers: Vec<_> = status.policies.iter().map(|policy| policy.name()).collect();
     let compared = &status.compared;
     html! {
@@ -145,6 +181,7 @@ fn of_shadow(viewer: &Viewer, status: &ShadowStatus) -> Markup {
             dt { "State" } dd { @match &status.ended { Some(why) => span.bad { "ended: " (why) }, None => span.good { "being asked" } } }
             dt { "So far" } dd { (pieces::difference_words(compared)) "; " (compared.failed) " without an answer, " (compared.skipped + status.skipped) " not compared" }
         }
+        @if held { p { "The gate holds it back: it serves when it is approved on " a href="/policies" { "Policies" } "." } }
         (pieces::changes("What it would answer otherwise", compared))
         details {
             summary { "Promote…" }
@@ -164,6 +201,7 @@ fn of_shadow(viewer: &Viewer, status: &ShadowStatus) -> Markup {
                 button { "Stop the shadow" }
             }
         }
+        (begin_shadow(viewer))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The pieces that pages are made of. Knows how things look, asks nobody. Invariant: everything that came from outside
 //! is escaped, because only `maud` puts text together here.
 
+pub(super) mod alarms;
 pub(super) mod policies;
 
 use super::board::Row;
@@ -45,6 +46,7 @@ pub(super) fn frame(title: &str, who: &SignedIn, live: Option<&LivePage<'_>>, bo
                     strong { "Tidegate" }
                     nav aria-label="Pages" {
                         a href="/" { "Sessions" }
+                        a href="/alarms" { "Alarms" }
                         a href="/policies" { "Policies" }
                         a href="/nodes" { "Nodes" }
                         @if admin {
@@ -121,6 +123,7 @@ pub(super) fn form_token(who: &SignedIn) -> Markup {
 /// Totals over the sessions that a person sees.
 pub(super) fn totals<'r>(rows: impl Iterator<Item = &'r Row>, health: &[String]) -> Markup {
     let (mut sessions, mut ready, mut readers, mut per_second, mut worst, mut events) = (0, 0, 0, 0.0, 0, 0);
+    let (mut waiting, mut standing) = (0, 0);
     for row in rows {
         sessions += 1;
         ready += usize::from(row.is_ready);
@@ -128,6 +131,8 @@ pub(super) fn totals<'r>(rows: impl Iterator<Item = &'r Row>, health: &[String])
         per_second += row.per_second;
         worst = worst.max(row.worst_lag);
         events += row.head;
+        waiting += row.alarms.map_or(0, |alarms| alarms.waiting);
+        standing += row.alarms.map_or(0, |alarms| alarms.standing);
     }
     html! {
         dl.tiles {
@@ -136,6 +141,7 @@ pub(super) fn totals<'r>(rows: impl Iterator<Item = &'r Row>, health: &[String])
             div { dt { "Events per second" } dd { (rounded(per_second)) } }
             div { dt { "Events so far" } dd { (events) } }
             div { dt { "Largest lag" } dd { (worst) " events" } }
+            div { dt { "To acknowledge" } dd { (waiting_of("/alarms", waiting, standing)) } }
             div { dt { "Health" } dd { @if health.is_empty() { span.good { "well" } } @else { span.bad { (health.join("; ")) } } } }
         }
     }
@@ -145,7 +151,7 @@ pub(super) fn session_row(session: &Session, row: &Row) -> Markup {
     let identity = &session.identity;
     html! {
         tr id=(row.id) {
-            th scope="row" { a href={"/sessions/" (identity.id)} { @if identity.name.is_empty() { (identity.id) } @else { (identity.name) } } }
+            th scope="row" { a href={"/sessions/" (identity.id)} { (name_of(&identity.name, identity.id.as_str())) } }
             td { (identity.tag) }
             td { (identity.backend) }
             td { (state(&session.state())) }
@@ -153,6 +159,7 @@ pub(super) fn session_row(session: &Session, row: &Row) -> Markup {
             td { (curve(&row.curve)) }
             td.number { (row.readers) }
             td.number { (row.worst_lag) }
+            td.number { @match row.alarms { Some(of) => (waiting_of(&format!("/alarms/{}", identity.id), of.waiting, of.standing)), None => "–" } }
         }
     }
 }
@@ -180,6 +187,10 @@ pub(super) fn session_facts(session: &Session) -> Markup {
             dt { "Events" } dd { (stats.head) ", the log begins behind " (stats.held_after) }
             dt { "Log" } dd { (stats.bytes / 1024) " KiB of " (stats.bytes_max / 1024) " KiB" }
             dt { "Items" } dd { (session.with_items(|items| items.live())) }
+            dt { "Alarms" } dd { @match session.alarms.counts() {
+                Some(of) => a href={"/alarms/" (identity.id)} { (of.standing) " stand, " (of.waiting) " to acknowledge" },
+                None => "its worker tells of none",
+            } }
         }
     }
 }
@@ -226,12 +237,26 @@ pub(super) fn events(events: &[(Event, Option<String>)]) -> Markup {
     }
 }
 
+/// A link to alarms; who hears it alone knows what the numbers are.
+fn waiting_of(page: &str, waiting: usize, standing: usize) -> Markup {
+    html! { a href=(page) aria-label={(waiting) " of " (standing) " alarms to acknowledge"} { (waiting) " of " (standing) } }
+}
+
+/// The beginning of a text that others chose the length of.
+fn cut(text: &str, chars_max: usize) -> String {
+    let end = text.char_indices().nth(chars_max).map(|(end, _)| end);
+    end.map_or_else(|| text.to_owned(), |end| format!("{}…", &text[..end]))
+}
+
+/// What a session is called: its name, or its id where it has none.
+pub(super) fn name_of<'n>(name: &'n str, id: &'n str) -> &'n str {
+    if name.is_empty() { id } else { name }
+}
+
 fn shown(event: &Event) -> (&'static str, String, Option<i32>, String) {
-    let cut =
-        |text: String| if text.chars().count() > 80 { text.chars().take(79).chain(['…']).collect() } else { text };
     match &event.body {
         Some(Body::DataChange(change)) => {
-            let value = cut(values::show(change.value.as_ref()));
+            let value = cut(&values::show(change.value.as_ref()), 80);
             ("data change", value, Some(change.quality), values::show_time(change.time.as_ref()))
         }
         Some(Body::WriteComplete(_)) => ("write complete", String::new(), None, String::new()),

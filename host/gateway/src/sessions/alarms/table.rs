@@ -49,12 +49,21 @@ pub enum Why {
 /// The whole table at one moment.
 #[derive(Clone, Debug)]
 pub struct Standing {
-    /// Where a reader that has taken this goes on.
-    pub(super) at: u64,
+    /// Where a reader that has taken this goes on; rises with each change that it would hear.
+    pub at: u64,
     pub revision: u64,
     pub provider: AlarmProvider,
     /// By id.
     pub alarms: Vec<Arc<Alarm>>,
+    pub not_kept: u64,
+}
+
+/// How many stand, for those who only count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub standing: usize,
+    /// Of these, nobody has acknowledged so many.
+    pub waiting: usize,
     pub not_kept: u64,
 }
 
@@ -92,6 +101,8 @@ struct Inner {
     revision: u64,
     provider: AlarmProvider,
     alarms: BTreeMap<u64, Arc<Alarm>>,
+    /// Of these, those that nobody has acknowledged.
+    waiting: usize,
     /// Alarms that stand and found no room.
     not_kept: u64,
     /// The greatest id that was ever told.
@@ -127,6 +138,7 @@ impl AlarmTable {
             revision: 0,
             provider: AlarmProvider::default(),
             alarms: BTreeMap::new(),
+            waiting: 0,
             not_kept: 0,
             newest: 0,
             asked: false,
@@ -198,6 +210,7 @@ impl AlarmTable {
         self.metrics.standing.inc_by(signed(new.alarms.len()) - signed(inner.alarms.len()));
         self.metrics.not_kept.inc_by(new.not_kept.saturating_sub(inner.not_kept));
         (inner.revision, inner.provider, inner.alarms) = (new.revision, new.provider, new.alarms);
+        inner.waiting = inner.alarms.values().filter(|alarm| waits(alarm)).count();
         (inner.not_kept, inner.asked, inner.synced) = (new.not_kept, false, true);
         inner.newest = inner.newest.max(new.newest);
         inner.changes.clear();
@@ -241,6 +254,7 @@ impl AlarmTable {
     fn transition(&self, inner: &mut Inner, kind: Kind, alarm: Alarm) -> Ask {
         let id = alarm.alarm_id;
         let known = inner.alarms.contains_key(&id);
+        let waited = inner.alarms.get(&id).is_some_and(|alarm| waits(alarm));
         let gone = alarm.state() == AlarmState::Gone;
         // Ids rise, so one that was seen is not new.
         let new = id > inner.newest;
@@ -269,6 +283,7 @@ impl AlarmTable {
             self.metrics.standing.inc_by(i64::from(!known));
             inner.alarms.insert(id, alarm.clone());
         }
+        inner.waiting = inner.waiting + usize::from(waits(&alarm)) - usize::from(waited);
         self.note(inner, Change::Transition(kind, alarm));
         // There is room again for those that were left out, and only the worker knows which still stand.
         if gone && inner.not_kept > 0 && !inner.asked {
@@ -332,6 +347,24 @@ impl AlarmTable {
         self.inner.lock().standing()
     }
 
+    /// What stands, unless that is as it was at `seen`: for those who look again and again.
+    pub fn standing_since(&self, seen: Option<u64>) -> Option<Standing> {
+        let inner = self.inner.lock();
+        (seen != Some(inner.head)).then(|| inner.standing())
+    }
+
+    /// `None`: the worker tells of no alarms.
+    pub fn counts(&self) -> Option<Counts> {
+        let inner = self.inner.lock();
+        let Inner { waiting, not_kept, .. } = *inner;
+        self.supported.then(|| Counts { standing: inner.alarms.len(), waiting, not_kept })
+    }
+
+    /// An alarm that stands.
+    pub fn one(&self, id: u64) -> Option<Arc<Alarm>> {
+        self.inner.lock().alarms.get(&id).cloned()
+    }
+
     /// Returns once there is a whole table, or none will come.
     pub async fn synchronised(&self) -> Result<()> {
         let mut bell = self.bell();
@@ -384,6 +417,11 @@ impl Standing {
     pub(super) fn tags(&self) -> Vec<Arc<str>> {
         self.alarms.iter().map(|alarm| alarm.tag.as_str().into()).collect()
     }
+}
+
+/// Nobody has acknowledged it.
+pub fn waits(alarm: &Alarm) -> bool {
+    matches!(alarm.state(), AlarmState::Active | AlarmState::Returned)
 }
 
 /// What a worker says is bounded like what anybody says.

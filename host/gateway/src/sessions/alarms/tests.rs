@@ -1,7 +1,7 @@
 //! The table against the worker's own book, under any course of alarms, failures and slow readers: what a reader makes of a
 //! snapshot and the changes after it is what stands at the worker. And the contract of the pipe, broken in each way.
 
-use super::table::{AlarmTable, Ask, Change, Look, Why};
+use super::table::{AlarmTable, Ask, Change, Look, Why, waits};
 use crate::{
     error::{Code, Error},
     telemetry::Metrics,
@@ -194,6 +194,9 @@ impl World {
             assert_eq!(reader.provider, table.provider);
         }
         assert_eq!(&table.provider, self.book.provider());
+        let waiting = table.alarms.iter().filter(|alarm| waits(alarm)).count();
+        let counts = self.table.counts().expect("it has alarms");
+        assert_eq!((counts.standing, counts.waiting), (table.alarms.len(), waiting), "what is counted stands");
         assert!(table.alarms.len() <= self.max);
         if lost {
             // Frozen as it was, until a provider is open.
@@ -217,6 +220,7 @@ fn table(max: usize) -> AlarmTable {
 fn a_worker_without_alarms_has_none_and_says_so() {
     let none = AlarmTable::new(false, 10, Metrics::new().alarms);
     assert_eq!(none.supported().expect_err("it has none").code(), Code::AlarmUnsupported);
+    assert_eq!(none.counts(), None);
     assert!(table(10).supported().is_ok());
 }
 

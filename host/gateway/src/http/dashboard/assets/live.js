@@ -3,7 +3,7 @@
 "use strict";
 
 const script = document.querySelector("script[data-page]");
-const session = script.dataset.page === "session" ? script.dataset.session : "";
+const { page, session } = script.dataset;
 const build = document.documentElement.dataset.build;
 const connection = document.getElementById("connection");
 const more = document.getElementById("connection-more");
@@ -58,6 +58,17 @@ function again() {
   tick();
 }
 
+// Who works by keyboard keeps the place when what is under it is made anew: in the same row, or where it was in the part.
+function keepingPlace(part, change) {
+  const at = document.activeElement;
+  if (!part?.contains(at)) return change();
+  const { id } = at.closest("tr[id]") ?? part;
+  const places = () => [...(document.getElementById(id)?.querySelectorAll("a, button, input") ?? [])];
+  const nth = places().indexOf(at);
+  change();
+  if (!at.isConnected) places()[nth]?.focus({ preventScroll: true });
+}
+
 async function connect() {
   // Once it cannot be reached it says so until it can.
   if (attempt <= IN_VAIN) show("connecting");
@@ -78,7 +89,8 @@ async function connect() {
     return again();
   }
   heard = performance.now();
-  const mine = new EventSource(`/live?token=${encodeURIComponent(token)}&session=${encodeURIComponent(session)}`);
+  const asked = new URLSearchParams({ token, page, session });
+  const mine = new EventSource(`/live?${asked}`);
   source = mine;
   const on = (name, does) =>
     mine.addEventListener(name, (event) => {
@@ -87,16 +99,19 @@ async function connect() {
     });
   on("parts", ({ parent, parts }) => {
     const template = document.createElement("template");
-    for (const { id, html } of parts) {
-      template.innerHTML = html;
-      const there = document.getElementById(id);
-      if (there) there.replaceWith(template.content);
-      else document.getElementById(parent)?.append(template.content);
-    }
+    const part = document.getElementById(parent);
+    keepingPlace(part, () => {
+      for (const { id, html } of parts) {
+        template.innerHTML = html;
+        const there = document.getElementById(id);
+        if (there) there.replaceWith(template.content);
+        else part?.append(template.content);
+      }
+    });
   });
   on("inner", ({ id, html }) => {
     const there = document.getElementById(id);
-    if (there) there.innerHTML = html;
+    if (there) keepingPlace(there, () => (there.innerHTML = html));
   });
   on("gone", ({ id }) => document.getElementById(id)?.remove());
   on("tick", ({ degraded, build: running }) => {
