@@ -335,17 +335,19 @@ impl Sessions {
         tracing::info!(session = %id, pid = worker.pid, backend = backend.name, key = %key, "session opened");
         let life = supervise::run(session.clone(), worker, frames, to_worker, stops, settings.patience);
         session.ask_alarms();
-        self.run(session.clone(), places, Some(row), life);
+        self.run(session.clone(), places, false, Some(row), life);
         self.register(&session).await?;
         Ok(session)
     }
 
     /// Spawns the tasks of a session and what has to happen at its end, `places` given back among it.
-    /// `fresh`: it was opened now, and perhaps its worker is not in the manifest yet.
+    /// `attended`: the manifest says that it has had a reader. `fresh`: it was opened now, and perhaps its worker is not in
+    /// the manifest yet.
     fn run(
         &self,
         session: Arc<Session>,
         places: Places,
+        attended: bool,
         fresh: Option<Option<WorkerRow>>,
         life: impl Future<Output = ()> + Send + 'static,
     ) {
@@ -354,6 +356,9 @@ impl Sessions {
         let mut helpers = tokio::task::JoinSet::new();
         helpers.spawn(session.log.clone().run_waker());
         helpers.spawn(pressure::run(session.clone(), shared.policies.clone()));
+        if !attended {
+            helpers.spawn(adopt::write_attended(session.clone(), shared.storage.clone()));
+        }
         tasks.spawn("session", async move {
             let gone = session.gone.clone().drop_guard();
             let until_gone = async {
@@ -550,6 +555,7 @@ fn manifest(identity: &Identity, worker: &Worker) -> WorkerRow {
         client_version: identity.client_version.clone(),
         opened_unix_ms: identity.opened_unix_ms,
         command_timeout: identity.command_timeout,
+        attended: false,
     }
 }
 

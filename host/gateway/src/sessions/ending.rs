@@ -24,6 +24,10 @@ impl Sessions {
             {
                 tracing::warn!(%error, "resume tokens go on with their old signing key");
             }
+            if self.shared.provisional.load(Ordering::SeqCst) {
+                // Their readers are not let in yet, and perhaps they go back to the gateway before.
+                continue;
+            }
             let settings = self.shared.settings.load_full();
             for session in self.all() {
                 if let Some(stop) = session.expired(settings.lease, settings.detach_grace) {

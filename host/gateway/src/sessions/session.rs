@@ -119,6 +119,8 @@ pub struct Session {
     used_at: AtomicU64,
     places: Places,
     alarm_places: Places,
+    /// Cancelled once it has had a reader, under whatever gateway.
+    pub(super) attended: CancellationToken,
     seats: Mutex<SeatTable>,
     /// Clock milliseconds of the worker's last heartbeat, and how long its command in hand was running then.
     pub(super) beat_at: AtomicU64,
@@ -225,6 +227,7 @@ impl Session {
             used_at: AtomicU64::new(now),
             places: Places::new(),
             alarm_places: Places::new(),
+            attended: CancellationToken::new(),
             seats: Mutex::default(),
             beat_at: AtomicU64::new(now),
             busy_ms: AtomicU64::new(0),
@@ -308,6 +311,7 @@ impl Session {
     pub fn take_slot(self: &Arc<Self>) -> Result<ReaderSlot> {
         let max = if self.bounds.many_readers { self.bounds.readers_max } else { 1 };
         if self.places.take(u32::try_from(max).unwrap_or(u32::MAX)) {
+            self.attended.cancel();
             return Ok(ReaderSlot { session: self.clone() });
         }
         Err(if self.bounds.many_readers {
@@ -322,6 +326,7 @@ impl Session {
     pub fn take_alarm_place(self: &Arc<Self>) -> Result<AlarmPlace> {
         let max = self.bounds.readers_max;
         if self.alarm_places.take(u32::try_from(max).unwrap_or(u32::MAX)) {
+            self.attended.cancel();
             return Ok(AlarmPlace { session: self.clone() });
         }
         let message = format!("the session has {max} readers of alarms, the most allowed");
@@ -351,6 +356,15 @@ impl Session {
     /// A unary call renews the lease (S-11).
     pub fn touch(&self) {
         self.used_at.store(self.clock.monotonic_ms(), Ordering::Relaxed);
+    }
+
+    /// Another gateway's session is this one's from now on: its lease begins anew, and when it has had a reader, the grace for
+    /// one to come back (S-12). For a session that nobody can have found yet.
+    pub(super) fn begin_anew(&self) {
+        self.touch();
+        if self.attended.is_cancelled() {
+            self.places.leave_empty(self.clock.monotonic_ms());
+        }
     }
 
     /// Why the session should end now, if it should (S-11, S-12).
