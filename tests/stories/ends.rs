@@ -255,10 +255,21 @@ async fn a_gateway_that_is_asked_to_stop_tells_its_readers_where_to_resume() {
     let mut reader = s.reader("one").await;
     s.advise(TAGS).await;
     reader.count(50).await;
+    let alarms = gw.connect().key(gw.first_key()).alarms().await.expect("the gateway answers");
+    let mut alarms = alarms.stream(&s.id).await.expect("a stream");
     gw.signal(Signal::TERM);
     let end = reader.ended().await;
     assert_eq!(end.reason, "stream.draining", "{end}");
     assert_eq!(end.resume_position(), Some(reader.position()));
+    // How far it came, and that there is nothing to come back to.
+    assert!(end.session_ends() && end.resume_token().is_none(), "{:?}", end.details);
+    let end = loop {
+        match timeout(PATIENCE, alarms.next()).await.expect("an end in time") {
+            Ok(message) => assert!(message.is_some(), "an end without a word"),
+            Err(end) => break end,
+        }
+    };
+    assert!(end.reason() == Some("stream.draining") && !end.passes(), "{end}");
     let status = gw.ended().await;
     assert!(status.success(), "{status}");
     assert!(!is_alive(s.pid), "the worker outlived its gateway");

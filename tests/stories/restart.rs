@@ -118,6 +118,7 @@ async fn a_stop_may_leave_the_workers_to_the_next_gateway() {
     gw.signal(Signal::TERM);
     let end = reader.ended().await;
     assert_eq!((end.reason.as_str(), end.resume_position()), ("stream.draining", Some(reader.position())));
+    assert!(!end.session_ends() && end.resume_token().is_some(), "{:?}", end.details);
     assert!(gw.ended().await.success());
     assert!(is_alive(s.pid));
 

@@ -84,6 +84,9 @@ impl Knocks {
                 Err(error) => {
                     let told = error.reason().unwrap_or_default().to_owned();
                     assert!(["gateway.draining", "session.adopting"].contains(&told.as_str()), "{error:?}");
+                    let fault = error.fault().expect("told");
+                    let again = fault.message.contains("another gateway") && fault.details.contains_key("retry_ms");
+                    assert!(told == "session.adopting" || again, "{error:?}");
                 }
             }
             self.answered(began);
@@ -352,6 +355,51 @@ async fn a_follower_that_dies_hangs_or_gets_no_worker_gives_way_to_the_one_befor
     again(&gw, &s).await.close().await;
 }
 
+// shows: E-16, W-08
+#[tokio::test]
+async fn whoever_is_asked_to_stop_in_the_middle_of_a_hand_over_stops_in_order() {
+    let (mut gw, s, mut reader) = serving(Launch::new()).await;
+    // The one that follows, with the folder in its hands: it gives way, and no session ends.
+    let mut follower = in_the_middle(&gw, &s, "60").await;
+    follower.signal(Signal::TERM);
+    let ended = follower.ended().await;
+    assert!(ended.success(), "{ended}: {}", gw.log());
+    signal(s.pid, Signal::CONT);
+    says(&gw, "serving again").await;
+    reader = goes_on(&gw, &s, &reader).await;
+    // The one before, which has let everything go: it takes it back, and ends as at any other time.
+    let mut follower = in_the_middle(&gw, &s, "60").await;
+    gw.signal(Signal::TERM);
+    let ended = follower.ended().await;
+    assert_eq!(ended.code(), Some(1), "it did not take over: {}", gw.log());
+    signal(s.pid, Signal::CONT);
+    let ended = gw.ended().await;
+    assert!(ended.success(), "{ended}: {}", gw.log());
+    assert!(!gw.log().contains("took over, serving"), "{}", gw.log());
+    eventually("the worker to end", async || (!is_alive(s.pid)).then_some(())).await;
+    for left in ["admin.sock", "workers.sock", "takeover.sock", "addresses.json"] {
+        assert!(!gw.data().join(left).exists(), "{left} is left");
+    }
+    drop(reader);
+}
+
+// shows: W-08
+#[tokio::test]
+async fn a_gateway_that_stood_still_while_it_handed_over_finds_that_the_other_one_serves() {
+    let (gw, s, reader) = serving(Launch::new().flag("--take-over-seconds", "60")).await;
+    let follower = in_the_middle(&gw, &s, "60").await;
+    // It does not hear that the other one is ready, and its `Go` comes to nobody any more.
+    gw.signal(Signal::STOP);
+    signal(s.pid, Signal::CONT);
+    says(&gw, "going on without its word").await;
+    says(&gw, "took over, serving").await;
+    gw.signal(Signal::CONT);
+    let gw = follower.serves(gw).await;
+    assert!(gw.log().contains("handed over"), "{}", gw.log());
+    drop(goes_on(&gw, &s, &reader).await);
+    again(&gw, &s).await.close().await;
+}
+
 // shows: W-05, W-08
 #[tokio::test]
 async fn whichever_of_the_two_is_killed_in_the_middle_nothing_is_lost() {
@@ -394,6 +442,7 @@ async fn of_two_that_want_to_follow_one_wins_and_the_other_is_told() {
     let first = in_the_middle(&gw, &s, "60").await;
     let second = usual(Launch::again(gw.folder())).switch("--take-over").refused().await;
     assert!(second.words.contains("takeover.busy"), "{}", second.words);
+    assert!(second.words.contains(&format!("process {} ", first.pid().as_raw_nonzero())), "{}", second.words);
     signal(s.pid, Signal::CONT);
     let gw = first.serves(gw).await;
     drop(goes_on(&gw, &s, &reader).await);

@@ -23,7 +23,7 @@ use crate::{
     storage::{self, Storage},
     takeover::{Given, Sockets},
     tasks::Tasks,
-    telemetry::{self, Metrics},
+    telemetry::{self, Counter, Metrics},
     tls::Tls,
     workers::{Backend, WorkerHub},
 };
@@ -76,6 +76,7 @@ pub struct App {
     doors: Option<Doors>,
     /// Before the lock: whoever has that finds no socket of ours.
     sockets: Arc<Sockets>,
+    accept_failures: Counter,
     /// The lock goes with it, last.
     data: DataDir,
 }
@@ -179,7 +180,7 @@ impl App {
         }
 
         let tasks = Tasks::new();
-        let hub = WorkerHub::new(data.workers_socket());
+        let hub = WorkerHub::new(data.workers_socket(), metrics.accept_failures.clone());
         let budget = Arc::new(LogBudget::new(config.log.log_bytes_total_max));
         let context = sessions::Context {
             hub: hub.clone(),
@@ -292,6 +293,7 @@ impl App {
         }
         tasks.spawn("heal", until_stop(Box::pin(heal(storage.clone(), host.clone(), announcement))));
         tasks.spawn("swaps", until_stop(Box::pin(swaps::record(host.clone(), storage.clone(), metrics.clone()))));
+        let accept_failures = metrics.accept_failures.clone();
         tasks.spawn("log bytes", until_stop(Box::pin(gauge_logs(budget, sessions.clone(), metrics))));
 
         Ok(Self {
@@ -310,6 +312,7 @@ impl App {
             ready,
             doors: Some(doors),
             sockets,
+            accept_failures,
             data,
         })
     }
@@ -357,6 +360,11 @@ impl App {
         self.sockets.clone()
     }
 
+    /// Of every listener, the one for take-overs among them.
+    pub fn accept_failures(&self) -> Counter {
+        self.accept_failures.clone()
+    }
+
     /// Of the installation.
     pub fn instance(&self) -> &InstanceId {
         &self.instance
@@ -397,7 +405,7 @@ impl App {
     /// Lets everything go for a gateway that follows: as a stop that leaves every worker, but in less time, and sockets and
     /// their files stay. `schema`: what that one knows; where it is newer, there is a copy of the database afterwards.
     pub async fn hand_over(self, schema: usize) {
-        self.sessions.leave_workers();
+        self.sessions.give_way();
         self.end("another gateway takes over", self.config.drain.min(HANDED_OVER)).await;
         if schema > storage::SCHEMA {
             let database = self.data.database();

@@ -40,7 +40,6 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use closed::Closed;
-use ending::draining;
 use parking_lot::{Mutex, RwLock};
 use session::{Bounds, Identity, Parts};
 use shares::Shares;
@@ -141,6 +140,8 @@ struct Shared {
     draining: CancellationToken,
     /// The end of this gateway ends no worker, whatever the settings say.
     leave: AtomicBool,
+    /// The one that this gateway gives way to is there.
+    successor: AtomicBool,
     /// This gateway may still give way to the one before it: who does not come back is no reason to end anybody.
     provisional: AtomicBool,
     /// Workers that have not come back yet.
@@ -190,6 +191,7 @@ impl Sessions {
             closed: Closed::default(),
             draining: CancellationToken::new(),
             leave: AtomicBool::new(false),
+            successor: AtomicBool::new(false),
             provisional: AtomicBool::new(false),
             awaited: AtomicUsize::new(0),
             not_adopted: Mutex::default(),
@@ -247,7 +249,7 @@ impl Sessions {
     pub async fn open(&self, caller: &Caller, request: OpenRequest) -> Result<Arc<Session>> {
         let shared = &self.shared;
         if shared.draining.is_cancelled() {
-            return Err(draining());
+            return Err(self.draining());
         }
         let settings = shared.settings.load_full();
         check_names(&request)?;
@@ -286,7 +288,7 @@ impl Sessions {
         let worker = tokio::select! {
             launched = shared.hub.launch(launch) => launched?,
             // Nobody is let in from now on.
-            () = shared.draining.cancelled() => return Err(draining()),
+            () = shared.draining.cancelled() => return Err(self.draining()),
         };
         shared.metrics.workers.started.inc();
 
@@ -441,7 +443,7 @@ impl Sessions {
         match found {
             Some(session) if sees_all || session.identity.owner.as_ref() == Some(&caller.key.id) => Ok(session),
             // Perhaps it was left to the next gateway just now, and lives. A foreign one answers alike.
-            _ if left() => Err(draining()),
+            _ if left() => Err(self.draining()),
             None if sees_all => Err(Error::new(Code::SessionUnknown, "there is no such session")),
             _ => Err(Error::new(Code::SessionNotPermitted, "this key has no such session")),
         }

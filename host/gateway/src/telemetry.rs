@@ -9,6 +9,7 @@ mod log;
 mod metrics;
 mod policies;
 mod redact;
+mod repeated;
 #[cfg(test)]
 mod tests;
 
@@ -24,3 +25,4 @@ pub use metrics::{
     SwapMetrics, TlsMetrics, WorkerMetrics,
 };
 pub use policies::{PolicySample, PolicySource, ShadowSample};
+pub use repeated::Repeated;

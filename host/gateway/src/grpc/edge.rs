@@ -17,7 +17,7 @@ use crate::{
     error::{Code, Error, Result},
     keys::{self, Keys, Scope},
     sessions::{Caller, Sessions},
-    telemetry::{Limit, Metrics},
+    telemetry::{Limit, Metrics, Repeated},
     tls::{Certificate, Protocol, Tls},
 };
 use http::{HeaderMap, HeaderValue, Request, Response, header};
@@ -245,6 +245,7 @@ impl Edge {
     pub async fn serve(self: Arc<Self>, listener: Listener, listening: Listening) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut connections = JoinSet::new();
+        let mut trouble = Repeated::default();
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -255,7 +256,10 @@ impl Edge {
             let (permit, side, io) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections just now");
+                    self.metrics.accept_failures.inc();
+                    if let Some(more) = trouble.again() {
+                        tracing::warn!(%error, more, "cannot accept connections just now");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }

@@ -1,7 +1,10 @@
 //! The accept loop: a bound on connections, on the time for a request's head, on the drain. Knows
 //! sockets and a router, no page. Invariant: no connection outlives it.
 
-use crate::tls::{Certificate, Protocol, Tls};
+use crate::{
+    telemetry::{Counter, Repeated},
+    tls::{Certificate, Protocol, Tls},
+};
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::{
@@ -42,9 +45,11 @@ pub(super) async fn serve(
     listener: TcpListener,
     tls: Option<Tls>,
     router: Router,
+    failures: Counter,
     shutdown: impl Future<Output = ()>,
     drain: Duration,
 ) {
+    let mut trouble = Repeated::default();
     let mut connections = JoinSet::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let stopping = CancellationToken::new();
@@ -74,7 +79,10 @@ pub(super) async fn serve(
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the HTTP listener could not accept");
+                    failures.inc();
+                    if let Some(more) = trouble.again() {
+                        tracing::warn!(%error, more, "the HTTP listener cannot accept connections just now");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },

@@ -6,6 +6,7 @@ use super::{
     Caller,
     alarms::{AlarmTable, Ask},
     commands,
+    ending::elsewhere,
     items::Items,
     places::Places,
     verdicts::{Class, Stamp},
@@ -401,8 +402,7 @@ impl Session {
                 Err(Error::new(Code::SessionClosing, format!("the session is closing: {reason}")))
             }
             State::Leaving(reason) | State::Closed(CloseReason::Left, reason) => {
-                let message = format!("the session goes on with another gateway: {reason}");
-                Err(Error::new(Code::Draining, message))
+                Err(elsewhere(Code::Draining, reason))
             }
             State::Closed(_, reason) => {
                 Err(Error::new(Code::SessionClosed, format!("the session is closed: {reason}")))

@@ -207,9 +207,10 @@ impl Peer {
     }
 }
 
-/// A word that has no place here.
+/// A word that has no place here, if it is not one of those that end a hand-over at any time.
 pub(super) fn unexpected(word: Option<Word>) -> Error {
     match word {
+        Some(Word::Back { message } | Word::Failed { message }) => Error::new(Code::TakeOverFailed, message),
         Some(word) => {
             let word = serde_json::to_value(&word).unwrap_or_default();
             let name = word["word"].as_str().unwrap_or("a word").to_owned();

@@ -106,7 +106,7 @@ fn failed(what: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workers::process::stand_in;
+    use crate::{telemetry::Counter, workers::process::stand_in};
     use std::path::Path;
     use tidegate_pipe::{
         FrameReader, FrameWriter, HelloFields, MAX_FRAME, MessageReader, MessageWriter, PROTOCOL_VERSION, PipeError,
@@ -136,7 +136,7 @@ mod tests {
             let (session, secret) = (SessionId::mint(), Secret::mint().expect("random bytes"));
             let socket = folder.path().join("workers.sock");
             let (process, started, orphan) = stand_in::start(folder.path(), &socket, &session).await;
-            let hub = WorkerHub::new(socket.clone());
+            let hub = WorkerHub::new(socket.clone(), Counter::default());
             let adoption = Adoption {
                 session: session.clone(),
                 secret: secret.clone(),
