@@ -191,6 +191,29 @@ impl Drop for SmallDisk<'_> {
     }
 }
 
+// shows: S-18
+#[tokio::test]
+async fn an_internal_session_that_cannot_be_opened_is_named_by_health_until_it_is_there() {
+    let launch = Launch::new();
+    let csv = launch.folder().path().join("history.csv");
+    let launch = launch.backend("sim", "rate=10").backend("history", &format!("csv={}", csv.display()));
+    let gw = launch.flag("--internal-session", "past=history").start().await;
+    let seen = eventually("health to name it", async || {
+        let seen = status(&gw).await;
+        let named = parts(&seen).contains(&"internal-sessions");
+        named.then_some(seen)
+    })
+    .await;
+    assert_eq!((&seen["state"], &seen["ready"]), (&Json::from("degraded"), &Json::from(true)), "{seen}");
+    assert!(seen["degraded"].to_string().contains("past is not there"), "{seen}");
+    let draft = csv.with_extension("draft");
+    fs::write(&draft, "timestamp,tag,value,quality\n2026-01-01T00:00:00Z,Area1.Flow,1.5,192\n").expect("written");
+    fs::rename(&draft, &csv).expect("placed");
+    eventually("health without anybody's help", async || (status(&gw).await["state"] == "ready").then_some(())).await;
+    let sessions = gw.admin().await.sessions().await.expect("a listing");
+    assert_eq!(sessions.iter().map(|one| one.tag.as_str()).collect::<Vec<_>>(), ["past"]);
+}
+
 #[tokio::test]
 async fn a_full_disk_degrades_and_heals_by_itself() {
     let launch = Launch::new();

@@ -117,6 +117,7 @@ struct Parts {
     policies: Policies,
     nodes: Nodes,
     tls: Option<Tls>,
+    sessions: Sessions,
     unannounced: Unannounced,
 }
 
@@ -223,6 +224,7 @@ impl App {
             policies: policies.clone(),
             nodes: nodes.clone(),
             tls: tls.clone(),
+            sessions: sessions.clone(),
             unannounced: unannounced.clone(),
         });
         let overview = Overview {
@@ -472,6 +474,9 @@ impl HealthSource for Parts {
         }
         if let Some(message) = self.tls.as_ref().and_then(Tls::trouble) {
             degraded.push(Degraded::new("certificate", message));
+        }
+        if let Some(message) = self.sessions.internal_trouble() {
+            degraded.push(Degraded::new("internal-sessions", message));
         }
         if let Some(message) = telemetry::log_trouble() {
             degraded.push(Degraded::new("log", message));

@@ -44,7 +44,7 @@ use parking_lot::{Mutex, RwLock};
 use session::{Bounds, Identity, Parts};
 use shares::Shares;
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     pin::Pin,
     sync::{
@@ -148,6 +148,8 @@ struct Shared {
     awaited: AtomicUsize,
     /// Why a worker was not taken back while that was so.
     not_adopted: Mutex<Option<String>>,
+    /// Internal sessions that are not there, and why.
+    internal_missing: Mutex<BTreeMap<String, String>>,
     /// Set once at the start; without it nobody writes on behalf of a node.
     write_gate: OnceLock<Arc<dyn WriteGate>>,
 }
@@ -195,6 +197,7 @@ impl Sessions {
             provisional: AtomicBool::new(false),
             awaited: AtomicUsize::new(0),
             not_adopted: Mutex::default(),
+            internal_missing: Mutex::default(),
             write_gate: OnceLock::new(),
         };
         Self { shared: Arc::new(shared) }

@@ -5,7 +5,7 @@
 use super::{
     admin::{AdminContext, AdminService},
     alarms::AlarmService,
-    body::EdgeBody,
+    body::{EdgeBody, Lasting},
     gateway::GatewayService,
     gather::Gathering,
     nodes::NodeService,
@@ -29,7 +29,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -72,6 +72,9 @@ const UNUSED_TIMEOUT: Duration = Duration::from_secs(20);
 /// the reason, instead of being cut. Guessed: a round trip.
 const FIRST_REQUEST: Duration = Duration::from_millis(300);
 const FIRST_REQUEST_LOOK: Duration = Duration::from_millis(10);
+/// At the end a connection on which nothing is under way is cut when its peer does not answer the goodbye in this time.
+/// Guessed: some round trips.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// Services of the operators: on their socket, and where it is switched on over the network.
 const ADMIN: [&str; 3] = ["/tidegate.v1.Admin/", "/tidegate.v1.NodeAdmin/", "/tidegate.v1.PeopleAdmin/"];
@@ -126,12 +129,19 @@ pub(super) struct Connection {
     cut: CancellationToken,
     /// A key was accepted on it, or health or reflection asked.
     used: AtomicBool,
+    /// Requests that came, and those that are not answered to the end.
+    asked: AtomicU64,
+    in_hand: AtomicUsize,
     /// Event streams that are not stalled.
     live: Arc<AtomicUsize>,
     /// Event streams, and how many there may be.
     streams: Arc<AtomicU32>,
     streams_max: u32,
 }
+
+/// Counts one request of a connection until its answer has been handed over to the end.
+#[derive(Debug)]
+struct InHand(Arc<Connection>);
 
 /// Counts one event stream of a connection against its bound for as long as it lives.
 #[derive(Debug)]
@@ -187,6 +197,33 @@ impl Connection {
             }
         };
         let _unused = tokio::time::timeout(FIRST_REQUEST, used).await;
+    }
+
+    fn take_in_hand(self: &Arc<Self>) -> InHand {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.in_hand.fetch_add(1, Ordering::SeqCst);
+        InHand(self.clone())
+    }
+
+    /// Returns when nothing has been asked for `SILENCE`. Never, if something is under way at first: what was handed over of
+    /// it to the end may be on its way to a slow peer, which has the time of the drain.
+    async fn silence(&self) {
+        if self.in_hand.load(Ordering::SeqCst) > 0 {
+            std::future::pending::<()>().await;
+        }
+        loop {
+            let asked = self.asked.load(Ordering::SeqCst);
+            tokio::time::sleep(SILENCE).await;
+            if self.in_hand.load(Ordering::SeqCst) == 0 && self.asked.load(Ordering::SeqCst) == asked {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.0.in_hand.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -269,12 +306,12 @@ impl Edge {
                 let _permit = permit;
                 match io {
                     Io::Tcp(io, None) => {
-                        if begins_http2(&io).await {
+                        if in_time(&shutdown, begins_http2(&io)).await == Some(true) {
                             edge.connection(io, side, Connection::default(), shutdown).await;
                         }
                     }
                     Io::Tcp(io, Some(tls)) => {
-                        if let Some((io, certificate)) = tls.accept(io, Protocol::Grpc).await {
+                        if let Some(Some((io, certificate))) = in_time(&shutdown, tls.accept(io, Protocol::Grpc)).await {
                             let facts = Connection { private: true, certificate, ..Connection::default() };
                             edge.connection(io, side, facts, shutdown).await;
                         }
@@ -327,7 +364,11 @@ impl Edge {
         let (edge, shared) = (self.clone(), facts.clone());
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let (edge, facts) = (edge.clone(), shared.clone());
-            async move { Ok::<_, Infallible>(edge.respond(request, side, &facts).await) }
+            async move {
+                let in_hand = facts.take_in_hand();
+                let response = edge.respond(request, side, &facts).await;
+                Ok::<_, Infallible>(response.map(|body| Lasting { body, _lasts: in_hand }))
+            }
         });
         let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new())
@@ -360,6 +401,7 @@ impl Edge {
                 tokio::select! {
                     () = connection => {}
                     () = cut.cancelled() => {}
+                    () = facts.silence() => {}
                 }
             }
         }
@@ -473,6 +515,19 @@ fn typed(response: Response<EdgeBody>) -> Response<EdgeBody> {
         _ => return response,
     };
     status(&error).into_http::<tonic::body::Body>().map(EdgeBody::Tonic)
+}
+
+/// What comes of a beginning, unless the end of the gateway has begun and it takes longer than a first request may.
+async fn in_time<T>(shutdown: &CancellationToken, beginning: impl Future<Output = T>) -> Option<T> {
+    let late = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(FIRST_REQUEST).await;
+    };
+    tokio::select! {
+        biased;
+        begun = beginning => Some(begun),
+        () = late => None,
+    }
 }
 
 /// Waits, for a bounded time, until the peer has sent the preface of HTTP/2 (RFC 9113, section 3.4).

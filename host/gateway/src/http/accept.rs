@@ -70,7 +70,16 @@ pub(super) async fn serve(
                         match tls {
                             None => connection(stream, peer, router, stopping).await,
                             Some(tls) => {
-                                if let Some((stream, certificate)) = tls.accept(stream, Protocol::Http).await {
+                                let late = async {
+                                    stopping.cancelled().await;
+                                    tokio::time::sleep(FIRST_REQUEST).await;
+                                };
+                                let shaken = tokio::select! {
+                                    biased;
+                                    shaken = tls.accept(stream, Protocol::Http) => shaken,
+                                    () = late => None,
+                                };
+                                if let Some((stream, certificate)) = shaken {
                                     connection(stream, Peer { certificate, ..peer }, router, stopping).await;
                                 }
                             }
@@ -126,7 +135,11 @@ where
             let first_request = async { is_used.wait_for(|used| *used).await.is_ok() };
             tokio::select! {
                 ended = connection.as_mut() => ended,
-                _ = timeout(FIRST_REQUEST, first_request) => {
+                asked = timeout(FIRST_REQUEST, first_request) => {
+                    if asked != Ok(true) {
+                        // It has said nothing, and nobody waits for it.
+                        return;
+                    }
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
