@@ -12,7 +12,7 @@ use std::{
 use tempfile::TempDir;
 use tidegate_client::{
     Gateway as Client,
-    wire::{event::Body, gap::Reason},
+    wire::{Event, event::Body, gap::Reason, value::Kind},
 };
 use tidegate_pipe::{HelloFields, PipeError, Secret, connect};
 use tidegate_proto::worker::v1::Adopt;
@@ -152,6 +152,38 @@ async fn a_gap_after_a_restart_is_exact_and_only_where_the_tail_moved_on() {
     assert_eq!((gap.from, gap.reason()), (had + 1, Reason::Restarted), "{:?}", next.gaps);
     let counts = next.counts();
     assert_eq!(counts.delivered + counts.gapped, head, "{counts}");
+    s.close().await;
+}
+
+// shows: W-06
+#[tokio::test]
+async fn last_values_that_are_older_than_the_tail_are_known_after_a_restart() {
+    let gw = reattach(Launch::new()).backend("sim", "rate=20000").start().await;
+    let s = gw.open_on("sim").await;
+    let items = s.advise(&["Area1.Setpoint.Speed", "Area1.Pump1.Counter"]).await;
+    let last = async |s: &Session| {
+        let snapshot = s.client.snapshot(&s.id).await.expect("a snapshot");
+        snapshot.items.into_iter().find(|item| item.item_key == items[0].key).and_then(|item| item.last)
+    };
+    eventually("its type to be known", async || last(&s).await).await;
+    s.write(&items[0], 4.5).await.expect("written");
+    let is_written = |event: &Event| match &event.body {
+        Some(Body::DataChange(change)) => change.value.as_ref().is_some_and(|value| value.kind == Some(Kind::Double(4.5))),
+        _ => false,
+    };
+    let before = eventually("the value to be told", async || last(&s).await.filter(is_written)).await;
+    // Several times what the tail holds comes behind it.
+    eventually("it to be long ago", async || (s.head().await > before.sequence + 5_000).then_some(())).await;
+    let gw = reattach(Launch::again(killed(gw).await)).backend("sim", "rate=20000").start().await;
+    let s = again(&gw, &s).await;
+    assert_eq!(last(&s).await, Some(before), "bit for bit, with its sequence");
+    assert!(eventually("the other one's", async || {
+        let snapshot = s.client.snapshot(&s.id).await.expect("a snapshot");
+        snapshot.items.into_iter().find(|item| item.item_key == items[1].key).and_then(|item| item.last)
+    })
+    .await
+    .sequence
+        > 5_000);
     s.close().await;
 }
 

@@ -88,6 +88,7 @@ async fn begin(proven: Proven, adoption: &Adoption) -> Result<(GatewayReader, Ga
         orphan_lifetime_ms: millis(adoption.orphan_lifetime),
         // The log died with the gateway before this one.
         have_sequence: Some(0),
+        last_values: true,
         ..Accept::default()
     };
     let accepted = proven.accept(accept, STEP_TIMEOUT).await;
