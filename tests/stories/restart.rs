@@ -168,7 +168,9 @@ async fn last_values_that_are_older_than_the_tail_are_known_after_a_restart() {
     eventually("its type to be known", async || last(&s).await).await;
     s.write(&items[0], 4.5).await.expect("written");
     let is_written = |event: &Event| match &event.body {
-        Some(Body::DataChange(change)) => change.value.as_ref().is_some_and(|value| value.kind == Some(Kind::Double(4.5))),
+        Some(Body::DataChange(change)) => {
+            change.value.as_ref().is_some_and(|value| value.kind == Some(Kind::Double(4.5)))
+        }
         _ => false,
     };
     let before = eventually("the value to be told", async || last(&s).await.filter(is_written)).await;
@@ -177,13 +179,15 @@ async fn last_values_that_are_older_than_the_tail_are_known_after_a_restart() {
     let gw = reattach(Launch::again(killed(gw).await)).backend("sim", "rate=20000").start().await;
     let s = again(&gw, &s).await;
     assert_eq!(last(&s).await, Some(before), "bit for bit, with its sequence");
-    assert!(eventually("the other one's", async || {
-        let snapshot = s.client.snapshot(&s.id).await.expect("a snapshot");
-        snapshot.items.into_iter().find(|item| item.item_key == items[1].key).and_then(|item| item.last)
-    })
-    .await
-    .sequence
-        > 5_000);
+    assert!(
+        eventually("the other one's", async || {
+            let snapshot = s.client.snapshot(&s.id).await.expect("a snapshot");
+            snapshot.items.into_iter().find(|item| item.item_key == items[1].key).and_then(|item| item.last)
+        })
+        .await
+        .sequence
+            > 5_000
+    );
     s.close().await;
 }
 
@@ -205,9 +209,8 @@ async fn a_command_in_flight_when_the_gateway_dies_takes_effect_once() {
     let s = again(&gw, &s).await;
     let mut next = s.go_on("one", &reader).await;
     s.write(&items[0], 8.5).await.expect("ids go on where they were");
-    let completed = |event: &tidegate_client::wire::Event| {
-        event.item_key == items[0].key && matches!(event.body, Some(Body::WriteComplete(_)))
-    };
+    let completed =
+        |event: &Event| event.item_key == items[0].key && matches!(event.body, Some(Body::WriteComplete(_)));
     next.until("the write in flight", completed).await;
     next.until("the write afterwards", completed).await;
     let head = s.silence().await;

@@ -311,7 +311,8 @@ impl Edge {
                         }
                     }
                     Io::Tcp(io, Some(tls)) => {
-                        if let Some(Some((io, certificate))) = in_time(&shutdown, tls.accept(io, Protocol::Grpc)).await {
+                        if let Some(Some((io, certificate))) = in_time(&shutdown, tls.accept(io, Protocol::Grpc)).await
+                        {
                             let facts = Connection { private: true, certificate, ..Connection::default() };
                             edge.connection(io, side, facts, shutdown).await;
                         }

@@ -498,7 +498,9 @@ fn trailers(error: &Error) -> HeaderMap {
 fn is_over(error: &Error) -> bool {
     match error.code() {
         Code::StreamSessionEnded | Code::SessionFaulted => true,
-        Code::StreamDraining => error.details().iter().any(|(key, value)| *key == "session_goes_on" && value == "false"),
+        Code::StreamDraining => {
+            error.details().iter().any(|(key, value)| *key == "session_goes_on" && value == "false")
+        }
         _ => false,
     }
 }

@@ -401,9 +401,7 @@ impl Session {
             State::Closing(reason) => {
                 Err(Error::new(Code::SessionClosing, format!("the session is closing: {reason}")))
             }
-            State::Leaving(reason) | State::Closed(CloseReason::Left, reason) => {
-                Err(elsewhere(Code::Draining, reason))
-            }
+            State::Leaving(reason) | State::Closed(CloseReason::Left, reason) => Err(elsewhere(Code::Draining, reason)),
             State::Closed(_, reason) => {
                 Err(Error::new(Code::SessionClosed, format!("the session is closed: {reason}")))
             }

@@ -147,21 +147,14 @@ async fn run(facts: Arc<Facts>, listener: UnixListener, ready: mpsc::Sender<Stan
 // === impl Facts ===
 
 impl Facts {
-    async fn attend(
-        &self,
-        stream: UnixStream,
-        place: Place,
-        ready: mpsc::Sender<Standby>,
-    ) -> Result<(), String> {
+    async fn attend(&self, stream: UnixStream, place: Place, ready: mpsc::Sender<Standby>) -> Result<(), String> {
         let words = |error: io::Error| error.to_string();
         let mut line = Line::new(stream).map_err(words)?;
         let peer = line.caller().map_err(words)?;
         let hello = timeout(STEP, line.hear()).await.map_err(|_elapsed| "it said nothing".to_owned())?;
         let Some(hello) = hello.map_err(words)? else { return Err("it went away without a word".into()) };
         let pid = peer.pid;
-        let admitted = self.check(hello).and_then(|(version, schema)| {
-            Ok((version, schema, place.take(pid)?))
-        });
+        let admitted = self.check(hello).and_then(|(version, schema)| Ok((version, schema, place.take(pid)?)));
         let (version, schema, place) = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {
