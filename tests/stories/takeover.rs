@@ -396,8 +396,13 @@ async fn a_gateway_that_stood_still_while_it_handed_over_finds_that_the_other_on
     gw.signal(Signal::CONT);
     let gw = follower.serves(gw).await;
     assert!(gw.log().contains("handed over"), "{}", gw.log());
-    drop(goes_on(&gw, &s, &reader).await);
-    again(&gw, &s).await.close().await;
+    // It took longer than the worker's tail reaches, perhaps: then there is a gap, and it is exact.
+    let s = again(&gw, &s).await;
+    let mut next = s.go_on("one", &reader).await;
+    let head = s.silence().await;
+    next.to(head).await;
+    drop(next);
+    s.close().await;
 }
 
 // shows: W-05, W-08

@@ -94,10 +94,16 @@ async fn follow_up(
     let paused_ms = paused.elapsed().as_millis() as u64;
     line.say(&Word::Released { paused_ms }).await.map_err(|error| broken(&error))?;
     let started = tokio::select! {
-        // First: who is ready goes on after a while without our word, and is not to be ended then.
-        biased;
-        started = timeout(within, line.hear()) => started,
-        () = stop.cancelled() => return Err(stopped()),
+        started = timeout(within, line.hear()) => Some(started),
+        () = stop.cancelled() => None,
+    };
+    let started = match started {
+        Some(started) => started,
+        // Who is ready goes on after a while without our word, and is not to be ended then.
+        None => match line.at_hand() {
+            Ok(Some(word)) => Ok(Ok(Some(word))),
+            _ => return Err(stopped()),
+        },
     };
     let started = started.map_err(|_elapsed| failed(format!("it was not ready within {} ms", within.as_millis())))?;
     match result(started)? {
