@@ -14,6 +14,7 @@ mod harness;
 mod hostile;
 mod leases;
 mod line;
+mod manager;
 mod nodes;
 mod operate;
 mod policies;

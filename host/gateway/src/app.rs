@@ -2,13 +2,14 @@
 //! of the end. Every part is made here and handed its neighbours; none finds another by itself. Invariant: what
 //! fails at the start is undone, and the end takes no longer than the drain and the workers' patience.
 
+mod announcement;
 mod swaps;
 
 use crate::{
     backup::Backups,
     clock::{Clock, SystemClock},
     config::{Changes, ServeConfig},
-    data_dir::{DataDir, InstanceId, write_private},
+    data_dir::{DataDir, InstanceId},
     descriptors,
     error::{Code, Error, Result},
     events::{LogBounds, LogBudget},
@@ -27,10 +28,10 @@ use crate::{
     tls::Tls,
     workers::{Backend, WorkerHub},
 };
+use announcement::{Announcement, Unannounced, addresses_file};
 use parking_lot::Mutex;
 use std::{
     net::SocketAddr,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -120,9 +121,6 @@ struct Parts {
     sessions: Sessions,
     unannounced: Unannounced,
 }
-
-/// Why addresses.json could not be written, while that is so.
-type Unannounced = Arc<Mutex<Option<Error>>>;
 
 // === impl App ===
 
@@ -573,29 +571,4 @@ async fn gauge_logs(budget: Arc<LogBudget>, sessions: Sessions, metrics: Metrics
         log.lag_high_water.set(gauge(high_water));
         log.near_gap.set(gauge(near_gap));
     }
-}
-
-/// What others read where it listens.
-#[derive(Debug)]
-struct Announcement {
-    file: PathBuf,
-    addresses: Addresses,
-    failing: Unannounced,
-}
-
-impl Announcement {
-    fn write(&self) -> Result<()> {
-        let text = serde_json::to_vec(&self.addresses).unwrap_or_default();
-        let written = write_private(&self.file, &text).map_err(|error| {
-            let full = error.kind() == std::io::ErrorKind::StorageFull;
-            let code = if full { Code::StorageFull } else { Code::DataFolderUnusable };
-            Error::new(code, format!("cannot write {}: {error}", self.file.display()))
-        });
-        *self.failing.lock() = written.as_ref().err().cloned();
-        written
-    }
-}
-
-fn addresses_file(data: &DataDir) -> PathBuf {
-    data.root().join("addresses.json")
 }

@@ -36,7 +36,7 @@ use crate::{
     storage::{SessionEnd, SessionRow, Storage, WorkerRow},
     tasks::Tasks,
     telemetry::{CloseReason, Limit, Metrics},
-    workers::{Backend, Launch, Worker, WorkerHub},
+    workers::{Backend, Launch, WorkerHub},
 };
 use arc_swap::ArcSwap;
 use closed::Closed;
@@ -308,7 +308,7 @@ impl Sessions {
             opened_unix_ms: shared.clock.unix_ms() as i64,
             command_timeout: request.command_timeout.unwrap_or(settings.command_timeout),
         };
-        let row = manifest(&identity, &worker);
+        let row = adopt::manifest(&identity, &worker);
         let row = if settings.orphan_lifetime.is_zero() {
             // For the terminator only, should this gateway die and the worker not notice; it is written beside.
             Some(row)
@@ -541,26 +541,6 @@ impl Shared {
         if let Err(error) = self.storage.worker_gone(session.identity.id.clone()).await {
             tracing::warn!(session = %session.identity.id, %error, "the worker is still in the manifest");
         }
-    }
-}
-
-/// What another gateway would need to take this worker.
-fn manifest(identity: &Identity, worker: &Worker) -> WorkerRow {
-    WorkerRow {
-        session: identity.id.clone(),
-        pid: worker.pid,
-        started: worker.started.clone(),
-        secret: worker.secret.clone(),
-        epoch: identity.epoch,
-        owner: identity.owner.clone(),
-        name: identity.name.clone(),
-        tag: identity.tag.clone(),
-        backend: identity.backend.clone(),
-        client_kind: identity.client_kind.clone(),
-        client_version: identity.client_version.clone(),
-        opened_unix_ms: identity.opened_unix_ms,
-        command_timeout: identity.command_timeout,
-        attended: false,
     }
 }
 

@@ -2,6 +2,10 @@
 //! here because tonic's own server has neither a bounded shutdown nor limits per connection. Knows no
 //! session. Invariant: `serve` returns within the drain deadline, with every connection ended.
 
+mod connection;
+
+pub(super) use connection::{Connection, OnConnection};
+
 use super::{
     admin::{AdminContext, AdminService},
     alarms::AlarmService,
@@ -17,9 +21,10 @@ use crate::{
     error::{Code, Error, Result},
     keys::{self, Keys, Scope},
     sessions::{Caller, Sessions},
-    telemetry::{Limit, Metrics, Repeated},
-    tls::{Certificate, Protocol, Tls},
+    telemetry::{Metrics, Repeated},
+    tls::{Protocol, Tls},
 };
+use connection::FIRST_REQUEST;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -27,10 +32,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::{
     convert::Infallible,
     net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 use tidegate_proto::v1::{
@@ -68,14 +70,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// hold a place among `CONNECTIONS_MAX` no longer. Guessed.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
 const UNUSED_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a connection that was accepted just before the end may take to be used: what it asks first is answered, with
-/// the reason, instead of being cut. Guessed: a round trip.
-const FIRST_REQUEST: Duration = Duration::from_millis(300);
-const FIRST_REQUEST_LOOK: Duration = Duration::from_millis(10);
-/// At the end a connection on which nothing is under way is cut when its peer does not answer the goodbye in this time.
-/// Guessed: some round trips.
-const SILENCE: Duration = Duration::from_secs(1);
-
 /// Services of the operators: on their socket, and where it is switched on over the network.
 const ADMIN: [&str; 3] = ["/tidegate.v1.Admin/", "/tidegate.v1.NodeAdmin/", "/tidegate.v1.PeopleAdmin/"];
 /// How operators' methods that change nothing begin.
@@ -120,123 +114,10 @@ pub struct Edge {
     bounds: EdgeBounds,
 }
 
-/// What is known of one connection, shared with its streams.
-#[derive(Debug, Default)]
-pub(super) struct Connection {
-    /// Nobody on the way can read it.
-    private: bool,
-    certificate: Certificate,
-    cut: CancellationToken,
-    /// A key was accepted on it, or health or reflection asked.
-    used: AtomicBool,
-    /// Requests that came, and those that are not answered to the end.
-    asked: AtomicU64,
-    in_hand: AtomicUsize,
-    /// Event streams that are not stalled.
-    live: Arc<AtomicUsize>,
-    /// Event streams, and how many there may be.
-    streams: Arc<AtomicU32>,
-    streams_max: u32,
-}
-
-/// Counts one request of a connection until its answer has been handed over to the end.
-#[derive(Debug)]
-struct InHand(Arc<Connection>);
-
-/// Counts one event stream of a connection against its bound for as long as it lives.
-#[derive(Debug)]
-pub(super) struct OnConnection(Arc<AtomicU32>);
-
-/// Counts one event stream for as long as it lives.
-#[derive(Debug)]
-pub(super) struct LiveStream(Arc<AtomicUsize>);
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     Clients { peer: Option<IpAddr> },
     Operator,
-}
-
-// === impl Connection ===
-
-impl Connection {
-    pub(super) fn live_stream(&self) -> LiveStream {
-        self.live.fetch_add(1, Ordering::SeqCst);
-        LiveStream(self.live.clone())
-    }
-
-    /// A place for one more event stream on it.
-    pub(super) fn stream(&self, metrics: &Metrics) -> Result<OnConnection> {
-        let max = self.streams_max;
-        let taken = |count: u32| (count < max).then_some(count + 1);
-        if self.streams.fetch_update(Ordering::SeqCst, Ordering::SeqCst, taken).is_ok() {
-            return Ok(OnConnection(self.streams.clone()));
-        }
-        metrics.limits.reached.of(Limit::StreamsPerConnection).inc();
-        let message = format!("the connection carries {max} event streams, the most it may");
-        Err(Error::new(Code::StreamConnectionLimit, message)
-            .with("max", max)
-            .with("quota", "connection")
-            .with("retry_ms", 1_000))
-    }
-
-    /// No event stream on it delivers.
-    pub(super) fn is_idle(&self) -> bool {
-        self.live.load(Ordering::SeqCst) == 0
-    }
-
-    pub(super) fn cut(&self) {
-        self.cut.cancel();
-    }
-
-    /// Returns when it has been used, or was not in time.
-    async fn first_request(&self) {
-        let used = async {
-            while !self.used.load(Ordering::SeqCst) {
-                tokio::time::sleep(FIRST_REQUEST_LOOK).await;
-            }
-        };
-        let _unused = tokio::time::timeout(FIRST_REQUEST, used).await;
-    }
-
-    fn take_in_hand(self: &Arc<Self>) -> InHand {
-        self.asked.fetch_add(1, Ordering::SeqCst);
-        self.in_hand.fetch_add(1, Ordering::SeqCst);
-        InHand(self.clone())
-    }
-
-    /// Returns when nothing has been asked for `SILENCE`. Never, if something is under way at first: what was handed over of
-    /// it to the end may be on its way to a slow peer, which has the time of the drain.
-    async fn silence(&self) {
-        if self.in_hand.load(Ordering::SeqCst) > 0 {
-            std::future::pending::<()>().await;
-        }
-        loop {
-            let asked = self.asked.load(Ordering::SeqCst);
-            tokio::time::sleep(SILENCE).await;
-            if self.in_hand.load(Ordering::SeqCst) == 0 && self.asked.load(Ordering::SeqCst) == asked {
-                return;
-            }
-        }
-    }
-}
-
-impl Drop for InHand {
-    fn drop(&mut self) {
-        self.0.in_hand.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-impl Drop for OnConnection {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-impl Drop for LiveStream {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
 }
 
 // === impl Edge ===

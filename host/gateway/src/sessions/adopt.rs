@@ -13,7 +13,7 @@ use crate::{
     ids::SessionId,
     storage::{SessionEnd, Storage, WorkerRow},
     telemetry::CloseReason,
-    workers::{Adopted, Adoption, Orphan},
+    workers::{Adopted, Adoption, Orphan, Worker},
 };
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -235,6 +235,26 @@ impl Sessions {
         if let Err(error) = closed.and(gone) {
             tracing::warn!(%session, %error, "the end of a lost session was not recorded");
         }
+    }
+}
+
+/// What another gateway would need to take this worker.
+pub(super) fn manifest(identity: &Identity, worker: &Worker) -> WorkerRow {
+    WorkerRow {
+        session: identity.id.clone(),
+        pid: worker.pid,
+        started: worker.started.clone(),
+        secret: worker.secret.clone(),
+        epoch: identity.epoch,
+        owner: identity.owner.clone(),
+        name: identity.name.clone(),
+        tag: identity.tag.clone(),
+        backend: identity.backend.clone(),
+        client_kind: identity.client_kind.clone(),
+        client_version: identity.client_version.clone(),
+        opened_unix_ms: identity.opened_unix_ms,
+        command_timeout: identity.command_timeout,
+        attended: false,
     }
 }
 
