@@ -33,12 +33,12 @@ pub(in crate::grpc) struct Connection {
     /// A key was accepted on it, or health or reflection asked.
     pub(super) used: AtomicBool,
     /// Requests that came, and those that are not answered to the end.
-    asked: AtomicU64,
-    in_hand: AtomicUsize,
+    pub(super) asked: AtomicU64,
+    pub(super) in_hand: AtomicUsize,
     /// Event streams that are not stalled.
-    live: Arc<AtomicUsize>,
+    pub(super) live: Arc<AtomicUsize>,
     /// Event streams, and how many there may be.
-    streams: Arc<AtomicU32>,
+    pub(super) streams: Arc<AtomicU32>,
     pub(super) streams_max: u32,
 }
 
