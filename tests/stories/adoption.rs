@@ -247,6 +247,43 @@ async fn a_gateway_that_starts_on_a_full_disk_is_degraded_takes_its_workers_and_
     s.close().await;
 }
 
+// shows: W-08
+#[tokio::test]
+async fn a_gateway_that_starts_on_a_full_disk_after_a_stop_in_order_is_degraded_as_after_a_crash() {
+    let launch = Launch::new();
+    let data = launch.data();
+    let Some(_disk) = SmallDisk::mount(&data, 24) else { return };
+    let mut gw = launch.start().await;
+    let address = gw.address().to_owned();
+    let key = |name: &str| CreateKeyRequest { name: name.into(), scopes: vec!["node".into()], ..Default::default() };
+    gw.admin().await.create_key(key("before")).await.expect("written");
+    gw.signal(Signal::TERM);
+    assert!(gw.ended().await.success());
+    let ballast = data.join("ballast");
+    let mut file = fs::File::create(&ballast).expect("made");
+    for size in [1 << 16, 1 << 10, 1] {
+        while file.write_all(&vec![0; size]).is_ok() {}
+    }
+    drop(file);
+    let launch = Launch::again(gw.folder()).without_addresses().flag("--listen", &address);
+    let started = launch.flag("--http", "127.0.0.1:0").without_announcement().start().await;
+    let status = async || -> serde_json::Value {
+        let status = started.run(&["status", "--json"]).await;
+        serde_json::from_slice(&status.stdout).expect("JSON")
+    };
+    let seen = status().await;
+    assert_eq!((&seen["state"], &seen["ready"]), (&"degraded".into(), &true.into()), "{seen}");
+    assert!(seen["degraded"].to_string().contains("storage.full"), "{seen}");
+    let admin = started.admin().await;
+    assert_eq!(reason(admin.create_key(key("during")).await), "storage.full");
+    assert!(admin.keys().await.expect("a listing").iter().any(|key| key.name == "before"), "what is stored serves");
+
+    fs::remove_file(&ballast).expect("removed");
+    eventually("health without anybody's help", async || (status().await["state"] == "ready").then_some(())).await;
+    started.admin().await.create_key(key("after")).await.expect("written");
+    eventually("room for the next time", async || data.join("tidegate.db.reserve").exists().then_some(())).await;
+}
+
 // shows: S-15, W-08
 #[tokio::test]
 async fn who_stands_still_for_a_while_loses_nothing() {

@@ -2,12 +2,12 @@
 //! fails, rights that change, readers that are too slow; and sessions of the gateway's own, which give them without a client.
 
 use crate::{
-    harness::{Gateway, Item, Launch, Session, eventually, is_alive, reason, refused},
-    restart::{killed, reattach, signal},
+    harness::{Gateway, Item, Launch, Session, eventually, is_alive, reason, refused, tidegate},
+    restart::{again, killed, reattach, signal},
 };
 use rustix::process::Signal;
 use serde_json::Value as Json;
-use std::{sync::Arc, time::Duration};
+use std::{process::Stdio, sync::Arc, time::Duration};
 use tempfile::TempDir;
 use tidegate_client::{
     AlarmStream, Alarms, ClientError,
@@ -17,7 +17,10 @@ use tidegate_client::{
         value::Kind as ValueKind, write_bulk,
     },
 };
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    time::timeout,
+};
 
 pub(crate) const LEVEL: &str = "Line1.Setpoint.Level";
 pub(crate) const FLOW: &str = "Line2.Setpoint.Flow";
@@ -434,4 +437,45 @@ async fn a_session_of_the_gateways_own_belongs_to_nobody_and_outlives_it() {
         (reason(client.state(&next.session_id).await) == "session.unknown").then_some(())
     })
     .await;
+}
+
+// shows: S-18, W-08
+#[tokio::test]
+async fn a_watch_of_alarms_goes_on_with_a_snapshot_when_another_gateway_takes_over() {
+    let like = |launch: Launch| reattach(launch).backend("sim", LIMITS);
+    let gw = like(Launch::new()).start().await;
+    let s = gw.open("line-1").await;
+    let level = writable(&s, &[LEVEL]).await.remove(0);
+    s.write(&level, 85.0).await.expect("written");
+    let client = alarms(&gw, gw.first_key()).await;
+    eventually("the alarm", async || (standing(&client, &s.id).await.len() == 1).then_some(())).await;
+    let mut stream = client.stream(&s.id).await.expect("a stream");
+    snapshot(&mut stream).await;
+    let mut watch = tidegate();
+    watch.args(["alarms", "watch", &s.id, "--count", "1", "--json", "--data"]).arg(gw.data());
+    let mut watch = watch.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("it starts");
+    let mut lines = BufReader::new(watch.stdout.take().expect("its output")).lines();
+    let mut told = async || {
+        let line = timeout(PATIENCE, lines.next_line()).await.expect("a line in time");
+        let line: Json = serde_json::from_str(&line.expect("text").expect("a line")).expect("JSON");
+        line["message"].as_str().expect("what it is").to_owned()
+    };
+    const WHOLE: [&str; 3] = ["snapshot_begins", "standing", "snapshot_complete"];
+    for message in WHOLE {
+        assert_eq!(told().await, message);
+    }
+    let gw = like(Launch::again(gw.folder())).follow().serves(gw).await;
+    let end = timeout(PATIENCE, stream.next()).await.expect("in time").expect_err("its end");
+    let fault = end.fault().expect("the gateway's word");
+    assert!(fault.reason == "stream.draining" && end.passes(), "{fault}");
+    assert_eq!(fault.details["session_goes_on"], "true");
+    // The watch connects again by itself, and begins anew.
+    for message in WHOLE {
+        assert_eq!(told().await, message);
+    }
+    again(&gw, &s).await.write(&level, 50.0).await.expect("written");
+    assert_eq!(told().await, "transition");
+    let ended = timeout(PATIENCE, watch.wait()).await.expect("in time").expect("waiting works");
+    assert!(ended.success(), "{ended}");
+    again(&gw, &s).await.close().await;
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidegate_client::Start;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::UnixStream,
+    net::{TcpStream, UnixStream},
     time::{Instant, timeout},
 };
 
@@ -255,16 +255,48 @@ async fn a_gateway_that_is_asked_to_stop_tells_its_readers_where_to_resume() {
     let mut reader = s.reader("one").await;
     s.advise(TAGS).await;
     reader.count(50).await;
+    let alarms = gw.connect().key(gw.first_key()).alarms().await.expect("the gateway answers");
+    let mut alarms = alarms.stream(&s.id).await.expect("a stream");
     gw.signal(Signal::TERM);
     let end = reader.ended().await;
     assert_eq!(end.reason, "stream.draining", "{end}");
     assert_eq!(end.resume_position(), Some(reader.position()));
+    // How far it came, and that there is nothing to come back to.
+    assert!(end.session_ends() && end.resume_token().is_none(), "{:?}", end.details);
+    let end = loop {
+        match timeout(PATIENCE, alarms.next()).await.expect("an end in time") {
+            Ok(message) => assert!(message.is_some(), "an end without a word"),
+            Err(end) => break end,
+        }
+    };
+    assert!(end.reason() == Some("stream.draining") && !end.passes(), "{end}");
     let status = gw.ended().await;
     assert!(status.success(), "{status}");
     assert!(!is_alive(s.pid), "the worker outlived its gateway");
     for left in ["admin.sock", "workers.sock", "addresses.json"] {
         assert!(!gw.data().join(left).exists(), "{left} is left");
     }
+}
+
+// shows: E-16
+#[tokio::test]
+async fn connections_that_say_nothing_do_not_hold_up_a_stop() {
+    // Longer than the story waits for the end.
+    let mut gw = Launch::new().flag("--drain-seconds", "120").start().await;
+    let s = gw.open("line-1").await;
+    let silent = [TcpStream::connect(gw.address()).await, TcpStream::connect(gw.http()).await].map(Result::unwrap);
+    let operator = UnixStream::connect(gw.data().join("admin.sock")).await.expect("connected");
+    // A preface, settings, and from then on nothing: no answer to a goodbye.
+    let mut begun = TcpStream::connect(gw.address()).await.expect("connected");
+    begun.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.expect("sent");
+    begun.read_u8().await.expect("its settings");
+    let mut kept = TcpStream::connect(gw.http()).await.expect("connected");
+    kept.write_all(b"GET /api/version HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").await.expect("sent");
+    kept.read_u8().await.expect("an answer");
+    gw.signal(Signal::TERM);
+    assert!(gw.ended().await.success());
+    assert!(!is_alive(s.pid), "the worker outlived its gateway");
+    drop((silent, operator, begun, kept));
 }
 
 // shows: S-15

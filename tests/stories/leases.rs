@@ -1,6 +1,9 @@
 //! Sessions that nobody uses: what ends them, what keeps them, and who may come back in time.
 
-use crate::harness::{Gateway, Launch, Session, eventually, is_gone};
+use crate::{
+    harness::{Gateway, Launch, Session, eventually, is_alive, is_gone},
+    restart::{again, database, killed, reattach},
+};
 
 const TAGS: &[&str] = &["Area1.Pump1.Sine", "Area1.Pump1.Counter"];
 
@@ -79,4 +82,34 @@ async fn a_reader_who_comes_back_within_the_grace_keeps_the_session() {
     drop(back);
     is_over(&gw, &kept).await;
     ended(&gw, "detach", 2).await;
+}
+
+// shows: S-12, W-06
+#[tokio::test]
+async fn the_grace_of_a_session_that_was_left_runs_on_under_the_gateways_after() {
+    let with_grace = |launch, seconds| reattach(launch).flag("--detach-grace-seconds", seconds);
+    let gw = with_grace(Launch::new(), "600").start().await;
+    let [left, torn, late, unread] =
+        [gw.open("left").await, gw.open("torn").await, gw.open("late").await, gw.open("unread").await];
+    drop(left.reader("one").await);
+    let reader = torn.reader("one").await;
+    let db = database(gw.folder().path());
+    let read = || -> i64 {
+        db.query_row("SELECT count(*) FROM workers WHERE attended = 1", [], |row| row.get(0)).expect("a number")
+    };
+    eventually("two to be known as read", async || (read() == 2).then_some(())).await;
+    // One gateway dies, the next gives way, and a reader comes and goes in between.
+    let gw = with_grace(Launch::again(killed(gw).await), "600").start().await;
+    drop(reader);
+    drop(again(&gw, &late).await.reader("one").await);
+    eventually("three to be known as read", async || (read() == 3).then_some(())).await;
+    drop(db);
+    let gw = with_grace(Launch::again(gw.folder()), "3").follow().serves(gw).await;
+    for s in [&left, &torn, &late] {
+        eventually("the session to be gone", async || (!is_listed(&gw, s).await).then_some(())).await;
+        eventually("its worker to have ended", async || (!is_alive(s.pid)).then_some(())).await;
+    }
+    ended(&gw, "detach", 3).await;
+    assert!(is_listed(&gw, &unread).await, "one that nobody read has its lease");
+    again(&gw, &unread).await.close().await;
 }

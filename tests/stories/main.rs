@@ -17,6 +17,7 @@ mod hostile;
 mod leases;
 mod line;
 mod logs;
+mod manager;
 mod nodes;
 mod operate;
 mod policies;

@@ -12,7 +12,10 @@ use std::{
     process::{Command, Output},
 };
 use tidegate_client::wire::CreateKeyRequest;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 fn json(output: &Output) -> Json {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
@@ -188,6 +191,29 @@ impl Drop for SmallDisk<'_> {
     }
 }
 
+// shows: S-18
+#[tokio::test]
+async fn an_internal_session_that_cannot_be_opened_is_named_by_health_until_it_is_there() {
+    let launch = Launch::new();
+    let csv = launch.folder().path().join("history.csv");
+    let launch = launch.backend("sim", "rate=10").backend("history", &format!("csv={}", csv.display()));
+    let gw = launch.flag("--internal-session", "past=history").start().await;
+    let seen = eventually("health to name it", async || {
+        let seen = status(&gw).await;
+        let named = parts(&seen).contains(&"internal-sessions");
+        named.then_some(seen)
+    })
+    .await;
+    assert_eq!((&seen["state"], &seen["ready"]), (&Json::from("degraded"), &Json::from(true)), "{seen}");
+    assert!(seen["degraded"].to_string().contains("past is not there"), "{seen}");
+    let draft = csv.with_extension("draft");
+    fs::write(&draft, "timestamp,tag,value,quality\n2026-01-01T00:00:00Z,Area1.Flow,1.5,192\n").expect("written");
+    fs::rename(&draft, &csv).expect("placed");
+    eventually("health without anybody's help", async || (status(&gw).await["state"] == "ready").then_some(())).await;
+    let sessions = gw.admin().await.sessions().await.expect("a listing");
+    assert_eq!(sessions.iter().map(|one| one.tag.as_str()).collect::<Vec<_>>(), ["past"]);
+}
+
 #[tokio::test]
 async fn a_full_disk_degrades_and_heals_by_itself() {
     let launch = Launch::new();
@@ -243,6 +269,20 @@ async fn a_full_disk_degrades_and_heals_by_itself() {
     drop((reader, gw, folder));
 }
 
+/// The metrics over a connection that stays.
+async fn scraped(connection: &mut TcpStream) -> String {
+    connection.write_all(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").await.expect("sent");
+    let mut answer = Vec::new();
+    // The exposition's own last line.
+    while !answer.ends_with(b"# EOF\n") {
+        let mut bytes = [0; 4_096];
+        let read = connection.read(&mut bytes).await.expect("an answer");
+        assert!(read > 0, "the connection is kept");
+        answer.extend_from_slice(&bytes[..read]);
+    }
+    String::from_utf8(answer).expect("text")
+}
+
 #[tokio::test]
 async fn a_gateway_without_descriptors_serves_on_and_takes_connections_again() {
     let gw = Gateway::start().await;
@@ -250,15 +290,28 @@ async fn a_gateway_without_descriptors_serves_on_and_takes_connections_again() {
     let mut reader = s.reader("one").await;
     s.advise(&["Area1.Pump1.Sine"]).await;
     reader.count(5).await;
+    // One that is there already; the first answer shows it.
+    let mut scraper = TcpStream::connect(gw.http()).await.expect("connected");
+    scraped(&mut scraper).await;
     let open = status(&gw).await["open_files"].as_u64().expect("a number");
     let limit = Rlimit { current: Some(open + 8), ..getrlimit(Resource::Nofile) };
     prlimit(Some(gw.pid()), Resource::Nofile, limit).expect("its limit is set");
     let mut strangers = Vec::new();
+    const LINE: &str = "cannot accept connections just now";
     eventually("a connection too many", async || {
         strangers.push(TcpStream::connect(gw.address()).await.expect("the backlog takes it"));
-        gw.log().contains("cannot accept connections just now").then_some(())
+        gw.log().contains(LINE).then_some(())
     })
     .await;
+    // Tried again all the time, and not said each time.
+    let failures = eventually("some more tries", async || {
+        let metrics = scraped(&mut scraper).await;
+        let count = metrics.lines().find_map(|line| line.strip_prefix("tidegate_accept_failures_total "))?;
+        count.parse::<usize>().ok().filter(|count| *count >= 30)
+    })
+    .await;
+    let lines = gw.log().matches(LINE).count();
+    assert!(lines * 5 < failures, "{lines} lines for {failures} failures");
     goes_on(&mut reader).await;
     assert!(!gw.log().contains("panicked"));
     drop(strangers);

@@ -12,7 +12,7 @@ use std::{
 use tempfile::TempDir;
 use tidegate_client::{
     Gateway as Client,
-    wire::{event::Body, gap::Reason},
+    wire::{Event, event::Body, gap::Reason, value::Kind},
 };
 use tidegate_pipe::{HelloFields, PipeError, Secret, connect};
 use tidegate_proto::worker::v1::Adopt;
@@ -118,6 +118,7 @@ async fn a_stop_may_leave_the_workers_to_the_next_gateway() {
     gw.signal(Signal::TERM);
     let end = reader.ended().await;
     assert_eq!((end.reason.as_str(), end.resume_position()), ("stream.draining", Some(reader.position())));
+    assert!(!end.session_ends() && end.resume_token().is_some(), "{:?}", end.details);
     assert!(gw.ended().await.success());
     assert!(is_alive(s.pid));
 
@@ -154,6 +155,42 @@ async fn a_gap_after_a_restart_is_exact_and_only_where_the_tail_moved_on() {
     s.close().await;
 }
 
+// shows: W-06
+#[tokio::test]
+async fn last_values_that_are_older_than_the_tail_are_known_after_a_restart() {
+    let gw = reattach(Launch::new()).backend("sim", "rate=20000").start().await;
+    let s = gw.open_on("sim").await;
+    let items = s.advise(&["Area1.Setpoint.Speed", "Area1.Pump1.Counter"]).await;
+    let last = async |s: &Session| {
+        let snapshot = s.client.snapshot(&s.id).await.expect("a snapshot");
+        snapshot.items.into_iter().find(|item| item.item_key == items[0].key).and_then(|item| item.last)
+    };
+    eventually("its type to be known", async || last(&s).await).await;
+    s.write(&items[0], 4.5).await.expect("written");
+    let is_written = |event: &Event| match &event.body {
+        Some(Body::DataChange(change)) => {
+            change.value.as_ref().is_some_and(|value| value.kind == Some(Kind::Double(4.5)))
+        }
+        _ => false,
+    };
+    let before = eventually("the value to be told", async || last(&s).await.filter(is_written)).await;
+    // Several times what the tail holds comes behind it.
+    eventually("it to be long ago", async || (s.head().await > before.sequence + 5_000).then_some(())).await;
+    let gw = reattach(Launch::again(killed(gw).await)).backend("sim", "rate=20000").start().await;
+    let s = again(&gw, &s).await;
+    assert_eq!(last(&s).await, Some(before), "bit for bit, with its sequence");
+    assert!(
+        eventually("the other one's", async || {
+            let snapshot = s.client.snapshot(&s.id).await.expect("a snapshot");
+            snapshot.items.into_iter().find(|item| item.item_key == items[1].key).and_then(|item| item.last)
+        })
+        .await
+        .sequence
+            > 5_000
+    );
+    s.close().await;
+}
+
 // shows: W-06, W-08
 #[tokio::test]
 async fn a_command_in_flight_when_the_gateway_dies_takes_effect_once() {
@@ -172,9 +209,8 @@ async fn a_command_in_flight_when_the_gateway_dies_takes_effect_once() {
     let s = again(&gw, &s).await;
     let mut next = s.go_on("one", &reader).await;
     s.write(&items[0], 8.5).await.expect("ids go on where they were");
-    let completed = |event: &tidegate_client::wire::Event| {
-        event.item_key == items[0].key && matches!(event.body, Some(Body::WriteComplete(_)))
-    };
+    let completed =
+        |event: &Event| event.item_key == items[0].key && matches!(event.body, Some(Body::WriteComplete(_)));
     next.until("the write in flight", completed).await;
     next.until("the write afterwards", completed).await;
     let head = s.silence().await;

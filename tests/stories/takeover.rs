@@ -15,12 +15,8 @@ use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader, IoSliceMut, Write as _},
     mem::MaybeUninit,
-    os::{
-        fd::OwnedFd,
-        unix::net::{UnixDatagram, UnixStream},
-    },
+    os::unix::net::UnixStream,
     path::Path,
-    process::Stdio,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -84,6 +80,9 @@ impl Knocks {
                 Err(error) => {
                     let told = error.reason().unwrap_or_default().to_owned();
                     assert!(["gateway.draining", "session.adopting"].contains(&told.as_str()), "{error:?}");
+                    let fault = error.fault().expect("told");
+                    let again = fault.message.contains("another gateway") && fault.details.contains_key("retry_ms");
+                    assert!(told == "session.adopting" || again, "{error:?}");
                 }
             }
             self.answered(began);
@@ -169,7 +168,7 @@ fn writes(gw: &Gateway, s: &Session, item: i32, stop: Arc<AtomicBool>) -> JoinHa
 }
 
 /// Few enough that the worker's tail has all of them until the next gateway is there.
-fn usual(launch: Launch) -> Launch {
+pub(crate) fn usual(launch: Launch) -> Launch {
     reattach(launch).backend("sim", "rate=100,faults=true")
 }
 
@@ -178,7 +177,7 @@ async fn says(gw: &Gateway, words: &str) {
 }
 
 /// The session goes on under whoever serves now, without a gap for this reader.
-async fn goes_on(gw: &Gateway, s: &Session, before: &crate::harness::Reader) -> crate::harness::Reader {
+pub(crate) async fn goes_on(gw: &Gateway, s: &Session, before: &crate::harness::Reader) -> crate::harness::Reader {
     let s = again(gw, s).await;
     let mut next = s.go_on("one", before).await;
     let head = s.head().await;
@@ -352,6 +351,56 @@ async fn a_follower_that_dies_hangs_or_gets_no_worker_gives_way_to_the_one_befor
     again(&gw, &s).await.close().await;
 }
 
+// shows: E-16, W-08
+#[tokio::test]
+async fn whoever_is_asked_to_stop_in_the_middle_of_a_hand_over_stops_in_order() {
+    let (mut gw, s, mut reader) = serving(Launch::new()).await;
+    // The one that follows, with the folder in its hands: it gives way, and no session ends.
+    let mut follower = in_the_middle(&gw, &s, "60").await;
+    follower.signal(Signal::TERM);
+    let ended = follower.ended().await;
+    assert!(ended.success(), "{ended}: {}", gw.log());
+    signal(s.pid, Signal::CONT);
+    says(&gw, "serving again").await;
+    reader = goes_on(&gw, &s, &reader).await;
+    // The one before, which has let everything go: it takes it back, and ends as at any other time.
+    let mut follower = in_the_middle(&gw, &s, "60").await;
+    gw.signal(Signal::TERM);
+    let ended = follower.ended().await;
+    assert_eq!(ended.code(), Some(1), "it did not take over: {}", gw.log());
+    signal(s.pid, Signal::CONT);
+    let ended = gw.ended().await;
+    assert!(ended.success(), "{ended}: {}", gw.log());
+    assert!(!gw.log().contains("took over, serving"), "{}", gw.log());
+    eventually("the worker to end", async || (!is_alive(s.pid)).then_some(())).await;
+    for left in ["admin.sock", "workers.sock", "takeover.sock", "addresses.json"] {
+        assert!(!gw.data().join(left).exists(), "{left} is left");
+    }
+    drop(reader);
+}
+
+// shows: W-08
+#[tokio::test]
+async fn a_gateway_that_stood_still_while_it_handed_over_finds_that_the_other_one_serves() {
+    let (gw, s, reader) = serving(Launch::new().flag("--take-over-seconds", "60")).await;
+    let follower = in_the_middle(&gw, &s, "60").await;
+    // It does not hear that the other one is ready, and its `Go` comes to nobody any more.
+    gw.signal(Signal::STOP);
+    signal(s.pid, Signal::CONT);
+    says(&gw, "going on without its word").await;
+    says(&gw, "took over, serving").await;
+    gw.signal(Signal::CONT);
+    let gw = follower.serves(gw).await;
+    assert!(gw.log().contains("handed over"), "{}", gw.log());
+    // It took longer than the worker's tail reaches, perhaps: then there is a gap, and it is exact.
+    let s = again(&gw, &s).await;
+    let mut next = s.go_on("one", &reader).await;
+    let head = s.silence().await;
+    next.to(head).await;
+    drop(next);
+    s.close().await;
+}
+
 // shows: W-05, W-08
 #[tokio::test]
 async fn whichever_of_the_two_is_killed_in_the_middle_nothing_is_lost() {
@@ -394,6 +443,7 @@ async fn of_two_that_want_to_follow_one_wins_and_the_other_is_told() {
     let first = in_the_middle(&gw, &s, "60").await;
     let second = usual(Launch::again(gw.folder())).switch("--take-over").refused().await;
     assert!(second.words.contains("takeover.busy"), "{}", second.words);
+    assert!(second.words.contains(&format!("process {} ", first.pid().as_raw_nonzero())), "{}", second.words);
     signal(s.pid, Signal::CONT);
     let gw = first.serves(gw).await;
     drop(goes_on(&gw, &s, &reader).await);
@@ -473,78 +523,4 @@ async fn a_newer_program_that_migrated_and_did_not_come_to_serve_is_undone() {
     assert!(keys.iter().any(|key| key.name == "before"), "{keys:?}");
     gw.admin().await.create_key(request("after")).await.expect("it writes again");
     assert!(!gw.data().join("tidegate.db.aside").exists());
-}
-
-/// Starts a gateway whose listeners a service manager has opened, which is this story.
-fn activated(data: &Path, log: &File, sockets: &[std::net::TcpListener; 2]) -> std::process::Child {
-    let at = |socket: &std::net::TcpListener| socket.local_addr().expect("an address").to_string();
-    let handle =
-        |socket: &std::net::TcpListener| Stdio::from(OwnedFd::from(socket.try_clone().expect("a second handle")));
-    // The number of its process is known only to itself, and the descriptors have to be 3 and 4.
-    let line = "LISTEN_PID=$$ LISTEN_FDS=2 exec \"$@\" 3<&0 4<&1 0</dev/null 1>&2";
-    let mut command = std::process::Command::new("sh");
-    command.args(["-c", line, "sh", env!("CARGO_BIN_EXE_tidegate"), "serve", "--data"]).arg(data);
-    command.args(["--listen", &at(&sockets[0]), "--http", &at(&sockets[1])]);
-    command.stdin(handle(&sockets[0])).stdout(handle(&sockets[1])).stderr(log.try_clone().expect("a second handle"));
-    command.spawn().expect("it starts")
-}
-
-// shows: E-13
-#[tokio::test]
-async fn sockets_of_a_service_manager_outlive_a_restart_and_refuse_nobody() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (data, log) = (folder.path().join("data"), File::create(folder.path().join("log")).expect("a log"));
-    let bind = || std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
-    let sockets = [bind(), bind()];
-    let http = sockets[1].local_addr().expect("an address").to_string();
-    let ask = async || {
-        let mut stream = TcpStream::connect(&http).await.expect("no connection is refused");
-        let request = format!("GET /api/version HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.expect("taken");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("answered");
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
-    };
-    for _ in 0..2 {
-        // Asked before there is anybody, and answered once there is.
-        let (mut gateway, ()) = tokio::join!(async { activated(&data, &log, &sockets) }, ask());
-        signal(gateway.id(), Signal::TERM);
-        let ended =
-            tokio::task::spawn_blocking(move || gateway.wait()).await.expect("no panic").expect("waiting works");
-        assert!(ended.success(), "{}", fs::read_to_string(folder.path().join("log")).expect("a log"));
-    }
-}
-
-// shows: E-13
-#[tokio::test]
-async fn a_service_manager_is_told_who_is_the_main_process_now() {
-    let launch = usual(Launch::new());
-    let folder = launch.folder();
-    let path = folder.path().join("notify");
-    let socket = UnixDatagram::bind(&path).expect("bound");
-    socket.set_nonblocking(true).expect("set");
-    let launch = launch.env("NOTIFY_SOCKET", path.to_str().expect("a path")).env("WATCHDOG_USEC", "5000000");
-    let mut gw = launch.start().await;
-    let s = gw.open("line-1").await;
-    let mut reader = s.reader("one").await;
-    s.advise(TAGS).await;
-    reader.count(20).await;
-    // As after an upgrade: the program at its path is to follow it.
-    gw.signal(Signal::USR2);
-    let heard = async |what: &str| {
-        eventually(what, async || {
-            let mut message = [0; 4_096];
-            let read = socket.recv(&mut message).ok()?;
-            let message = String::from_utf8_lossy(&message[..read]).into_owned();
-            message.lines().find_map(|line| line.strip_prefix(what).map(str::to_owned))
-        })
-        .await
-    };
-    let pid: u32 = heard("MAINPID=").await.parse().expect("a process id");
-    assert!(gw.ended().await.success());
-    heard("WATCHDOG=").await;
-    drop(goes_on(&gw, &s, &reader).await);
-    again(&gw, &s).await.close().await;
-    signal(pid, Signal::TERM);
-    eventually("the other one to end", async || (!is_alive(pid)).then_some(())).await;
 }

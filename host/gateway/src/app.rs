@@ -2,13 +2,14 @@
 //! of the end. Every part is made here and handed its neighbours; none finds another by itself. Invariant: what
 //! fails at the start is undone, and the end takes no longer than the drain and the workers' patience.
 
+mod announcement;
 mod swaps;
 
 use crate::{
     backup::Backups,
     clock::{Clock, SystemClock},
     config::{Changes, ServeConfig},
-    data_dir::{DataDir, InstanceId, write_private},
+    data_dir::{DataDir, InstanceId},
     descriptors,
     error::{Code, Error, Result},
     events::{LogBounds, LogBudget},
@@ -23,14 +24,14 @@ use crate::{
     storage::{self, Storage},
     takeover::{Given, Sockets},
     tasks::Tasks,
-    telemetry::{self, About, Metrics},
+    telemetry::{self, About, Counter, Metrics},
     tls::Tls,
     workers::{Backend, WorkerHub},
 };
+use announcement::{Announcement, Unannounced, addresses_file};
 use parking_lot::Mutex;
 use std::{
     net::SocketAddr,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -76,6 +77,7 @@ pub struct App {
     doors: Option<Doors>,
     /// Before the lock: whoever has that finds no socket of ours.
     sockets: Arc<Sockets>,
+    accept_failures: Counter,
     /// The lock goes with it, last.
     data: DataDir,
 }
@@ -116,11 +118,9 @@ struct Parts {
     policies: Policies,
     nodes: Nodes,
     tls: Option<Tls>,
+    sessions: Sessions,
     unannounced: Unannounced,
 }
-
-/// Why addresses.json could not be written, while that is so.
-type Unannounced = Arc<Mutex<Option<Error>>>;
 
 // === impl App ===
 
@@ -180,7 +180,7 @@ impl App {
         }
 
         let tasks = Tasks::new();
-        let hub = WorkerHub::new(data.workers_socket());
+        let hub = WorkerHub::new(data.workers_socket(), metrics.accept_failures.clone());
         let budget = Arc::new(LogBudget::new(config.log.log_bytes_total_max));
         let context = sessions::Context {
             hub: hub.clone(),
@@ -223,6 +223,7 @@ impl App {
             policies: policies.clone(),
             nodes: nodes.clone(),
             tls: tls.clone(),
+            sessions: sessions.clone(),
             unannounced: unannounced.clone(),
         });
         let overview = Overview {
@@ -304,6 +305,7 @@ impl App {
             let export = telemetry::export(collector, counted, about, look);
             tasks.spawn("metrics export", until_stop(Box::pin(export)));
         }
+        let accept_failures = metrics.accept_failures.clone();
         tasks.spawn("log bytes", until_stop(Box::pin(gauge_logs(budget, sessions.clone(), metrics))));
 
         Ok(Self {
@@ -322,6 +324,7 @@ impl App {
             ready,
             doors: Some(doors),
             sockets,
+            accept_failures,
             data,
         })
     }
@@ -369,6 +372,11 @@ impl App {
         self.sockets.clone()
     }
 
+    /// Of every listener, the one for take-overs among them.
+    pub fn accept_failures(&self) -> Counter {
+        self.accept_failures.clone()
+    }
+
     /// Of the installation.
     pub fn instance(&self) -> &InstanceId {
         &self.instance
@@ -409,7 +417,7 @@ impl App {
     /// Lets everything go for a gateway that follows: as a stop that leaves every worker, but in less time, and sockets and
     /// their files stay. `schema`: what that one knows; where it is newer, there is a copy of the database afterwards.
     pub async fn hand_over(self, schema: usize) {
-        self.sessions.leave_workers();
+        self.sessions.give_way();
         self.end("another gateway takes over", self.config.drain.min(HANDED_OVER)).await;
         if schema > storage::SCHEMA {
             let database = self.data.database();
@@ -476,6 +484,9 @@ impl HealthSource for Parts {
         }
         if let Some(message) = self.tls.as_ref().and_then(Tls::trouble) {
             degraded.push(Degraded::new("certificate", message));
+        }
+        if let Some(message) = self.sessions.internal_trouble() {
+            degraded.push(Degraded::new("internal-sessions", message));
         }
         if let Some(message) = telemetry::log_trouble() {
             degraded.push(Degraded::new("log", message));
@@ -573,29 +584,4 @@ async fn gauge_logs(budget: Arc<LogBudget>, sessions: Sessions, metrics: Metrics
         log.lag_high_water.set(gauge(high_water));
         log.near_gap.set(gauge(near_gap));
     }
-}
-
-/// What others read where it listens.
-#[derive(Debug)]
-struct Announcement {
-    file: PathBuf,
-    addresses: Addresses,
-    failing: Unannounced,
-}
-
-impl Announcement {
-    fn write(&self) -> Result<()> {
-        let text = serde_json::to_vec(&self.addresses).unwrap_or_default();
-        let written = write_private(&self.file, &text).map_err(|error| {
-            let full = error.kind() == std::io::ErrorKind::StorageFull;
-            let code = if full { Code::StorageFull } else { Code::DataFolderUnusable };
-            Error::new(code, format!("cannot write {}: {error}", self.file.display()))
-        });
-        *self.failing.lock() = written.as_ref().err().cloned();
-        written
-    }
-}
-
-fn addresses_file(data: &DataDir) -> PathBuf {
-    data.root().join("addresses.json")
 }

@@ -162,8 +162,8 @@ codes! {
         "EventQueueOverflow: the reader fell too far behind and the back-pressure policy ended it.",
         "Read faster, ask for less, or resume at the position in the details.";
     StreamDraining = "stream.draining", Unavailable,
-        "The gateway is shutting down.",
-        "Resume at the position in the details once it is back.";
+        "The gateway is shutting down, or another one takes over.",
+        "With `session_goes_on` in the details resume at the position there (alarms begin anew) as soon as somebody answers; otherwise the session ends with the gateway, and the position says how much of it was delivered.";
     StreamSessionEnded = "stream.session_ended", Aborted,
         "The session ended; its reason is in the message.",
         "Open a new session.";
@@ -327,14 +327,14 @@ codes! {
         "The gateway that works on the folder does not hand over to this one; the message says why. It serves on.",
         "Mend what is named; or stop the one that runs and start the new one.";
     TakeOverBusy = "takeover.busy", Aborted,
-        "Another gateway is just taking over.",
-        "Nothing; `tidegate status` shows the version that serves.";
+        "Another gateway is just taking over; the message names its process.",
+        "Wait until it is done: `tidegate status` shows the version that serves. If it hangs, end the process that is named; after a minute its place is free in any case.";
     TakeOverFailed = "takeover.failed", Unavailable,
         "The hand-over from one gateway to the next came to nothing; the one before goes on.",
         "See the log of both for the cause, and try again.";
     Draining = "gateway.draining", Unavailable,
-        "The gateway is shutting down and takes nothing new.",
-        "Try again when it is back.";
+        "The gateway takes nothing new: it is shutting down, or another one is just taking over, as the message says.",
+        "Try again, after the time in the details if there is one; it is told where the sessions go on.";
     VersionNodeRequired = "version.node_required", FailedPrecondition,
         "The key has the scope `node` and the write names no runtime node.",
         "Attach a node and name it in `InvokeRequest.node_id`, or use a key without that scope.";

@@ -55,7 +55,8 @@ pub async fn serve(
     drain: Duration,
 ) {
     let loopback = listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
-    accept::serve(listener, tls, router(state, loopback), shutdown, drain).await;
+    let failures = state.metrics.accept_failures.clone();
+    accept::serve(listener, tls, router(state, loopback), failures, shutdown, drain).await;
 }
 
 fn router(state: HttpState, loopback: bool) -> Router {

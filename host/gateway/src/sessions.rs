@@ -36,16 +36,15 @@ use crate::{
     storage::{SessionEnd, SessionRow, Storage, WorkerRow},
     tasks::Tasks,
     telemetry::{CloseReason, Limit, Metrics},
-    workers::{Backend, Launch, Worker, WorkerHub},
+    workers::{Backend, Launch, WorkerHub},
 };
 use arc_swap::ArcSwap;
 use closed::Closed;
-use ending::draining;
 use parking_lot::{Mutex, RwLock};
 use session::{Bounds, Identity, Parts};
 use shares::Shares;
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     pin::Pin,
     sync::{
@@ -141,12 +140,16 @@ struct Shared {
     draining: CancellationToken,
     /// The end of this gateway ends no worker, whatever the settings say.
     leave: AtomicBool,
+    /// The one that this gateway gives way to is there.
+    successor: AtomicBool,
     /// This gateway may still give way to the one before it: who does not come back is no reason to end anybody.
     provisional: AtomicBool,
     /// Workers that have not come back yet.
     awaited: AtomicUsize,
     /// Why a worker was not taken back while that was so.
     not_adopted: Mutex<Option<String>>,
+    /// Internal sessions that are not there, and why.
+    internal_missing: Mutex<BTreeMap<String, String>>,
     /// Set once at the start; without it nobody writes on behalf of a node.
     write_gate: OnceLock<Arc<dyn WriteGate>>,
 }
@@ -190,9 +193,11 @@ impl Sessions {
             closed: Closed::default(),
             draining: CancellationToken::new(),
             leave: AtomicBool::new(false),
+            successor: AtomicBool::new(false),
             provisional: AtomicBool::new(false),
             awaited: AtomicUsize::new(0),
             not_adopted: Mutex::default(),
+            internal_missing: Mutex::default(),
             write_gate: OnceLock::new(),
         };
         Self { shared: Arc::new(shared) }
@@ -247,7 +252,7 @@ impl Sessions {
     pub async fn open(&self, caller: &Caller, request: OpenRequest) -> Result<Arc<Session>> {
         let shared = &self.shared;
         if shared.draining.is_cancelled() {
-            return Err(draining());
+            return Err(self.draining());
         }
         let settings = shared.settings.load_full();
         check_names(&request)?;
@@ -286,7 +291,7 @@ impl Sessions {
         let worker = tokio::select! {
             launched = shared.hub.launch(launch) => launched?,
             // Nobody is let in from now on.
-            () = shared.draining.cancelled() => return Err(draining()),
+            () = shared.draining.cancelled() => return Err(self.draining()),
         };
         shared.metrics.workers.started.inc();
 
@@ -303,7 +308,7 @@ impl Sessions {
             opened_unix_ms: shared.clock.unix_ms() as i64,
             command_timeout: request.command_timeout.unwrap_or(settings.command_timeout),
         };
-        let row = manifest(&identity, &worker);
+        let row = adopt::manifest(&identity, &worker);
         let row = if settings.orphan_lifetime.is_zero() {
             // For the terminator only, should this gateway die and the worker not notice; it is written beside.
             Some(row)
@@ -335,17 +340,19 @@ impl Sessions {
         tracing::info!(session = %id, pid = worker.pid, backend = backend.name, key = %key, "session opened");
         let life = supervise::run(session.clone(), worker, frames, to_worker, stops, settings.patience);
         session.ask_alarms();
-        self.run(session.clone(), places, Some(row), life);
+        self.run(session.clone(), places, false, Some(row), life);
         self.register(&session).await?;
         Ok(session)
     }
 
     /// Spawns the tasks of a session and what has to happen at its end, `places` given back among it.
-    /// `fresh`: it was opened now, and perhaps its worker is not in the manifest yet.
+    /// `attended`: the manifest says that it has had a reader. `fresh`: it was opened now, and perhaps its worker is not in
+    /// the manifest yet.
     fn run(
         &self,
         session: Arc<Session>,
         places: Places,
+        attended: bool,
         fresh: Option<Option<WorkerRow>>,
         life: impl Future<Output = ()> + Send + 'static,
     ) {
@@ -354,6 +361,9 @@ impl Sessions {
         let mut helpers = tokio::task::JoinSet::new();
         helpers.spawn(session.log.clone().run_waker());
         helpers.spawn(pressure::run(session.clone(), shared.policies.clone()));
+        if !attended {
+            helpers.spawn(adopt::write_attended(session.clone(), shared.storage.clone()));
+        }
         tasks.spawn("session", async move {
             let gone = session.gone.clone().drop_guard();
             let until_gone = async {
@@ -436,7 +446,7 @@ impl Sessions {
         match found {
             Some(session) if sees_all || session.identity.owner.as_ref() == Some(&caller.key.id) => Ok(session),
             // Perhaps it was left to the next gateway just now, and lives. A foreign one answers alike.
-            _ if left() => Err(draining()),
+            _ if left() => Err(self.draining()),
             None if sees_all => Err(Error::new(Code::SessionUnknown, "there is no such session")),
             _ => Err(Error::new(Code::SessionNotPermitted, "this key has no such session")),
         }
@@ -531,25 +541,6 @@ impl Shared {
         if let Err(error) = self.storage.worker_gone(session.identity.id.clone()).await {
             tracing::warn!(session = %session.identity.id, %error, "the worker is still in the manifest");
         }
-    }
-}
-
-/// What another gateway would need to take this worker.
-fn manifest(identity: &Identity, worker: &Worker) -> WorkerRow {
-    WorkerRow {
-        session: identity.id.clone(),
-        pid: worker.pid,
-        started: worker.started.clone(),
-        secret: worker.secret.clone(),
-        epoch: identity.epoch,
-        owner: identity.owner.clone(),
-        name: identity.name.clone(),
-        tag: identity.tag.clone(),
-        backend: identity.backend.clone(),
-        client_kind: identity.client_kind.clone(),
-        client_version: identity.client_version.clone(),
-        opened_unix_ms: identity.opened_unix_ms,
-        command_timeout: identity.command_timeout,
     }
 }
 

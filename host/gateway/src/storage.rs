@@ -13,6 +13,7 @@ mod people;
 #[cfg(test)]
 mod probe;
 mod records;
+mod reserve;
 #[cfg(test)]
 mod tests;
 mod workers;
@@ -72,7 +73,14 @@ impl Storage {
     /// Opens or creates the database, migrates it, and starts the writer thread. Blocks: for the start
     /// of the process, before anything serves. Errors: `storage.corrupt`, `.newer`, `.unavailable`.
     pub fn open(path: &Path, instance: &InstanceId, metrics: StorageMetrics) -> Result<Self> {
-        let db = open::writer(path)?;
+        let db = match open::writer(path) {
+            // Closed in order it has given up the room that opening it takes; what was set aside for that is ours to use.
+            Err(error) if error.code() == Code::StorageFull && reserve::give_up(path) => {
+                tracing::warn!(%error, "the disk is full; opening the database with the room that was set aside");
+                open::writer(path)?
+            }
+            opened => opened?,
+        };
         let noted = records::start_instance(&db, instance, now_unix_ms());
         let storage = Self::start(path, db, metrics)?;
         match noted.map_err(|e| failure::of("write to", path, &e)) {
@@ -81,7 +89,10 @@ impl Storage {
                 tracing::error!(code = error.code().as_str(), "storage: {}; starting without", error.message());
                 *storage.shared.trouble.lock() = Some(error);
             }
-            noted => noted?,
+            noted => {
+                noted?;
+                reserve::keep(path);
+            }
         }
         Ok(storage)
     }
@@ -107,7 +118,14 @@ impl Storage {
     /// Tries to write while writing fails, so that the trouble ends when its cause has ended and not only with the
     /// next write of somebody. Changes nothing that anybody reads.
     pub async fn heal(&self) {
-        let Some(trouble) = self.trouble() else { return };
+        let Some(trouble) = self.trouble() else {
+            if !reserve::is_kept(&self.shared.path) && open::room(&self.shared.path).is_none_or(|bytes| bytes >= ROOM) {
+                let shared = Arc::clone(&self.shared);
+                // A panic there is a defect that the panic hook has logged.
+                let _kept = tokio::task::spawn_blocking(move || reserve::keep(&shared.path)).await;
+            }
+            return;
+        };
         // What the journal still has in reserve is no room: the next write of some size would fail again.
         let short = || open::room(&self.shared.path).is_some_and(|bytes| bytes < ROOM);
         if trouble.code() != Code::StorageFull || !short() {

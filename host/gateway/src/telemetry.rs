@@ -10,6 +10,7 @@ mod metrics;
 mod otlp;
 mod policies;
 mod redact;
+mod repeated;
 #[cfg(test)]
 mod tests;
 
@@ -26,3 +27,4 @@ pub use metrics::{
 };
 pub use otlp::{About, Collector, export};
 pub use policies::{PolicyNumbers, PolicySample, PolicySource, ShadowSample};
+pub use repeated::Repeated;

@@ -11,7 +11,10 @@ pub use adopt::{Adopted, Adoption};
 pub use launch::{Backend, Launch, Worker};
 pub use process::{LastWords, Orphan, Process};
 
-use crate::ids::SessionId;
+use crate::{
+    ids::SessionId,
+    telemetry::{Counter, Repeated},
+};
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
@@ -47,6 +50,8 @@ struct Shared {
     strangers: Arc<Semaphore>,
     /// Nobody is let in any more.
     closed: CancellationToken,
+    /// Times that the system had no descriptor for a connection.
+    failures: Counter,
 }
 
 #[derive(Debug)]
@@ -76,12 +81,12 @@ struct Awaiting {
 // === impl WorkerHub ===
 
 impl WorkerHub {
-    /// `socket` is where `run` listens.
-    pub fn new(socket: PathBuf) -> Self {
+    /// `socket` is where `run` listens; `failures` counts what could not be accepted.
+    pub fn new(socket: PathBuf, failures: Counter) -> Self {
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
         let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
         let closed = CancellationToken::new();
-        Self { shared: Arc::new(Shared { socket, awaited: Mutex::default(), handshakes, strangers, closed }) }
+        Self { shared: Arc::new(Shared { socket, awaited: Mutex::default(), handshakes, strangers, closed, failures }) }
     }
 
     /// Lets nobody in any more, and tells nobody to end for that: who comes back is for the next gateway.
@@ -99,6 +104,7 @@ impl WorkerHub {
     }
 
     async fn accept(&self, listener: &WorkerListener) {
+        let mut trouble = Repeated::default();
         loop {
             let Ok(mut permit) = self.shared.handshakes.clone().acquire_owned().await else { return };
             match listener.accept().await {
@@ -120,7 +126,10 @@ impl WorkerHub {
                     });
                 }
                 Err(error @ PipeError::Io { .. }) => {
-                    tracing::warn!(%error, "cannot accept workers just now");
+                    self.shared.failures.inc();
+                    if let Some(more) = trouble.again() {
+                        tracing::warn!(%error, more, "cannot accept workers just now");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
                 Err(error) => tracing::warn!(%error, "a connection to the workers' socket was refused"),

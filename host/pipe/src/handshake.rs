@@ -303,6 +303,7 @@ pub fn name(frame: &from_worker::Frame) -> &'static str {
         from_worker::Frame::Goodbye(_) => "Goodbye",
         from_worker::Frame::AlarmTable(_) => "AlarmTable",
         from_worker::Frame::AlarmChange(_) => "AlarmChange",
+        from_worker::Frame::LastValues(_) => "LastValues",
     }
 }
 

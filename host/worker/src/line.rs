@@ -62,13 +62,20 @@ pub(crate) struct Line {
     /// For answers to commands that find no room.
     refuse: mpsc::Sender<Outgoing>,
     asked: watch::Sender<Option<Shutdown>>,
-    /// How long events may wait for others; the outbox looks at it.
-    gather_us: Arc<AtomicU32>,
-    /// Rises each time the gateway wants the whole table of alarms.
-    alarm_syncs: watch::Sender<u64>,
+    wishes: Wishes,
     sent: Sent,
     /// The newest command that came.
     command: u64,
+}
+
+/// What the gateway wants of the backend, beside its commands.
+pub(crate) struct Wishes {
+    /// How long events may wait for others; the outbox looks at it.
+    pub(crate) gather_us: Arc<AtomicU32>,
+    /// Rises each time it wants the whole table of alarms.
+    pub(crate) alarm_syncs: watch::Sender<u64>,
+    /// It wants the last values that are older than this event.
+    pub(crate) values_before: watch::Sender<u64>,
 }
 
 /// What was taken to be sent.
@@ -111,11 +118,10 @@ impl Line {
         refuse: mpsc::Sender<Outgoing>,
         ask: mpsc::Sender<(u64, Command)>,
         asked: watch::Sender<Option<Shutdown>>,
-        gather_us: Arc<AtomicU32>,
-        alarm_syncs: watch::Sender<u64>,
+        wishes: Wishes,
     ) -> Self {
         let sent = Sent { epoch: home.epoch, ..Sent::default() };
-        Self { home, frames, ask, refuse, asked, gather_us, alarm_syncs, sent, command: 0 }
+        Self { home, frames, ask, refuse, asked, wishes, sent, command: 0 }
     }
 
     /// Until Goodbye has left, or the gateway is gone for good.
@@ -131,7 +137,11 @@ impl Line {
             let Some(found) = self.call_home(Instant::now() + lifetime).await? else { return Ok(Outcome::PipeEnded) };
             end = found;
             if let Some(have) = end.accept.have_sequence {
-                self.sent.resend(&mut end.writer, have)?;
+                let from = self.sent.resend(&mut end.writer, have)?;
+                if end.accept.last_values {
+                    // The backend answers before any command that comes over this pipe.
+                    self.wishes.values_before.send_replace(from);
+                }
             }
         }
     }
@@ -139,9 +149,9 @@ impl Line {
     /// Both directions, side by side, until one of them ends.
     async fn carry(&mut self, end: WorkerEnd) -> Result<Break, Ended> {
         let WorkerEnd { mut reader, mut writer, .. } = end;
-        let Self { frames, ask, refuse, asked, gather_us, alarm_syncs, sent, command, .. } = self;
+        let Self { frames, ask, refuse, asked, wishes, sent, command, .. } = self;
         // A gateway that has not said so lets nothing wait.
-        gather_us.store(0, Ordering::Relaxed);
+        wishes.gather_us.store(0, Ordering::Relaxed);
         tokio::select! {
             written = write(&mut writer, frames, sent) => match written {
                 Ok(()) => Ok(Break::Farewell),
@@ -149,7 +159,7 @@ impl Line {
                 Err(PipeError::Io { .. }) => Ok(Break::Gone),
                 Err(error) => Err(error.into()),
             },
-            read = read(&mut reader, ask, refuse, asked, (gather_us, alarm_syncs), command) => {
+            read = read(&mut reader, ask, refuse, asked, wishes, command) => {
                 read.map(|()| Break::Gone)
             }
         }
@@ -198,8 +208,8 @@ impl Sent {
         }
     }
 
-    /// Says where it goes on, then what the tail still has above `have`. Leaves with the next flush.
-    fn resend(&self, pipe: &mut WorkerWriter, have: u64) -> Result<(), PipeError> {
+    /// Says where it goes on, which it returns, then what the tail still has above `have`. Leaves with the next flush.
+    fn resend(&self, pipe: &mut WorkerWriter, have: u64) -> Result<u64, PipeError> {
         if have > self.head {
             return Err(PipeError::Handshake("the gateway has more events than were made here"));
         }
@@ -210,7 +220,7 @@ impl Sent {
             let events = Events { epoch: self.epoch, first: sent.first, count: sent.count, events: sent.bytes };
             pipe.push(&FromWorker { frame: Some(from_worker::Frame::Events(events)) })?;
         }
-        Ok(())
+        Ok(from)
     }
 }
 
@@ -246,7 +256,7 @@ fn put(pipe: &mut WorkerWriter, frame: Outgoing, sent: &Sent) -> Result<(), Pipe
         Outgoing::Reply { id, result } => from_worker::Frame::Reply(Reply { id, result: Some(result) }),
         // What it tells of the head is what the pipe has carried before it.
         Outgoing::Heartbeat { busy_ms } => from_worker::Frame::Heartbeat(Heartbeat { head: sent.head, busy_ms }),
-        Outgoing::Alarms(frame) => *frame,
+        Outgoing::Told(frame) => *frame,
         Outgoing::Goodbye { reason } => from_worker::Frame::Goodbye(Goodbye { reason }),
         Outgoing::Raw(bytes) => {
             pipe.push_raw(&bytes);
@@ -271,7 +281,7 @@ async fn read(
     ask: &mpsc::Sender<(u64, Command)>,
     refuse: &mpsc::Sender<Outgoing>,
     asked: &watch::Sender<Option<Shutdown>>,
-    (gather_us, alarm_syncs): (&AtomicU32, &watch::Sender<u64>),
+    wishes: &Wishes,
     newest: &mut u64,
 ) -> Result<(), Ended> {
     loop {
@@ -296,9 +306,9 @@ async fn read(
             }
             // Seen by the backend at its next event; what waits already goes when it was due.
             Some(from_gateway::Frame::Gather(gather)) => {
-                gather_us.store(gather.max_us.min(GATHER_US_MAX), Ordering::Relaxed);
+                wishes.gather_us.store(gather.max_us.min(GATHER_US_MAX), Ordering::Relaxed);
             }
-            Some(from_gateway::Frame::AlarmSync(_)) => alarm_syncs.send_modify(|syncs| *syncs += 1),
+            Some(from_gateway::Frame::AlarmSync(_)) => wishes.alarm_syncs.send_modify(|syncs| *syncs += 1),
             Some(other) => return Err(Ended::Protocol(gateway_name(&other))),
             None => return Err(Ended::Protocol("an unknown frame")),
         }

@@ -4,7 +4,7 @@
 
 use crate::{
     WorkerArgs,
-    line::{Home, Line},
+    line::{Home, Line, Wishes},
     outbox::{FRAMES_AHEAD, Outbox, Outgoing},
 };
 use std::{
@@ -80,6 +80,9 @@ pub struct Link {
     pub vitals: Arc<Vitals>,
     /// Changes each time the gateway wants the whole table of alarms, and every change of it from then on.
     pub alarm_syncs: watch::Receiver<u64>,
+    /// Changes each time a gateway has taken the worker over: it lacks the last values that are older than the event of
+    /// this number, and takes them before the answer to the next command. A backend that has none to tell ignores it.
+    pub values_before: watch::Receiver<u64>,
     /// Turns true when the backend is to finish what it has in hand and return.
     pub stop: watch::Receiver<bool>,
 }
@@ -180,6 +183,7 @@ async fn serve_as<F: Future<Output = BackendEnd> + Send + 'static>(
     let (stop, stopping) = watch::channel(false);
     let (asked, mut shutdown) = watch::channel(None);
     let (sync, alarm_syncs) = watch::channel(0);
+    let (lacks, values_before) = watch::channel(0);
     let vitals = Arc::new(Vitals::new());
     let period = Duration::from_millis(end.accept.heartbeat_ms.into());
     let link = Link {
@@ -189,14 +193,15 @@ async fn serve_as<F: Future<Output = BackendEnd> + Send + 'static>(
         outbox: Outbox::new(frames.clone()),
         vitals: vitals.clone(),
         alarm_syncs,
+        values_before,
         stop: stopping,
     };
 
     let mut tasks = JoinSet::new();
-    let gather_us = link.outbox.gathering();
+    let wishes = Wishes { gather_us: link.outbox.gathering(), alarm_syncs: sync, values_before: lacks };
     let backend = backend(link);
     tasks.spawn(async move { Done::Backend(backend.await) });
-    let line = Line::new(home, to_write, frames.clone(), ask, asked, gather_us, sync);
+    let line = Line::new(home, to_write, frames.clone(), ask, asked, wishes);
     tasks.spawn(async move { Done::Carried(line.run(end).await) });
     tasks.spawn(beat(frames.clone(), vitals, if period.is_zero() { HEARTBEAT } else { period }));
     let ended = watch_over(&mut tasks, &frames, &mut shutdown, &stop).await;

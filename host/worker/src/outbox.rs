@@ -54,8 +54,8 @@ pub enum Outgoing {
     Heartbeat {
         busy_ms: u32,
     },
-    /// A part of the table of alarms, or a change of it.
-    Alarms(Box<from_worker::Frame>),
+    /// Of the table of alarms, or last values.
+    Told(Box<from_worker::Frame>),
     Goodbye {
         reason: String,
     },
@@ -182,11 +182,11 @@ impl Outbox {
         self.send(Outgoing::Reply { id, result }).await
     }
 
-    /// Sends what there is to say of alarms, behind every event made before it. Lost when there is no gateway: the next one
-    /// asks for the whole table.
-    pub async fn alarms(&mut self, frame: from_worker::Frame) -> Result<(), PipeEnded> {
+    /// Sends what there is to say of alarms, or last values, behind every event made before it. Lost when there is no
+    /// gateway: the next one asks for all of it.
+    pub async fn tell(&mut self, frame: from_worker::Frame) -> Result<(), PipeEnded> {
         self.flush().await?;
-        self.send(Outgoing::Alarms(Box::new(frame))).await
+        self.send(Outgoing::Told(Box::new(frame))).await
     }
 
     /// The last word.

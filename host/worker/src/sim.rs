@@ -128,7 +128,7 @@ impl From<PipeEnded> for Halt {
 
 /// Runs until told to stop, or the pipe ends.
 pub async fn run(link: Link) -> BackendEnd {
-    let Link { accept, epoch, commands, outbox, vitals, alarm_syncs, stop } = link;
+    let Link { accept, epoch, commands, outbox, vitals, alarm_syncs, values_before, stop } = link;
     let settings = match Settings::parse(&accept.settings) {
         Ok(settings) => settings,
         Err(error) => return BackendEnd::Failed(error.to_string()),
@@ -146,7 +146,7 @@ pub async fn run(link: Link) -> BackendEnd {
     };
     vitals.ready();
     let mut sim = Sim::new(settings, history, epoch, vitals, outbox);
-    match sim.run(commands, alarm_syncs, stop).await {
+    match sim.run(commands, alarm_syncs, values_before, stop).await {
         Ok(()) | Err(Halt::PipeEnded) => BackendEnd::Stopped,
         Err(Halt::Crashed) => BackendEnd::Crashed,
     }
@@ -185,6 +185,7 @@ impl Sim {
         &mut self,
         mut commands: mpsc::Receiver<(u64, Command)>,
         mut alarm_syncs: watch::Receiver<u64>,
+        mut values_before: watch::Receiver<u64>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), Halt> {
         let timer = Timer::new();
@@ -199,6 +200,10 @@ impl Sim {
                 Ok(()) = alarm_syncs.changed() => {
                     self.alarms.book.sync();
                     self.tell_alarms().await?;
+                }
+                Ok(()) = values_before.changed() => {
+                    let before = *values_before.borrow_and_update();
+                    self.tell_last_values(before).await?;
                 }
                 // A read pumps events but takes no other command, as in an apartment.
                 command = commands.recv(), if self.reading.is_none() => match command {
@@ -278,7 +283,7 @@ impl Sim {
 
     async fn tell_alarms(&mut self) -> Result<(), PipeEnded> {
         while let Some(frame) = self.alarms.book.next_frame() {
-            self.outbox.alarms(frame).await?;
+            self.outbox.tell(frame).await?;
         }
         Ok(())
     }

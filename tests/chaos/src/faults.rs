@@ -9,7 +9,7 @@ use crate::{
     report::Report,
     world::{LOOK_EVERY, PATIENCE, World},
 };
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
 use std::{
     path::PathBuf,
@@ -122,6 +122,16 @@ impl Chaos {
                 self.report.restarts += 1;
                 self.back().await
             }
+            Act::TakeOver => {
+                let (started, before) = (Instant::now(), self.world.pid());
+                let follower = self.world.follow()?;
+                let serves = self.world.outcome(follower, None).await?;
+                ensure!(serves && self.world.pid() != before, "nobody took over:\n{}", self.world.log());
+                self.report.takeovers += 1;
+                self.taken_back(started).await
+            }
+            Act::KillTakeOver => self.spoil_take_over(step, Signal::KILL).await,
+            Act::StopTakeOver => self.spoil_take_over(step, Signal::TERM).await,
             Act::Second => {
                 let refused = self.world.second().await?.is_some_and(|status| !status.success());
                 if !refused {
@@ -171,6 +181,25 @@ impl Chaos {
                 Ok(())
             }
         }
+    }
+
+    /// One of the two hears a signal in the middle of a hand-over. Whoever serves then has every session; when nobody does,
+    /// the next gateway has.
+    async fn spoil_take_over(&mut self, step: Step, signal: Signal) -> anyhow::Result<()> {
+        let (started, before) = (Instant::now(), self.world.pid());
+        let follower = self.world.follow()?;
+        sleep(step.second_half()).await;
+        let told = if step.second_of_two() { follower.id() } else { before };
+        process::signal(told, signal);
+        if !self.world.outcome(follower, Some(told)).await? {
+            self.report.restarts += u32::from(signal == Signal::TERM);
+            return self.back().await;
+        }
+        self.report.takeovers += u32::from(self.world.pid() != before);
+        self.taken_back(started).await?;
+        // Perhaps nobody lost his stream: there is nothing to time.
+        self.awaited = None;
+        Ok(())
     }
 
     /// Has a simulator send what is no frame. A gateway that is busy may need more than one try.

@@ -21,6 +21,12 @@ pub(crate) enum Act {
     KillWorker,
     /// SIGTERM with `--leave-workers`.
     Restart,
+    /// Another gateway takes over.
+    TakeOver,
+    /// One of the two dies while it does.
+    KillTakeOver,
+    /// One of the two is asked to stop while it does.
+    StopTakeOver,
     /// A second gateway on the same folder.
     Second,
     StallWorker,
@@ -49,18 +55,21 @@ pub(crate) struct Step {
 
 /// How often each happens, of a hundred.
 const SHARES: &[(Act, u64)] = &[
-    (Act::KillGateway, 34),
-    (Act::KillTwice, 6),
-    (Act::KillBoth, 6),
-    (Act::Impostor, 5),
+    (Act::KillGateway, 26),
+    (Act::KillTwice, 5),
+    (Act::KillBoth, 5),
+    (Act::Impostor, 4),
     (Act::StopEarly, 4),
-    (Act::KillWorker, 7),
+    (Act::KillWorker, 6),
     (Act::Restart, 5),
+    (Act::TakeOver, 9),
+    (Act::KillTakeOver, 4),
+    (Act::StopTakeOver, 2),
     (Act::Second, 3),
-    (Act::StallWorker, 7),
-    (Act::StallGateway, 5),
+    (Act::StallWorker, 6),
+    (Act::StallGateway, 4),
     (Act::Storm, 5),
-    (Act::Swap, 6),
+    (Act::Swap, 5),
     (Act::TornFrames, 4),
     (Act::BrokenWorker, 3),
 ];
@@ -74,6 +83,11 @@ pub(crate) struct Dice(u64);
 // === impl Step ===
 
 impl Step {
+    /// Of two: whether it befalls the second.
+    pub(crate) fn second_of_two(self) -> bool {
+        self.whom % 2 == 1
+    }
+
     /// Into the start of a gateway (a tenth of a second, or several on a busy machine), before or behind it.
     pub(crate) fn second_half(self) -> Duration {
         Duration::from_millis(self.ms * self.ms / MS_MAX / 2)
@@ -85,7 +99,7 @@ impl Step {
 impl Act {
     pub(crate) fn kills(self) -> u32 {
         match self {
-            Self::KillGateway | Self::KillWorker | Self::Impostor | Self::StopEarly => 1,
+            Self::KillGateway | Self::KillWorker | Self::Impostor | Self::StopEarly | Self::KillTakeOver => 1,
             Self::KillBoth | Self::KillTwice => 2,
             _ => 0,
         }

@@ -30,6 +30,8 @@ pub(crate) struct Report {
     pub(crate) seconds: f64,
     pub(crate) kills: u32,
     pub(crate) restarts: u32,
+    /// Those in which another gateway came to serve.
+    pub(crate) takeovers: u32,
     pub(crate) sessions: usize,
     pub(crate) readers: usize,
     pub(crate) adopted: u64,
@@ -113,6 +115,7 @@ impl Report {
             "seconds": self.seconds.round(),
             "kills": self.kills,
             "restarts": self.restarts,
+            "takeovers": self.takeovers,
             "sessions": self.sessions,
             "readers": self.readers,
             "adopted": self.adopted,
@@ -267,6 +270,7 @@ mod tests {
         let line: serde_json::Value = serde_json::from_str(&Report::default().json()).expect("JSON");
         for name in [
             "kills",
+            "takeovers",
             "sessions",
             "adopted",
             "adoption_ms_p99",

@@ -24,6 +24,8 @@ use tokio::{sync::watch, time::sleep};
 /// For a gateway to start on a machine that does other things, too. Guessed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// For an answer, while perhaps nobody is there to give one.
+const ANSWER: Duration = Duration::from_millis(500);
 /// What is written, and what only comes. One half can be denied.
 const SETPOINT: &str = "Area1.Setpoint.Speed";
 const TAGS: &[&str] = &[SETPOINT, "Area1.Pump1.Sine", "Area1.Pump1.Counter", "Area2.Pump2.Sine", "Area2.Pump2.Counter"];
@@ -41,6 +43,9 @@ pub(crate) struct World {
     pub(crate) storm: watch::Sender<u64>,
     opened: u64,
 }
+
+/// A process that is ended when nobody takes it.
+struct Ended(Option<Child>);
 
 // === impl World ===
 
@@ -103,6 +108,46 @@ impl World {
         let grpc = addresses["grpc"].as_str().context("no address is announced")?;
         self.address.send_replace(grpc.to_owned());
         Ok(())
+    }
+
+    /// Starts a gateway that is to take over from the one that serves.
+    pub(crate) fn follow(&self) -> anyhow::Result<Child> {
+        // What the gate refuses just now it would refuse to the one that follows.
+        self.swap("deny = []\n")?;
+        self.command("gateway.log")?.arg("--take-over").spawn().context("cannot start a gateway to take over")
+    }
+
+    /// What comes of a hand-over: true when one of the two serves, which is the gateway from then on; false when both have
+    /// ended. `told`: the one that was signalled, and ends for that.
+    pub(crate) async fn outcome(&mut self, follower: Child, told: Option<u32>) -> anyhow::Result<bool> {
+        let of_follower = told == Some(follower.id());
+        let mut follower = Ended(Some(follower));
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            let before = self.gateway.as_mut().context("no gateway")?.try_wait()?;
+            let after = follower.0.as_mut().context("no follower")?.try_wait()?;
+            let told_has_ended = if of_follower { after.is_some() } else { told.is_none() || before.is_some() };
+            match (before, after) {
+                _ if !told_has_ended => sleep(LOOK_EVERY).await,
+                (Some(_), Some(_)) => {
+                    self.gateway = None;
+                    return Ok(false);
+                }
+                (None, Some(_)) if self.answers().await => return Ok(true),
+                (Some(_), None) if self.answers().await => {
+                    self.gateway = follower.0.take();
+                    return Ok(true);
+                }
+                _ => sleep(LOOK_EVERY).await,
+            }
+        }
+        bail!("a hand-over comes to no end:\n{}", self.log());
+    }
+
+    /// Whether anybody answers operators just now.
+    async fn answers(&self) -> bool {
+        let asked = async { anyhow::Ok(self.admin().await?.status().await?) };
+        tokio::time::timeout(ANSWER, asked).await.is_ok_and(|answer| answer.is_ok())
     }
 
     /// A second gateway on the same folder: how it ends, `None` if it does not.
@@ -270,6 +315,16 @@ impl World {
     pub(crate) fn rss_kib(&self) -> f64 {
         let pids = self.sessions.iter().map(|held| held.pid).chain([self.pid()]);
         pids.filter_map(process::rss_kib).sum()
+    }
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            // It may have ended by itself.
+            let _ended = child.kill();
+            let _reaped = child.wait();
+        }
     }
 }
 

@@ -89,6 +89,9 @@ mod tests {
     fn a_session_that_is_left_is_seen_with_its_time() {
         loom::model(|| {
             let places = Arc::new(Places::new());
+            // As under another gateway, where it had been left.
+            places.leave_empty(3);
+            assert_eq!(places.empty_since_ms(), Some(3));
             assert!(places.take(1), "the first");
             let leaving = {
                 let places = places.clone();

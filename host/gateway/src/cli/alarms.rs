@@ -1,11 +1,15 @@
 //! `tidegate alarms`: see the alarms of a session, watch them, acknowledge them, as a client does. It keeps nothing; what it
-//! watches comes as the gateway tells it.
+//! watches comes as the gateway tells it, from the beginning after each connection that was lost.
 
-use super::{Usage, output, remote::Remote};
+use super::{
+    Usage, output,
+    remote::{Addresses, Remote},
+};
 use clap::{Args, Subcommand};
 use serde_json::{Value as Json, json};
+use std::time::Duration;
 use tidegate_client::{
-    values,
+    AlarmStream, ClientError, Connect, Patience, values,
     wire::{
         Alarm, AlarmProvider, AlarmState, SourceTime, alarm_provider::State, alarm_snapshot_begins::Reason,
         alarm_transition::Kind, source_time::Form, stream_alarms_response::Message,
@@ -22,7 +26,8 @@ pub enum AlarmsCommand {
     List(List),
     /// Show the alarms that stand, then each change as it comes.
     #[command(after_help = "Examples:\n  tidegate alarms watch session-0123…\n  \
-        tidegate alarms watch session-0123… --count 5 --json\n\nCtrl-C ends it.")]
+        tidegate alarms watch session-0123… --count 5 --json\n\nCtrl-C ends it; a gateway that \
+        restarts or gives way to another one does not: then it connects again and shows all that stand anew.")]
     Watch(Watch),
     /// Acknowledge alarms.
     #[command(after_help = "Examples:\n  tidegate alarms ack session-0123… 3 7 --comment 'pump is being changed'\n  \
@@ -74,6 +79,8 @@ pub struct Ack {
 
 /// Ids of one request, as the gateway takes them.
 const AT_ONCE: usize = 1_000;
+/// How long a watch looks for a gateway that has gone. Guessed: longer than a restart takes.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
 
 // === impl AlarmsCommand ===
 
@@ -131,42 +138,70 @@ async fn list(args: List) -> anyhow::Result<()> {
 }
 
 async fn watch(args: Watch) -> anyhow::Result<()> {
-    let mut stream = args.remote.alarms().await?.stream(&args.session).await?;
-    let as_json = args.remote.local.json;
+    let dial = args.remote.client()?;
+    // A gateway that is not there in the first place is said at once.
+    let mut stream = Some(args.remote.alarms().await?.stream(&args.session).await?);
+    let mut patience = Patience::new(GIVE_UP_AFTER);
     let mut left = args.count;
     while left != Some(0) {
-        let Some(message) = stream.next().await? else { break };
-        if as_json {
-            output::line(message_json(&message))?;
-        } else {
-            match &message {
-                Message::SnapshotBegins(begins) => output::line(format_args!("--- {} ---", because(begins.reason())))?,
-                Message::Standing(part) => {
-                    for alarm in &part.alarms {
-                        output::line(line("stands", alarm))?;
-                    }
+        let told = match &mut stream {
+            Some(stream) => stream.next().await,
+            None => match again(&args, &dial).await {
+                // Its first words are a snapshot of all that stand now.
+                Ok(opened) => {
+                    stream = Some(opened);
+                    continue;
                 }
-                Message::SnapshotComplete(end) => {
-                    let more =
-                        if end.not_kept > 0 { format!(", {} found no room", end.not_kept) } else { String::new() };
-                    output::line(format_args!("--- {} stand{more} ---", end.standing))?;
+                Err(error) => Err(error),
+            },
+        };
+        let message = match told {
+            Ok(Some(message)) => message,
+            Ok(None) => break,
+            Err(error) if error.passes() => {
+                if stream.take().is_some() {
+                    eprintln!("{error}; connecting again");
                 }
-                Message::Transition(change) => {
-                    if let Some(alarm) = &change.alarm {
-                        output::line(line(kind(change.kind()), alarm))?;
-                    }
-                }
-                Message::Provider(provider) => {
-                    let open = if provider.state() == State::Lost { "lost" } else { "open" };
-                    output::line(format_args!("--- provider {} is {open} ---", provider.name))?;
-                }
+                patience.wait(error).await?;
+                continue;
             }
-        }
+            Err(error) => return Err(error.into()),
+        };
+        patience.works();
         if matches!(message, Message::Transition(_)) {
             left = left.map(|left| left - 1);
         }
+        show(&message, args.remote.local.json)?;
     }
     Ok(())
+}
+
+/// Where the gateway that follows says it is; the address is the same unless that was started with another one.
+async fn again(args: &Watch, dial: &Connect) -> Result<AlarmStream, ClientError> {
+    let announced = Addresses::read(&args.remote.local.data).is_ok_and(|addresses| addresses.is_some());
+    let dial = args.remote.client().ok().filter(|_| announced).unwrap_or_else(|| dial.clone());
+    dial.alarms().await?.stream(&args.session).await
+}
+
+fn show(message: &Message, as_json: bool) -> std::io::Result<()> {
+    if as_json {
+        return output::line(message_json(message));
+    }
+    match message {
+        Message::SnapshotBegins(begins) => output::line(format_args!("--- {} ---", because(begins.reason()))),
+        Message::Standing(part) => part.alarms.iter().try_for_each(|alarm| output::line(line("stands", alarm))),
+        Message::SnapshotComplete(end) => {
+            let more = if end.not_kept > 0 { format!(", {} found no room", end.not_kept) } else { String::new() };
+            output::line(format_args!("--- {} stand{more} ---", end.standing))
+        }
+        Message::Transition(change) => {
+            change.alarm.as_ref().map_or(Ok(()), |alarm| output::line(line(kind(change.kind()), alarm)))
+        }
+        Message::Provider(provider) => {
+            let open = if provider.state() == State::Lost { "lost" } else { "open" };
+            output::line(format_args!("--- provider {} is {open} ---", provider.name))
+        }
+    }
 }
 
 async fn acknowledge(args: Ack) -> anyhow::Result<()> {

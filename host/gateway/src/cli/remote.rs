@@ -108,7 +108,8 @@ impl Remote {
         self.client()?.nodes().await.context(NO_GATEWAY)
     }
 
-    fn client(&self) -> anyhow::Result<Connect> {
+    /// What connects; nothing is tried yet.
+    pub fn client(&self) -> anyhow::Result<Connect> {
         let Local { data, network, .. } = &self.local;
         let endpoint = match (&network.endpoint, Addresses::read(data)?) {
             (Some(endpoint), _) => endpoint.clone(),

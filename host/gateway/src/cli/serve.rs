@@ -12,7 +12,12 @@ use crate::{
 };
 use clap::Args;
 use notify::ServiceManager;
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -37,6 +42,14 @@ pub struct ServiceArgs {
     take_over: bool,
 }
 
+/// SIGTERM and SIGINT, heard from the first moment on, also in the middle of a start or of a hand-over.
+#[derive(Clone, Debug, Default)]
+struct Asked {
+    /// To end.
+    stop: CancellationToken,
+    why: Arc<OnceLock<&'static str>>,
+}
+
 /// Runs the gateway until SIGTERM or SIGINT, or until another one has taken over.
 pub fn run(args: ServiceArgs) -> anyhow::Result<()> {
     let config = ServeConfig::load(&args.gateway)?;
@@ -44,20 +57,18 @@ pub fn run(args: ServiceArgs) -> anyhow::Result<()> {
     let log = telemetry::init(config.log_format, &config.log_level, file)?;
     let successor = Successor::of_this_process()?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+        let asked = Asked::listen()?;
         let mut hangup = signal(SignalKind::hangup())?;
         let mut reopen = signal(SignalKind::user_defined1())?;
         let mut succeed = signal(SignalKind::user_defined2())?;
         let manager = ServiceManager::from_environment();
-        let mut app = Box::pin(start(config, args.take_over)).await?;
+        let Some(mut app) = Box::pin(start(config, args.take_over, &asked.stop)).await? else { return Ok(()) };
         let (_desk, mut standbys) = Desk::open(&app)?;
         manager.ready(&app.serves());
         let mut dog = manager.watchdog(app.progress());
         let reason = loop {
             tokio::select! {
-                _ = terminate.recv() => break "the gateway was asked to stop",
-                _ = interrupt.recv() => break "the gateway was interrupted",
+                why = asked.to_stop() => break why,
                 // A folder that is refused keeps what serves; the host logs either.
                 Some(()) = hangup.recv() => {
                     manager.reloading();
@@ -73,7 +84,8 @@ pub fn run(args: ServiceArgs) -> anyhow::Result<()> {
                 Some(standby) = standbys.recv() => {
                     // While nobody serves there is no progress to tell of; it takes less time than that.
                     drop(dog);
-                    match Box::pin(takeover::give(app, standby, |pid| manager.succeeded_by(pid))).await? {
+                    let given = takeover::give(app, standby, &asked.stop, |pid| manager.succeeded_by(pid));
+                    match Box::pin(given).await? {
                         Outcome::Gone => return Ok(()),
                         Outcome::Back(back) => app = *back,
                     }
@@ -88,16 +100,42 @@ pub fn run(args: ServiceArgs) -> anyhow::Result<()> {
     })
 }
 
-async fn start(config: ServeConfig, take_over: bool) -> anyhow::Result<App> {
+// === impl Asked ===
+
+impl Asked {
+    fn listen() -> io::Result<Self> {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let asked = Self::default();
+        let hears = asked.clone();
+        tokio::spawn(async move {
+            let why = tokio::select! {
+                _ = terminate.recv() => "the gateway was asked to stop",
+                _ = interrupt.recv() => "the gateway was interrupted",
+            };
+            let _first = hears.why.set(why);
+            hears.stop.cancel();
+        });
+        Ok(asked)
+    }
+
+    async fn to_stop(&self) -> &'static str {
+        self.stop.cancelled().await;
+        self.why.get().copied().unwrap_or_default()
+    }
+}
+
+/// `None`: it was asked to stop before it had taken over from another gateway, which goes on.
+async fn start(config: ServeConfig, take_over: bool, stop: &CancellationToken) -> anyhow::Result<Option<App>> {
     let followed = if take_over {
-        Box::pin(takeover::follow(config)).await?
+        Box::pin(takeover::follow(config, stop)).await?
     } else {
         let given = Given::by_service_manager(&config)?;
         let mut app = App::begin(config, Beginning::Afresh(given)).await?;
         app.open();
         Followed::Nobody(Box::new(app))
     };
-    Ok(match followed {
+    Ok(Some(match followed {
+        Followed::Stopped => return Ok(None),
         Followed::Nobody(app) => {
             tracing::info!(grpc = %app.addresses.grpc, http = %app.addresses.http, "serving");
             *app
@@ -107,7 +145,7 @@ async fn start(config: ServeConfig, take_over: bool) -> anyhow::Result<App> {
             tracing::info!(grpc = %app.addresses.grpc, http = %app.addresses.http, paused_ms, "took over, serving");
             *app
         }
-    })
+    }))
 }
 
 /// Reads everything again; what is wrong with it is logged and changes nothing.

@@ -85,6 +85,23 @@ impl LastValues {
         }
     }
 
+    /// Takes over what a worker says that it told before the log began, unless something newer is known.
+    pub(super) fn restore(&mut self, item: u64, value: LastValue) {
+        let newer = self.values.get(&item).is_some_and(|held| held.sequence >= value.sequence);
+        if newer || self.is_forgotten(item) {
+            return;
+        }
+        let replaced = self.values.remove(&item);
+        let bytes = self.bytes - replaced.map_or(0, |held| held.event.len() as u64) + value.event.len() as u64;
+        if self.values.len() >= self.values_max || bytes > self.bytes_max {
+            self.bytes = bytes - value.event.len() as u64;
+            self.refused += 1;
+            return;
+        }
+        self.bytes = bytes;
+        self.values.insert(item, value);
+    }
+
     /// The item was removed: its value goes, and values of it still in the ring do not count.
     pub(super) fn forget(&mut self, item: u64) {
         if let Some(value) = self.values.remove(&item) {
@@ -159,6 +176,25 @@ mod tests {
         assert_eq!((held(&values), values.refused()), (vec![(2, 2)], 1));
         values.fold(&segment(6, &[(3, 1), (4, 1), (5, 1)]));
         assert_eq!((held(&values), values.refused()), (vec![(2, 2), (4, 7), (5, 8)], 2));
+    }
+
+    // shows: W-06
+    #[test]
+    fn what_a_worker_told_before_is_taken_within_the_bounds_and_never_over_something_newer() {
+        let bounds = LogBounds { last_values_max: 3, last_value_bytes_max: 600, ..LogBounds::default() };
+        let mut values = LastValues::new(&bounds);
+        let told = |sequence, bytes| LastValue { sequence, event: Bytes::from(vec![0; bytes]) };
+        values.fold(&segment(10, &[(1, 10)]));
+        values.forget(4);
+        for (item, value) in [(1, told(9, 20)), (2, told(3, 20)), (2, told(2, 20)), (4, told(5, 20))] {
+            values.restore(item, value);
+        }
+        assert_eq!((held(&values), values.refused()), (vec![(1, 10), (2, 3)], 0));
+        values.restore(3, told(4, 5_000));
+        values.restore(2, told(4, 30));
+        values.restore(3, told(4, 30));
+        values.restore(5, told(4, 1));
+        assert_eq!((held(&values), values.refused()), (vec![(1, 10), (2, 4), (3, 4)], 2));
     }
 
     #[test]

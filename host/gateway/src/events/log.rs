@@ -12,7 +12,7 @@ use super::{
     reader::{ReaderControl, ReaderSpec},
     ring::Ring,
     segment::Segment,
-    wire::FrameError,
+    wire::{FrameError, Kind, walk_event},
 };
 use crate::clock::Clock;
 use bytes::Bytes;
@@ -316,6 +316,27 @@ impl Log {
         let writer = shared.writer.lock();
         values.retain(|item, _| !writer.is_forgotten(*item));
         Snapshot { epoch: shared.epoch, as_of, values }
+    }
+
+    /// The last values from before this log began, as the worker of before tells them (`starting_after`): one event each,
+    /// without tag and length. What this log has itself counts more. An error means that nothing was taken.
+    pub fn restore(&self, epoch: u64, events: &[Bytes]) -> Result<(), FrameError> {
+        let shared = &*self.shared;
+        if epoch != shared.epoch {
+            return Err(FrameError::Epoch { expected: shared.epoch, got: epoch });
+        }
+        let mut told = Vec::with_capacity(events.len());
+        for event in events {
+            let (sequence, item, kind) = walk_event(event, 0)?;
+            if kind != Kind::DataChange || item == 0 || sequence == 0 || sequence > shared.lost_through {
+                return Err(FrameError::Malformed { at: 0, what: "no data change from before the log" });
+            }
+            // A copy: the frame is larger, and goes.
+            told.push((item, LastValue { sequence, event: Bytes::copy_from_slice(event) }));
+        }
+        let mut writer = shared.writer.lock();
+        told.into_iter().for_each(|(item, value)| writer.restore(item, value));
+        Ok(())
     }
 
     /// The item was removed; its key never comes again. A snapshot does not name it from now on.

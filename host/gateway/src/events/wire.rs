@@ -116,7 +116,7 @@ pub(super) fn strip_prefix_len(prefixed: &[u8]) -> usize {
 }
 
 /// Sequence, item key and kind of one event; every field in bounds and of its type.
-fn walk_event(event: &[u8], base: usize) -> Result<(u64, u64, Kind), FrameError> {
+pub(super) fn walk_event(event: &[u8], base: usize) -> Result<(u64, u64, Kind), FrameError> {
     let Some(sequence) = fixed64(event, 0, 0x09) else {
         return Err(malformed(base, "the sequence is not the first field"));
     };

@@ -18,6 +18,13 @@ pub(super) enum EdgeBody {
     Events(Box<EventStream>),
 }
 
+/// A body, and what lasts as long as it does.
+#[derive(Debug)]
+pub(super) struct Lasting<T> {
+    pub(super) body: EdgeBody,
+    pub(super) _lasts: T,
+}
+
 /// A piece of a body.
 #[derive(Debug)]
 pub(super) enum Chunk {
@@ -61,6 +68,25 @@ impl Body for EdgeBody {
             Self::Tonic(body) => body.size_hint(),
             Self::Events(_) => SizeHint::default(),
         }
+    }
+}
+
+// === impl Lasting ===
+
+impl<T: Unpin> Body for Lasting<T> {
+    type Data = Chunk;
+    type Error = tonic::Status;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Chunk>, tonic::Status>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

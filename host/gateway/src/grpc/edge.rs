@@ -2,10 +2,14 @@
 //! here because tonic's own server has neither a bounded shutdown nor limits per connection. Knows no
 //! session. Invariant: `serve` returns within the drain deadline, with every connection ended.
 
+mod connection;
+
+pub(super) use connection::{Connection, OnConnection};
+
 use super::{
     admin::{AdminContext, AdminService},
     alarms::AlarmService,
-    body::EdgeBody,
+    body::{EdgeBody, Lasting},
     gateway::GatewayService,
     gather::Gathering,
     nodes::NodeService,
@@ -17,9 +21,10 @@ use crate::{
     error::{Code, Error, Result},
     keys::{self, Keys, Scope},
     sessions::{Caller, Sessions},
-    telemetry::{Limit, Metrics},
-    tls::{Certificate, Protocol, Tls},
+    telemetry::{Metrics, Repeated},
+    tls::{Protocol, Tls},
 };
+use connection::FIRST_REQUEST;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -27,10 +32,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::{
     convert::Infallible,
     net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 use tidegate_proto::v1::{
@@ -70,11 +72,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// hold a place among `CONNECTIONS_MAX` no longer. Guessed.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
 const UNUSED_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a connection that was accepted just before the end may take to be used: what it asks first is answered, with
-/// the reason, instead of being cut. Guessed: a round trip.
-const FIRST_REQUEST: Duration = Duration::from_millis(300);
-const FIRST_REQUEST_LOOK: Duration = Duration::from_millis(10);
-
 /// Services of the operators: on their socket, and where it is switched on over the network.
 const ADMIN: [&str; 3] = ["/tidegate.v1.Admin/", "/tidegate.v1.NodeAdmin/", "/tidegate.v1.PeopleAdmin/"];
 /// How operators' methods that change nothing begin.
@@ -121,89 +118,10 @@ pub struct Edge {
     bounds: EdgeBounds,
 }
 
-/// What is known of one connection, shared with its streams.
-#[derive(Debug, Default)]
-pub(super) struct Connection {
-    /// Nobody on the way can read it.
-    private: bool,
-    certificate: Certificate,
-    cut: CancellationToken,
-    /// A key was accepted on it, or health or reflection asked.
-    used: AtomicBool,
-    /// Event streams that are not stalled.
-    live: Arc<AtomicUsize>,
-    /// Event streams, and how many there may be.
-    streams: Arc<AtomicU32>,
-    streams_max: u32,
-}
-
-/// Counts one event stream of a connection against its bound for as long as it lives.
-#[derive(Debug)]
-pub(super) struct OnConnection(Arc<AtomicU32>);
-
-/// Counts one event stream for as long as it lives.
-#[derive(Debug)]
-pub(super) struct LiveStream(Arc<AtomicUsize>);
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     Clients { peer: Option<IpAddr> },
     Operator,
-}
-
-// === impl Connection ===
-
-impl Connection {
-    pub(super) fn live_stream(&self) -> LiveStream {
-        self.live.fetch_add(1, Ordering::SeqCst);
-        LiveStream(self.live.clone())
-    }
-
-    /// A place for one more event stream on it.
-    pub(super) fn stream(&self, metrics: &Metrics) -> Result<OnConnection> {
-        let max = self.streams_max;
-        let taken = |count: u32| (count < max).then_some(count + 1);
-        if self.streams.fetch_update(Ordering::SeqCst, Ordering::SeqCst, taken).is_ok() {
-            return Ok(OnConnection(self.streams.clone()));
-        }
-        metrics.limits.reached.of(Limit::StreamsPerConnection).inc();
-        let message = format!("the connection carries {max} event streams, the most it may");
-        Err(Error::new(Code::StreamConnectionLimit, message)
-            .with("max", max)
-            .with("quota", "connection")
-            .with("retry_ms", 1_000))
-    }
-
-    /// No event stream on it delivers.
-    pub(super) fn is_idle(&self) -> bool {
-        self.live.load(Ordering::SeqCst) == 0
-    }
-
-    pub(super) fn cut(&self) {
-        self.cut.cancel();
-    }
-
-    /// Returns when it has been used, or was not in time.
-    async fn first_request(&self) {
-        let used = async {
-            while !self.used.load(Ordering::SeqCst) {
-                tokio::time::sleep(FIRST_REQUEST_LOOK).await;
-            }
-        };
-        let _unused = tokio::time::timeout(FIRST_REQUEST, used).await;
-    }
-}
-
-impl Drop for OnConnection {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-impl Drop for LiveStream {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
 }
 
 // === impl Edge ===
@@ -249,6 +167,7 @@ impl Edge {
     pub async fn serve(self: Arc<Self>, listener: Listener, listening: Listening) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut connections = JoinSet::new();
+        let mut trouble = Repeated::default();
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -259,7 +178,10 @@ impl Edge {
             let (permit, side, io) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections just now");
+                    self.metrics.accept_failures.inc();
+                    if let Some(more) = trouble.again() {
+                        tracing::warn!(%error, more, "cannot accept connections just now");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
@@ -269,12 +191,13 @@ impl Edge {
                 let _permit = permit;
                 match io {
                     Io::Tcp(io, None) => {
-                        if begins_http2(&io).await {
+                        if in_time(&shutdown, begins_http2(&io)).await == Some(true) {
                             edge.connection(io, side, Connection::default(), shutdown).await;
                         }
                     }
                     Io::Tcp(io, Some(tls)) => {
-                        if let Some((io, certificate)) = tls.accept(io, Protocol::Grpc).await {
+                        if let Some(Some((io, certificate))) = in_time(&shutdown, tls.accept(io, Protocol::Grpc)).await
+                        {
                             let facts = Connection { private: true, certificate, ..Connection::default() };
                             edge.connection(io, side, facts, shutdown).await;
                         }
@@ -327,7 +250,11 @@ impl Edge {
         let (edge, shared) = (self.clone(), facts.clone());
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let (edge, facts) = (edge.clone(), shared.clone());
-            async move { Ok::<_, Infallible>(edge.respond(request, side, &facts).await) }
+            async move {
+                let in_hand = facts.take_in_hand();
+                let response = edge.respond(request, side, &facts).await;
+                Ok::<_, Infallible>(response.map(|body| Lasting { body, _lasts: in_hand }))
+            }
         });
         let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new())
@@ -360,6 +287,7 @@ impl Edge {
                 tokio::select! {
                     () = connection => {}
                     () = cut.cancelled() => {}
+                    () = facts.silence() => {}
                 }
             }
         }
@@ -477,6 +405,19 @@ fn typed(response: Response<EdgeBody>, max: usize) -> Response<EdgeBody> {
         _ => return response,
     };
     status(&error).into_http::<tonic::body::Body>().map(EdgeBody::Tonic)
+}
+
+/// What comes of a beginning, unless the end of the gateway has begun and it takes longer than a first request may.
+async fn in_time<T>(shutdown: &CancellationToken, beginning: impl Future<Output = T>) -> Option<T> {
+    let late = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(FIRST_REQUEST).await;
+    };
+    tokio::select! {
+        biased;
+        begun = beginning => Some(begun),
+        () = late => None,
+    }
 }
 
 /// Waits, for a bounded time, until the peer has sent the preface of HTTP/2 (RFC 9113, section 3.4).

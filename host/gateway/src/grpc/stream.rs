@@ -412,10 +412,10 @@ impl Live {
         self.metrics.streams.ended.of(end_label(error.code())).inc();
         let after = self.cursor.position();
         self.log_end(error.code().as_str());
-        error
-            .with("resume_epoch", self.session.identity.epoch)
-            .with("resume_after", after)
-            .with("resume_token", self.signer.token(&self.session, after))
+        let over = is_over(&error);
+        let error = error.with("resume_epoch", self.session.identity.epoch).with("resume_after", after);
+        // The position says up to where the reader has everything; a token would promise that there is more to come.
+        if over { error } else { error.with("resume_token", self.signer.token(&self.session, after)) }
     }
 
     /// Once for each stream, like its attaching.
@@ -503,6 +503,17 @@ fn trailers(error: &Error) -> HeaderMap {
         trailers.insert("grpc-status", http::HeaderValue::from_static("13"));
     }
     trailers
+}
+
+/// The stream ends because its session does.
+fn is_over(error: &Error) -> bool {
+    match error.code() {
+        Code::StreamSessionEnded | Code::SessionFaulted => true,
+        Code::StreamDraining => {
+            error.details().iter().any(|(key, value)| *key == "session_goes_on" && value == "false")
+        }
+        _ => false,
+    }
 }
 
 /// How the metrics call the end of a stream.

@@ -1,7 +1,10 @@
 //! The accept loop: a bound on connections, on the time for a request's head, on the drain. Knows
 //! sockets and a router, no page. Invariant: no connection outlives it.
 
-use crate::tls::{Certificate, Protocol, Tls};
+use crate::{
+    telemetry::{Counter, Repeated},
+    tls::{Certificate, Protocol, Tls},
+};
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::{
@@ -42,9 +45,11 @@ pub(super) async fn serve(
     listener: TcpListener,
     tls: Option<Tls>,
     router: Router,
+    failures: Counter,
     shutdown: impl Future<Output = ()>,
     drain: Duration,
 ) {
+    let mut trouble = Repeated::default();
     let mut connections = JoinSet::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let stopping = CancellationToken::new();
@@ -65,7 +70,16 @@ pub(super) async fn serve(
                         match tls {
                             None => connection(stream, peer, router, stopping).await,
                             Some(tls) => {
-                                if let Some((stream, certificate)) = tls.accept(stream, Protocol::Http).await {
+                                let late = async {
+                                    stopping.cancelled().await;
+                                    tokio::time::sleep(FIRST_REQUEST).await;
+                                };
+                                let shaken = tokio::select! {
+                                    biased;
+                                    shaken = tls.accept(stream, Protocol::Http) => shaken,
+                                    () = late => None,
+                                };
+                                if let Some((stream, certificate)) = shaken {
                                     connection(stream, Peer { certificate, ..peer }, router, stopping).await;
                                 }
                             }
@@ -74,7 +88,10 @@ pub(super) async fn serve(
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the HTTP listener could not accept");
+                    failures.inc();
+                    if let Some(more) = trouble.again() {
+                        tracing::warn!(%error, more, "the HTTP listener cannot accept connections just now");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -118,7 +135,11 @@ where
             let first_request = async { is_used.wait_for(|used| *used).await.is_ok() };
             tokio::select! {
                 ended = connection.as_mut() => ended,
-                _ = timeout(FIRST_REQUEST, first_request) => {
+                asked = timeout(FIRST_REQUEST, first_request) => {
+                    if asked != Ok(true) {
+                        // It has said nothing, and nobody waits for it.
+                        return;
+                    }
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }

@@ -11,15 +11,18 @@ use crate::{
     error::{Code, Error, Result},
     events::Log,
     ids::SessionId,
-    storage::{SessionEnd, WorkerRow},
+    storage::{SessionEnd, Storage, WorkerRow},
     telemetry::CloseReason,
-    workers::{Adopted, Adoption, Orphan},
+    workers::{Adopted, Adoption, Orphan, Worker},
 };
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 use tidegate_proto::v1::{Command, GetSessionState, command::Method, command_result};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
-    time::Instant,
+    time::{Instant, sleep},
 };
 
 /// Between two looks at who is still on his way.
@@ -27,6 +30,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// How long clients wait for workers that are back and busy. Guessed.
 const SYNCHRONISED: Duration = Duration::from_millis(500);
+
+/// Until it is tried again to write down that a session has had a reader. Guessed.
+const WRITE_AGAIN: Duration = Duration::from_secs(5);
 
 impl Sessions {
     /// Sorts the manifest of the gateway before: with re-adoption its workers are awaited for as long as a start may
@@ -58,8 +64,11 @@ impl Sessions {
         self.leave_workers();
     }
 
-    /// There is no way back: who is here is this gateway's.
+    /// There is no way back: who is here is this gateway's, and nobody has been let in to them yet.
     pub fn settle(&self) {
+        for session in self.all() {
+            session.begin_anew();
+        }
         self.shared.provisional.store(false, Ordering::SeqCst);
         self.shared.leave.store(false, Ordering::SeqCst);
     }
@@ -148,7 +157,7 @@ impl Sessions {
             opened_unix_ms: row.opened_unix_ms,
             command_timeout: row.command_timeout,
         };
-        let id = identity.id.clone();
+        let (id, attended) = (identity.id.clone(), row.attended);
         let (log, budget, clock) = (settings.log.clone(), shared.budget.clone(), shared.clock.clone());
         let log = Log::starting_after(from - 1, identity.epoch, log, budget, clock);
         let (stop, stops) = mpsc::channel(4);
@@ -166,12 +175,15 @@ impl Sessions {
             command,
             alarms: worker.hello.alarms,
         });
+        if attended {
+            session.attended.cancel();
+        }
         let pid = worker.pid;
         shared.metrics.sessions.open.inc();
         let life = supervise::run(session.clone(), worker, frames, to_worker, stops, settings.patience);
         // Taken over whatever the bound: it was there before.
         let share = session.identity.owner.as_ref().and_then(|key| shared.sessions_held.take(key, 0));
-        self.run(session.clone(), (slot, share), None, life);
+        self.run(session.clone(), (slot, share), attended, None, life);
         // What stands comes anew: the table died with the gateway that had it.
         session.ask_alarms();
         // Behind every command that was on its way when the pipe broke, and behind what was sent again.
@@ -190,6 +202,7 @@ impl Sessions {
         match synchronised {
             Ok(state) => {
                 session.synchronise(state);
+                session.begin_anew();
                 self.register(&session).await?;
                 shared.metrics.workers.adopted.inc();
                 tracing::info!(session = %id, pid, from, head = session.log.head(), "worker adopted");
@@ -222,5 +235,35 @@ impl Sessions {
         if let Err(error) = closed.and(gone) {
             tracing::warn!(%session, %error, "the end of a lost session was not recorded");
         }
+    }
+}
+
+/// What another gateway would need to take this worker.
+pub(super) fn manifest(identity: &Identity, worker: &Worker) -> WorkerRow {
+    WorkerRow {
+        session: identity.id.clone(),
+        pid: worker.pid,
+        started: worker.started.clone(),
+        secret: worker.secret.clone(),
+        epoch: identity.epoch,
+        owner: identity.owner.clone(),
+        name: identity.name.clone(),
+        tag: identity.tag.clone(),
+        backend: identity.backend.clone(),
+        client_kind: identity.client_kind.clone(),
+        client_version: identity.client_version.clone(),
+        opened_unix_ms: identity.opened_unix_ms,
+        command_timeout: identity.command_timeout,
+        attended: false,
+    }
+}
+
+/// Writes down, once, that the session has had a reader: the grace for one to come back runs in the next gateway, too
+/// (S-12). Beside the stream, which works without: until it is written only the lease would end the session there.
+pub(super) async fn write_attended(session: Arc<Session>, storage: Storage) {
+    session.attended.cancelled().await;
+    // Why it fails is storage's to say.
+    while storage.worker_attended(session.identity.id.clone()).await.is_err() {
+        sleep(WRITE_AGAIN).await;
     }
 }

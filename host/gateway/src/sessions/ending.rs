@@ -24,6 +24,10 @@ impl Sessions {
             {
                 tracing::warn!(%error, "resume tokens go on with their old signing key");
             }
+            if self.shared.provisional.load(Ordering::SeqCst) {
+                // Their readers are not let in yet, and perhaps they go back to the gateway before.
+                continue;
+            }
             let settings = self.shared.settings.load_full();
             for session in self.all() {
                 if let Some(stop) = session.expired(settings.lease, settings.detach_grace) {
@@ -44,6 +48,17 @@ impl Sessions {
     /// From here on the end of this gateway leaves every worker to another one.
     pub fn leave_workers(&self) {
         self.shared.leave.store(true, Ordering::SeqCst);
+    }
+
+    /// As `leave_workers`; the other one is there already, and waits.
+    pub fn give_way(&self) {
+        self.shared.successor.store(true, Ordering::SeqCst);
+        self.leave_workers();
+    }
+
+    /// What whoever asks for something hears from here on.
+    pub(super) fn draining(&self) -> Error {
+        draining(self.shared.successor.load(Ordering::SeqCst), self.leaves())
     }
 
     /// Whether workers outlive this gateway.
@@ -96,7 +111,7 @@ impl Sessions {
     pub(super) async fn end_with_gateway(&self, session: &Session) -> Error {
         let stop = self.last_stop("the gateway is shutting down");
         session.close(stop).await;
-        draining()
+        self.draining()
     }
 
     fn last_stop(&self, reason: &str) -> Stop {
@@ -105,6 +120,46 @@ impl Sessions {
     }
 }
 
-pub(super) fn draining() -> Error {
-    Error::new(Code::Draining, "the gateway is shutting down")
+/// When to ask the one that follows: it accepts after some 100 ms (docs/reliability.md).
+const SUCCESSOR_MS: u32 = 200;
+/// When to ask the gateway that is started next, by whomever. Guessed.
+const NEXT_MS: u32 = 1_000;
+
+/// What streams and calls of a session hear that is left to another gateway.
+pub(super) fn elsewhere(code: Code, reason: &str) -> Error {
+    Error::new(code, format!("the session goes on with another gateway: {reason}"))
+        .with("session_goes_on", true)
+        .with("retry_ms", SUCCESSOR_MS)
+}
+
+/// `successor`: the gateway that takes the sessions is there; `leaves`: one will come.
+fn draining(successor: bool, leaves: bool) -> Error {
+    let (message, retry_ms) = match (successor, leaves) {
+        (true, _) => ("another gateway is just taking over and answers in a moment", Some(SUCCESSOR_MS)),
+        (false, true) => ("the gateway is shutting down; its sessions go on with the next one", Some(NEXT_MS)),
+        (false, false) => ("the gateway is shutting down", None),
+    };
+    let error = Error::new(Code::Draining, message);
+    match retry_ms {
+        Some(retry_ms) => error.with("retry_ms", retry_ms),
+        None => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // shows: W-08
+    #[test]
+    fn who_comes_while_another_gateway_takes_over_is_told_so_and_when_to_come_again() {
+        let told = |successor, leaves| {
+            let error = draining(successor, leaves);
+            let retry = error.details().iter().find(|(key, _)| *key == "retry_ms").map(|(_, ms)| ms.clone());
+            (error.message().contains("another gateway"), retry)
+        };
+        assert_eq!(told(true, true), (true, Some(SUCCESSOR_MS.to_string())));
+        assert_eq!(told(false, true), (false, Some(NEXT_MS.to_string())));
+        assert_eq!(told(false, false), (false, None));
+    }
 }

@@ -19,6 +19,11 @@ impl Places {
         Self { taken: AtomicU32::new(0), given_back_ms: AtomicU64::new(0) }
     }
 
+    /// Nobody is here, and somebody was: it counts as left now.
+    pub(crate) fn leave_empty(&self, now_ms: u64) {
+        self.given_back_ms.store(now_ms.max(1), Ordering::SeqCst);
+    }
+
     /// Takes a place; false: all of `max` are taken.
     pub(crate) fn take(&self, max: u32) -> bool {
         self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |taken| (taken < max).then_some(taken + 1)).is_ok()

@@ -63,6 +63,11 @@ pub(super) async fn run(session: &Session, mut reader: GatewayReader) -> PumpEnd
                 Ok(ask) => session.alarms_taken(ask),
                 Err(broken) => return PumpEnd::Protocol(broken.into()),
             },
+            Some(from_worker::Frame::LastValues(told)) => {
+                if let Err(error) = session.log.restore(told.epoch, &told.events) {
+                    return PumpEnd::Protocol(error.to_string());
+                }
+            }
             Some(from_worker::Frame::Goodbye(goodbye)) => farewell = Some(goodbye.reason),
             Some(
                 other @ (from_worker::Frame::Hello(_) | from_worker::Frame::Answer(_) | from_worker::Frame::Resend(_)),

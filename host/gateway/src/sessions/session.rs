@@ -6,6 +6,7 @@ use super::{
     Caller,
     alarms::{AlarmTable, Ask},
     commands,
+    ending::elsewhere,
     items::Items,
     places::Places,
     verdicts::{Class, Stamp},
@@ -121,6 +122,8 @@ pub struct Session {
     used_at: AtomicU64,
     places: Places,
     alarm_places: Places,
+    /// Cancelled once it has had a reader, under whatever gateway.
+    pub(super) attended: CancellationToken,
     seats: Mutex<SeatTable>,
     /// Clock milliseconds of the worker's last heartbeat, and how long its command in hand was running then.
     pub(super) beat_at: AtomicU64,
@@ -227,6 +230,7 @@ impl Session {
             used_at: AtomicU64::new(now),
             places: Places::new(),
             alarm_places: Places::new(),
+            attended: CancellationToken::new(),
             seats: Mutex::default(),
             beat_at: AtomicU64::new(now),
             busy_ms: AtomicU64::new(0),
@@ -310,6 +314,7 @@ impl Session {
     pub fn take_slot(self: &Arc<Self>) -> Result<ReaderSlot> {
         let max = if self.bounds.many_readers { self.bounds.readers_max } else { 1 };
         if self.places.take(u32::try_from(max).unwrap_or(u32::MAX)) {
+            self.attended.cancel();
             return Ok(ReaderSlot { session: self.clone() });
         }
         Err(if self.bounds.many_readers {
@@ -324,6 +329,7 @@ impl Session {
     pub fn take_alarm_place(self: &Arc<Self>) -> Result<AlarmPlace> {
         let max = self.bounds.readers_max;
         if self.alarm_places.take(u32::try_from(max).unwrap_or(u32::MAX)) {
+            self.attended.cancel();
             return Ok(AlarmPlace { session: self.clone() });
         }
         let message = format!("the session has {max} readers of alarms, the most allowed");
@@ -353,6 +359,15 @@ impl Session {
     /// A unary call renews the lease (S-11).
     pub fn touch(&self) {
         self.used_at.store(self.clock.monotonic_ms(), Ordering::Relaxed);
+    }
+
+    /// Another gateway's session is this one's from now on: its lease begins anew, and when it has had a reader, the grace for
+    /// one to come back (S-12). For a session that nobody can have found yet.
+    pub(super) fn begin_anew(&self) {
+        self.touch();
+        if self.attended.is_cancelled() {
+            self.places.leave_empty(self.clock.monotonic_ms());
+        }
     }
 
     /// Why the session should end now, if it should (S-11, S-12).
@@ -388,10 +403,7 @@ impl Session {
             State::Closing(reason) => {
                 Err(Error::new(Code::SessionClosing, format!("the session is closing: {reason}")))
             }
-            State::Leaving(reason) | State::Closed(CloseReason::Left, reason) => {
-                let message = format!("the session goes on with another gateway: {reason}");
-                Err(Error::new(Code::Draining, message))
-            }
+            State::Leaving(reason) | State::Closed(CloseReason::Left, reason) => Err(elsewhere(Code::Draining, reason)),
             State::Closed(_, reason) => {
                 Err(Error::new(Code::SessionClosed, format!("the session is closed: {reason}")))
             }

@@ -3,6 +3,7 @@
 //! Invariant: when this task ends the process is reaped, the log is closed and no command waits.
 
 use super::{
+    ending::elsewhere,
     pump::{self, PumpEnd},
     session::{Session, State, Stop},
 };
@@ -93,9 +94,8 @@ pub(super) async fn run(
             pump.abort();
             write.abort();
             let _gone = tokio::join!(pump, write);
-            let leaving = |code| Error::new(code, format!("the session goes on with another gateway: {}", stop.reason));
-            session.end_commands(leaving(Code::Draining));
-            session.end_streams(leaving(Code::StreamDraining));
+            session.end_commands(elsewhere(Code::Draining, &stop.reason));
+            session.end_streams(elsewhere(Code::StreamDraining, &stop.reason));
             session.state.send_replace(State::Closed(stop.why, stop.reason));
         }
         End::Stop(stop) => {
@@ -114,8 +114,12 @@ pub(super) async fn run(
             process.kill().await;
             settle(&mut pump, &write).await;
             session.end_commands(Error::new(Code::SessionClosed, format!("the session was closed: {}", stop.reason)));
-            let code = if stop.why == CloseReason::Shutdown { Code::StreamDraining } else { Code::StreamSessionEnded };
-            session.end_streams(Error::new(code, format!("the session was closed: {}", stop.reason)));
+            session.end_streams(if stop.why == CloseReason::Shutdown {
+                let message = format!("the session ends with its gateway: {}", stop.reason);
+                Error::new(Code::StreamDraining, message).with("session_goes_on", false)
+            } else {
+                Error::new(Code::StreamSessionEnded, format!("the session was closed: {}", stop.reason))
+            });
             session.state.send_replace(State::Closed(stop.why, stop.reason));
         }
         End::Fault { cause, protocol } => {

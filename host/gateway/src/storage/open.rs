@@ -23,6 +23,7 @@ pub(super) const MIGRATIONS: &[(&str, &str)] = &[
     ("0004_people", include_str!("migrations/0004_people.sql")),
     ("0005_workers", include_str!("migrations/0005_workers.sql")),
     ("0006_nodes_that_left", include_str!("migrations/0006_nodes_that_left.sql")),
+    ("0007_attended_sessions", include_str!("migrations/0007_attended_sessions.sql")),
 ];
 
 /// `TIDG`: tells our files from other people's (`PRAGMA application_id`).

@@ -27,6 +27,8 @@ pub struct WorkerRow {
     pub client_version: String,
     pub opened_unix_ms: i64,
     pub command_timeout: Duration,
+    /// It has had a reader.
+    pub attended: bool,
 }
 
 impl Storage {
@@ -34,8 +36,8 @@ impl Storage {
         self.write_sql(move |db| {
             db.prepare_cached(
                 "INSERT OR REPLACE INTO workers (session, pid, started, secret, epoch, owner, name, tag, backend, \
-                 client_kind, client_version, opened_unix_ms, command_timeout_ms) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                 client_kind, client_version, opened_unix_ms, command_timeout_ms, attended) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
             )?
             .execute(params![
                 row.session.as_str(),
@@ -51,8 +53,18 @@ impl Storage {
                 row.client_version,
                 row.opened_unix_ms,
                 i64::try_from(row.command_timeout.as_millis()).unwrap_or(i64::MAX),
+                row.attended,
             ])
             .map(drop)
+        })
+        .await
+    }
+
+    /// Its session has had a reader (S-12).
+    pub async fn worker_attended(&self, session: SessionId) -> Result<()> {
+        self.write_sql(move |db| {
+            let mut attended = db.prepare_cached("UPDATE workers SET attended = 1 WHERE session = ?1")?;
+            attended.execute([session.as_str()]).map(drop)
         })
         .await
     }
@@ -70,7 +82,7 @@ impl Storage {
             .read(|db| {
                 let mut statement = db.prepare(
                     "SELECT session, pid, started, secret, epoch, owner, name, tag, backend, client_kind, \
-                     client_version, opened_unix_ms, command_timeout_ms FROM workers ORDER BY opened_unix_ms",
+                     client_version, opened_unix_ms, command_timeout_ms, attended FROM workers ORDER BY opened_unix_ms",
                 )?;
                 let mut rows = statement.query([])?;
                 let (mut whole, mut spoilt) = (Vec::new(), 0);
@@ -119,5 +131,6 @@ fn parse(row: &Row<'_>) -> rusqlite::Result<Option<WorkerRow>> {
         client_version: texts(10)?,
         opened_unix_ms: row.get(11)?,
         command_timeout: Duration::from_millis(u64::try_from(row.get::<_, i64>(12)?).unwrap_or(0)),
+        attended: row.get(13)?,
     }))
 }

@@ -10,19 +10,22 @@ use crate::{
     app::App,
     error::{Code, Error, Result},
     storage,
+    telemetry::{Counter, Repeated},
 };
+use parking_lot::Mutex;
 use std::{io, sync::Arc, time::Duration};
 use tokio::{
     net::{UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::mpsc,
     task::{AbortHandle, JoinSet},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 /// Who calls says hello in this time. Guessed.
 const STEP: Duration = Duration::from_secs(5);
-/// How long a follower may prepare itself; all the while this gateway serves. Guessed: some compiles on a slow machine.
-const WARM_MAX: Duration = Duration::from_secs(300);
+/// How long a follower may prepare itself; all the while this gateway serves, and nobody else may follow. Guessed: a hundred
+/// compiles on a slow machine.
+const WARM_MAX: Duration = Duration::from_secs(60);
 /// Conversations at a time; who comes then waits in the backlog.
 const CONVERSATIONS_MAX: usize = 8;
 /// Pause after the system had no descriptor for a connection.
@@ -41,8 +44,16 @@ pub struct Standby {
     /// The newest that it knows.
     pub(super) schema: usize,
     /// For as long as it is dealt with, every other one is turned away.
-    pub(super) _place: OwnedSemaphorePermit,
+    pub(super) _place: Taken,
 }
+
+/// The place of the one that follows: which process has it, and since when.
+#[derive(Clone, Debug, Default)]
+struct Place(Arc<Mutex<Option<(u32, Instant)>>>);
+
+/// Gives the place back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Taken(Place);
 
 #[derive(Debug)]
 struct Facts {
@@ -72,7 +83,7 @@ impl Desk {
         let listener = sockets.takeover()?;
         // One at a time has the place, so sending never waits.
         let (ready, standbys) = mpsc::channel(1);
-        let task = tokio::spawn(run(Arc::new(facts), listener, ready));
+        let task = tokio::spawn(run(Arc::new(facts), listener, ready, app.accept_failures()));
         Ok((Self(task.abort_handle()), standbys))
     }
 }
@@ -83,8 +94,30 @@ impl Drop for Desk {
     }
 }
 
-async fn run(facts: Arc<Facts>, listener: UnixListener, ready: mpsc::Sender<Standby>) {
-    let place = Arc::new(Semaphore::new(1));
+// === impl Place ===
+
+impl Place {
+    fn take(&self, pid: u32) -> Result<Taken> {
+        let mut place = self.0.lock();
+        if let Some((other, since)) = *place {
+            let seconds = since.elapsed().as_secs();
+            let message = format!("process {other} is just taking over, for {seconds} s now");
+            return Err(Error::new(Code::TakeOverBusy, message).with("pid", other));
+        }
+        *place = Some((pid, Instant::now()));
+        Ok(Taken(self.clone()))
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        *self.0.0.lock() = None;
+    }
+}
+
+async fn run(facts: Arc<Facts>, listener: UnixListener, ready: mpsc::Sender<Standby>, failures: Counter) {
+    let place = Place::default();
+    let mut trouble = Repeated::default();
     let mut conversations = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -101,7 +134,10 @@ async fn run(facts: Arc<Facts>, listener: UnixListener, ready: mpsc::Sender<Stan
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot be asked to hand over just now");
+                failures.inc();
+                if let Some(more) = trouble.again() {
+                    tracing::warn!(%error, more, "cannot be asked to hand over just now");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -111,22 +147,14 @@ async fn run(facts: Arc<Facts>, listener: UnixListener, ready: mpsc::Sender<Stan
 // === impl Facts ===
 
 impl Facts {
-    async fn attend(
-        &self,
-        stream: UnixStream,
-        place: Arc<Semaphore>,
-        ready: mpsc::Sender<Standby>,
-    ) -> Result<(), String> {
+    async fn attend(&self, stream: UnixStream, place: Place, ready: mpsc::Sender<Standby>) -> Result<(), String> {
         let words = |error: io::Error| error.to_string();
         let mut line = Line::new(stream).map_err(words)?;
         let peer = line.caller().map_err(words)?;
         let hello = timeout(STEP, line.hear()).await.map_err(|_elapsed| "it said nothing".to_owned())?;
         let Some(hello) = hello.map_err(words)? else { return Err("it went away without a word".into()) };
         let pid = peer.pid;
-        let admitted = self.check(hello).and_then(|(version, schema)| {
-            let busy = |_taken| Error::new(Code::TakeOverBusy, "another gateway is just taking over");
-            Ok((version, schema, place.try_acquire_owned().map_err(busy)?))
-        });
+        let admitted = self.check(hello).and_then(|(version, schema)| Ok((version, schema, place.take(pid)?)));
         let (version, schema, place) = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {
@@ -145,8 +173,13 @@ impl Facts {
             within_ms: self.within.as_millis() as u64,
         };
         line.say(&welcome).await.map_err(words)?;
-        let prepared = timeout(WARM_MAX, line.hear()).await;
-        match prepared.map_err(|_elapsed| format!("process {pid} took too long to prepare itself"))?.map_err(words)? {
+        let Ok(prepared) = timeout(WARM_MAX, line.hear()).await else {
+            let message = format!("it was not ready within {} s", WARM_MAX.as_secs());
+            // Without waiting for one that does not read: its place is free, and it ends when it looks.
+            let _gone = timeout(STEP, line.say(&Word::Back { message })).await;
+            return Err(format!("process {pid} took too long to prepare itself"));
+        };
+        match prepared.map_err(words)? {
             Some(Word::Ready) => {
                 // Without a receiver this gateway is stopping.
                 let _stopping = ready.send(Standby { line, peer, version, schema, _place: place }).await;
@@ -183,5 +216,55 @@ impl Facts {
             return refused(why.into());
         }
         Ok((version, schema))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> Facts {
+        let address = "127.0.0.1:0".parse().expect("an address");
+        let address = Address { wanted: address, bound: address };
+        let (grpc, http) = (address, address);
+        Facts { instance: "here".into(), grpc, http, within: Duration::from_secs(30), reattach: true }
+    }
+
+    fn hello() -> Word {
+        Word::Hello {
+            protocol: PROTOCOL,
+            version: "9.9.9".into(),
+            instance: "here".into(),
+            schema: storage::SCHEMA,
+            pipe: tidegate_pipe::PROTOCOL_VERSION,
+        }
+    }
+
+    /// One that called and said hello, and what it hears.
+    async fn calls(place: &Place) -> (Line, Word) {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let (facts, place, (ready, _standbys)) = (facts(), place.clone(), mpsc::channel(1));
+        tokio::spawn(async move { facts.attend(theirs, place, ready).await });
+        let mut line = Line::new(ours).expect("ours");
+        line.say(&hello()).await.expect("said");
+        let heard = line.hear().await.expect("heard").expect("a word");
+        (line, heard)
+    }
+
+    // shows: W-08
+    #[tokio::test(start_paused = true)]
+    async fn one_that_hangs_while_it_prepares_itself_is_named_and_loses_its_place() {
+        let place = Place::default();
+        let (mut hangs, welcome) = calls(&place).await;
+        assert!(matches!(welcome, Word::Welcome { .. }), "{welcome:?}");
+        let (_line, refused) = calls(&place).await;
+        let Word::Refused { code, message } = refused else { panic!("{refused:?}") };
+        assert_eq!(code, Code::TakeOverBusy.as_str());
+        assert!(message.contains(&format!("process {} ", std::process::id())), "{message}");
+        // Time passes when nobody has anything to do.
+        assert!(matches!(hangs.hear().await, Ok(Some(Word::Back { .. }))));
+        assert_eq!(hangs.hear().await.expect("an end"), None);
+        let (_line, welcome) = calls(&place).await;
+        assert!(matches!(welcome, Word::Welcome { .. }), "{welcome:?}");
     }
 }

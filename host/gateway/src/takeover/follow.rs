@@ -21,6 +21,7 @@ use tokio::{
     net::UnixStream,
     time::{Instant, sleep, timeout, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
 /// A gateway that answers at all answers within that.
 const STEP: Duration = Duration::from_secs(10);
@@ -40,10 +41,13 @@ pub enum Followed {
     Nobody(Box<App>),
     /// How long no connection was accepted.
     Gateway(Box<App>, Duration),
+    /// It was asked to stop before it let anybody in, and the one before goes on.
+    Stopped,
 }
 
-/// Follows the gateway that works on the folder; without one it starts as usual.
-pub async fn follow(config: ServeConfig) -> Result<Followed> {
+/// Follows the gateway that works on the folder; without one it starts as usual. `stop`: it is asked to end; once it has let
+/// somebody in that is the caller's business.
+pub async fn follow(config: ServeConfig, stop: &CancellationToken) -> Result<Followed> {
     let Some((data, mut line)) = call(&config).await? else {
         let given = Given::by_service_manager(&config)?;
         let mut app = App::begin(config, Beginning::Afresh(given)).await.map_err(|error| match error.code() {
@@ -56,10 +60,14 @@ pub async fn follow(config: ServeConfig) -> Result<Followed> {
         app.open();
         return Ok(Followed::Nobody(Box::new(app)));
     };
-    let followed = take(config, &data, &mut line).await;
+    let followed = take(config, &data, &mut line, stop).await;
     if let Err(error) = &followed {
         // For the log of the other one. It may be gone, or have refused.
         let _gone = line.say(&Word::Failed { message: error.to_string() }).await;
+        if stop.is_cancelled() {
+            tracing::info!(%error, "does not take over");
+            return Ok(Followed::Stopped);
+        }
     }
     followed
 }
@@ -78,7 +86,7 @@ async fn call(config: &ServeConfig) -> Result<Option<(DataDir, Line)>> {
     }
 }
 
-async fn take(config: ServeConfig, data: &DataDir, line: &mut Line) -> Result<Followed> {
+async fn take(config: ServeConfig, data: &DataDir, line: &mut Line, stop: &CancellationToken) -> Result<Followed> {
     let instance = data.instance().ok_or_else(|| Error::new(Code::TakeOverFailed, "the folder has no instance id"))?;
     let hello = Word::Hello {
         protocol: PROTOCOL,
@@ -88,7 +96,7 @@ async fn take(config: ServeConfig, data: &DataDir, line: &mut Line) -> Result<Fo
         pipe: tidegate_pipe::PROTOCOL_VERSION,
     };
     line.say(&hello).await.map_err(|error| broken(&error))?;
-    let (grpc, http, within) = match next(line, STEP).await? {
+    let (grpc, http, within) = match next(line, STEP, stop).await? {
         Some(Word::Welcome { pid, version, schema, grpc, http, within_ms }) => {
             tracing::info!(pid, version, schema, "preparing to take over");
             if schema > storage::SCHEMA {
@@ -126,14 +134,15 @@ async fn take(config: ServeConfig, data: &DataDir, line: &mut Line) -> Result<Fo
         prepared = prepare => prepared?,
         // It has nothing to say before we are ready.
         heard = line.hear() => return Err(unexpected(result(heard)?)),
+        () = stop.cancelled() => return Err(stopped()),
     };
     line.say(&Word::Ready).await.map_err(|error| broken(&error))?;
-    match next(line, RELEASE).await? {
+    match next(line, RELEASE, stop).await? {
         Some(Word::Sockets { names }) => given.received(&names, line.take_descriptors(), &config)?,
         other => return Err(unexpected(other)),
     }
     let received = Instant::now();
-    let paused = match next(line, RELEASE).await? {
+    let paused = match next(line, RELEASE, stop).await? {
         Some(Word::Released { paused_ms }) => Duration::from_millis(paused_ms),
         // It died on the way: what it had is free, and what it left waits.
         None => received.elapsed(),
@@ -142,8 +151,13 @@ async fn take(config: ServeConfig, data: &DataDir, line: &mut Line) -> Result<Fo
     let released = Instant::now();
     let data = locked(&config).await?;
     let mut app = App::begin(config, Beginning::Following { data, given, warm: Box::new(warm) }).await?;
-    match agreed(&app, line, released + within).await {
-        Ok(()) => {}
+    match agreed(&app, line, released + within, stop).await {
+        // Until the doors are open the other one takes a word to the contrary.
+        Ok(()) if !stop.is_cancelled() => {}
+        Ok(()) => {
+            app.give_up().await;
+            return Err(stopped());
+        }
         Err(error) => {
             app.give_up().await;
             return Err(error);
@@ -157,7 +171,7 @@ async fn take(config: ServeConfig, data: &DataDir, line: &mut Line) -> Result<Fo
 }
 
 /// Returns when the workers are back and the other one has said `Go`, or has ended.
-async fn agreed(app: &App, line: &mut Line, deadline: Instant) -> Result<()> {
+async fn agreed(app: &App, line: &mut Line, deadline: Instant, stop: &CancellationToken) -> Result<()> {
     tokio::select! {
         adopted = timeout_at(deadline, app.adopted()) => match adopted {
             Ok(adopted) => adopted?,
@@ -165,14 +179,18 @@ async fn agreed(app: &App, line: &mut Line, deadline: Instant) -> Result<()> {
         },
         // `None`: it died; whoever has the folder goes on.
         heard = said(line) => return Err(heard?),
+        () = stop.cancelled() => return Err(stopped()),
     }
     if line.say(&Word::Started).await.is_err() {
         return Ok(());
     }
-    match timeout(ANSWER, line.hear()).await {
+    let answered = tokio::select! {
+        answered = timeout(ANSWER, line.hear()) => answered,
+        () = stop.cancelled() => return Err(stopped()),
+    };
+    match answered {
         Ok(heard) => match result(heard)? {
             Some(Word::Go) | None => Ok(()),
-            Some(Word::Back { message }) => Err(Error::new(Code::TakeOverFailed, message)),
             other => Err(unexpected(other)),
         },
         Err(_elapsed) => {
@@ -185,14 +203,16 @@ async fn agreed(app: &App, line: &mut Line, deadline: Instant) -> Result<()> {
 /// What is said while workers are awaited, which is nothing, or the way back. Pends once the other one has ended.
 async fn said(line: &mut Line) -> Result<Error> {
     match result(line.hear().await)? {
-        Some(Word::Back { message }) => Ok(Error::new(Code::TakeOverFailed, message)),
         None => std::future::pending().await,
         other => Ok(unexpected(other)),
     }
 }
 
-async fn next(line: &mut Line, within: Duration) -> Result<Option<Word>> {
-    let heard = timeout(within, line.hear()).await;
+async fn next(line: &mut Line, within: Duration, stop: &CancellationToken) -> Result<Option<Word>> {
+    let heard = tokio::select! {
+        heard = timeout(within, line.hear()) => heard,
+        () = stop.cancelled() => return Err(stopped()),
+    };
     let late = |_elapsed| Error::new(Code::TakeOverFailed, "the gateway that serves does not answer");
     result(heard.map_err(late)?)
 }
@@ -206,4 +226,8 @@ async fn locked(config: &ServeConfig) -> Result<DataDir> {
             opened => return opened,
         }
     }
+}
+
+fn stopped() -> Error {
+    Error::new(Code::TakeOverFailed, "the gateway that was to take over was asked to stop")
 }

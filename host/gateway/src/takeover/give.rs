@@ -14,6 +14,7 @@ use crate::{
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 /// From `Go` to `Serving`: starts a few tasks, so longer means that it hangs, and it has everything by then.
 const SERVING: Duration = Duration::from_secs(10);
@@ -39,9 +40,15 @@ pub(super) fn within(config: &ServeConfig) -> Duration {
     config.take_over.min(config.workers.orphan_lifetime / 2)
 }
 
-/// Hands everything over. `succeeded` is called with the follower's process once it serves. An error: there is no way
-/// back either, and nobody serves.
-pub async fn give(app: App, standby: Standby, succeeded: impl FnOnce(u32)) -> Result<Outcome> {
+/// Hands everything over. `succeeded` is called with the follower's process once it serves. `stop`: this gateway is asked to
+/// end; until the follower is ready that takes everything back, so that it ends here as at any other time. An error: there is
+/// no way back either, and nobody serves.
+pub async fn give(
+    app: App,
+    standby: Standby,
+    stop: &CancellationToken,
+    succeeded: impl FnOnce(u32),
+) -> Result<Outcome> {
     let Standby { mut line, peer, version, schema, _place } = standby;
     let (config, sockets) = (app.config().clone(), app.sockets());
     let pid = peer.pid;
@@ -53,7 +60,7 @@ pub async fn give(app: App, standby: Standby, succeeded: impl FnOnce(u32)) -> Re
     tracing::info!(pid, version, "handing over");
     let paused = Instant::now();
     app.hand_over(schema).await;
-    match follow_up(&mut line, pid, paused, within(&config)).await {
+    match follow_up(&mut line, pid, paused, within(&config), stop).await {
         Ok(()) => {
             sockets.leave();
             succeeded(pid);
@@ -72,15 +79,35 @@ pub async fn give(app: App, standby: Standby, succeeded: impl FnOnce(u32)) -> Re
     }
 }
 
-async fn follow_up(line: &mut Line, pid: u32, paused: Instant, within: Duration) -> Result<()> {
+async fn follow_up(
+    line: &mut Line,
+    pid: u32,
+    paused: Instant,
+    within: Duration,
+    stop: &CancellationToken,
+) -> Result<()> {
     let failed = |why: String| Error::new(Code::TakeOverFailed, why);
+    let stopped = || failed("the gateway that was to hand over was asked to stop".into());
+    if stop.is_cancelled() {
+        return Err(stopped());
+    }
     let paused_ms = paused.elapsed().as_millis() as u64;
     line.say(&Word::Released { paused_ms }).await.map_err(|error| broken(&error))?;
-    let started = timeout(within, line.hear()).await;
+    let started = tokio::select! {
+        started = timeout(within, line.hear()) => Some(started),
+        () = stop.cancelled() => None,
+    };
+    let started = match started {
+        Some(started) => started,
+        // Who is ready goes on after a while without our word, and is not to be ended then.
+        None => match line.at_hand() {
+            Ok(Some(word)) => Ok(Ok(Some(word))),
+            _ => return Err(stopped()),
+        },
+    };
     let started = started.map_err(|_elapsed| failed(format!("it was not ready within {} ms", within.as_millis())))?;
     match result(started)? {
         Some(Word::Started) => {}
-        Some(Word::Failed { message }) => return Err(failed(message)),
         other => return Err(unexpected(other)),
     }
     if let Err(error) = line.say(&Word::Go).await {
@@ -140,5 +167,72 @@ async fn back(config: &ServeConfig, sockets: &Arc<Sockets>, follower: &Peer) -> 
             }
             Err(error) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::UnixStream;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn lines() -> (Line, Line) {
+        let (one, other) = UnixStream::pair().expect("a pair");
+        (Line::new(one).expect("ours"), Line::new(other).expect("ours"))
+    }
+
+    /// A follower that hears what was let go, says these words at once and hangs up.
+    async fn says(words: &[Word]) -> Result<()> {
+        let (mut line, mut follower) = lines();
+        let stop = CancellationToken::new();
+        let follow_up = follow_up(&mut line, 1, Instant::now(), PATIENCE, &stop);
+        let follower = async move {
+            assert!(matches!(follower.hear().await, Ok(Some(Word::Released { .. }))));
+            for word in words {
+                follower.say(word).await.expect("said");
+            }
+        };
+        // On one thread and polled in this order: it has hung up before its words are heard.
+        let (followed, ()) = tokio::join!(follow_up, follower);
+        followed
+    }
+
+    // shows: W-08
+    #[tokio::test]
+    async fn who_went_on_without_our_word_has_taken_over_and_who_hung_up_before_has_not() {
+        says(&[Word::Started, Word::Serving]).await.expect("it serves, whatever became of `Go`");
+        let error = says(&[Word::Started]).await.expect_err("it does not serve");
+        assert_eq!(error.code(), Code::TakeOverFailed);
+        let why = Word::Failed { message: "its certificate".into() };
+        let error = says(&[Word::Started, why.clone()]).await.expect_err("it changed its mind");
+        assert_eq!(error.code(), Code::TakeOverFailed);
+        assert_eq!(says(&[why]).await.expect_err("it gave up").message(), "its certificate");
+    }
+
+    // shows: W-08, E-16
+    #[tokio::test]
+    async fn asked_to_stop_it_takes_everything_back_unless_the_follower_is_ready() {
+        let (mut line, mut follower) = lines();
+        let stop = CancellationToken::new();
+        let (followed, ()) =
+            tokio::join!(follow_up(&mut line, 1, Instant::now(), PATIENCE, &stop), async { stop.cancel() });
+        assert!(followed.expect_err("asked to stop").message().contains("asked to stop"));
+        assert!(matches!(follower.hear().await, Ok(Some(Word::Released { .. }))));
+
+        let (mut line, mut follower) = lines();
+        let stop = CancellationToken::new();
+        let ready = async {
+            assert!(matches!(follower.hear().await, Ok(Some(Word::Released { .. }))));
+            follower.say(&Word::Started).await.expect("said");
+            stop.cancel();
+            assert_eq!(follower.hear().await.expect("heard"), Some(Word::Go));
+            follower.say(&Word::Serving).await.expect("said");
+        };
+        let (followed, ()) = tokio::join!(follow_up(&mut line, 1, Instant::now(), PATIENCE, &stop), ready);
+        followed.expect("it serves");
+        let (mut line, _follower) = lines();
+        let early = follow_up(&mut line, 1, Instant::now(), PATIENCE, &stop).await;
+        assert!(early.is_err(), "nothing is let go");
     }
 }

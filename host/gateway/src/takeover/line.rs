@@ -148,12 +148,8 @@ impl Line {
     /// The next word; `None`: it has ended. Cancel safe.
     pub(super) async fn hear(&mut self) -> io::Result<Option<Word>> {
         loop {
-            if let Some(end) = self.said.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.said.drain(..=end).collect();
-                return Ok(Some(serde_json::from_slice(&line)?));
-            }
-            if self.said.len() > LINE_BYTES_MAX {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is too long"));
+            if let Some(word) = self.whole()? {
+                return Ok(Some(word));
             }
             let (said, descriptors) = (&mut self.said, &mut self.descriptors);
             let stream = &self.stream;
@@ -166,6 +162,33 @@ impl Line {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// The next word, if it has come already; asks the socket itself, which may know more than the runtime does just now.
+    pub(super) fn at_hand(&mut self) -> io::Result<Option<Word>> {
+        loop {
+            if let Some(word) = self.whole()? {
+                return Ok(Some(word));
+            }
+            match take(self.stream.as_fd(), &mut self.said, &mut self.descriptors) {
+                Ok(0) => return Ok(None),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Takes a whole line out of what was said.
+    fn whole(&mut self) -> io::Result<Option<Word>> {
+        if let Some(end) = self.said.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.said.drain(..=end).collect();
+            return Ok(Some(serde_json::from_slice(&line)?));
+        }
+        if self.said.len() > LINE_BYTES_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is too long"));
+        }
+        Ok(None)
     }
 
     /// What came beside the words so far.
@@ -207,9 +230,10 @@ impl Peer {
     }
 }
 
-/// A word that has no place here.
+/// A word that has no place here, if it is not one of those that end a hand-over at any time.
 pub(super) fn unexpected(word: Option<Word>) -> Error {
     match word {
+        Some(Word::Back { message } | Word::Failed { message }) => Error::new(Code::TakeOverFailed, message),
         Some(word) => {
             let word = serde_json::to_value(&word).unwrap_or_default();
             let name = word["word"].as_str().unwrap_or("a word").to_owned();

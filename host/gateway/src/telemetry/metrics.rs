@@ -84,6 +84,7 @@ metrics! {
     "tidegate_readers_near_gap" gauge "" [""] "Readers that lose events within ten seconds if nothing changes";
     "tidegate_keys_live" gauge "" [""] "API keys that are not revoked";
     "tidegate_auth_failures" counter "" [""] "Requests without a usable key";
+    "tidegate_accept_failures" counter "" [""] "Times that a connection could not be accepted, most often for want of descriptors";
     "tidegate_limits_reached" counter "" ["limit"] "Requests refused because one key or one connection has enough, by limit";
     "tidegate_tls_handshakes" counter "" [""] "TLS handshakes that came about";
     "tidegate_tls_handshakes_failed" counter "" ["reason"] "TLS handshakes that came to nothing, by reason";
@@ -159,6 +160,8 @@ pub struct Metrics {
     pub swaps: SwapMetrics,
     pub log: LogMetrics,
     pub keys: KeyMetrics,
+    /// Of every listener.
+    pub accept_failures: Counter,
     pub limits: LimitMetrics,
     pub tls: TlsMetrics,
     pub storage: StorageMetrics,
@@ -333,6 +336,7 @@ impl Metrics {
                 near_gap: to.add("tidegate_readers_near_gap"),
             },
             keys: KeyMetrics { live: to.add("tidegate_keys_live"), auth_failures: to.add("tidegate_auth_failures") },
+            accept_failures: to.add("tidegate_accept_failures"),
             limits: LimitMetrics { reached: to.add_of("tidegate_limits_reached") },
             tls: TlsMetrics {
                 handshakes: to.add("tidegate_tls_handshakes"),

@@ -88,6 +88,7 @@ async fn begin(proven: Proven, adoption: &Adoption) -> Result<(GatewayReader, Ga
         orphan_lifetime_ms: millis(adoption.orphan_lifetime),
         // The log died with the gateway before this one.
         have_sequence: Some(0),
+        last_values: true,
         ..Accept::default()
     };
     let accepted = proven.accept(accept, STEP_TIMEOUT).await;
@@ -106,7 +107,7 @@ fn failed(what: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workers::process::stand_in;
+    use crate::{telemetry::Counter, workers::process::stand_in};
     use std::path::Path;
     use tidegate_pipe::{
         FrameReader, FrameWriter, HelloFields, MAX_FRAME, MessageReader, MessageWriter, PROTOCOL_VERSION, PipeError,
@@ -136,7 +137,7 @@ mod tests {
             let (session, secret) = (SessionId::mint(), Secret::mint().expect("random bytes"));
             let socket = folder.path().join("workers.sock");
             let (process, started, orphan) = stand_in::start(folder.path(), &socket, &session).await;
-            let hub = WorkerHub::new(socket.clone());
+            let hub = WorkerHub::new(socket.clone(), Counter::default());
             let adoption = Adoption {
                 session: session.clone(),
                 secret: secret.clone(),

@@ -7,10 +7,16 @@ use super::{
     items::{self, Item, ItemRef, Kind, Sample},
     replay,
 };
+use crate::outbox::BATCH_BYTES;
+use bytes::Bytes;
+use prost::Message as _;
 use std::time::{Duration, SystemTime};
-use tidegate_proto::v1::{
-    BufferedDataChange, DataType, Event, MxStatus, OperationComplete, SourceTime, Value, WriteComplete, event::Body,
-    source_time::Form, value::Kind as ValueKind,
+use tidegate_proto::{
+    v1::{
+        BufferedDataChange, DataChange, DataType, Event, MxStatus, OperationComplete, SourceTime, Value, WriteComplete,
+        event::Body, source_time::Form, value::Kind as ValueKind,
+    },
+    worker::v1::{LastValues, from_worker},
 };
 use tokio::time::Instant;
 
@@ -83,8 +89,33 @@ impl Sim {
         if let Some(Body::DataChange(change)) = &mut self.scratch.body {
             let (value, time) = (change.value.take().unwrap_or_default(), change.time.take().unwrap_or_default());
             item.last = Some(Sample { value, time, quality: sample.quality, status: sample.status });
+            item.told_by = self.outbox.head();
         }
         pushed
+    }
+
+    /// The last data change of each item that is older than the event of this number, as it was told then.
+    pub(super) async fn tell_last_values(&mut self, before: u64) -> Result<(), PipeEnded> {
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        for slot in 0..self.tables.items.len() {
+            let Some(item) = &self.tables.items[slot] else { continue };
+            let told = (1..before).contains(&item.told_by) && !item.hidden && !item.buffered;
+            let Some(Sample { value, quality, time, status }) = item.last.clone().filter(|_| told) else { continue };
+            let change = DataChange { value: Some(value), quality, time: Some(time), statuses: vec![status] };
+            let event = Event { sequence: item.told_by, ..event_of(item, Body::DataChange(change)) };
+            let event = Bytes::from(event.encode_to_vec());
+            if !events.is_empty() && bytes + event.len() > BATCH_BYTES {
+                self.send_last_values(std::mem::take(&mut events)).await?;
+                bytes = 0;
+            }
+            bytes += event.len();
+            events.push(event);
+        }
+        if events.is_empty() { Ok(()) } else { self.send_last_values(events).await }
+    }
+
+    async fn send_last_values(&mut self, events: Vec<Bytes>) -> Result<(), PipeEnded> {
+        self.outbox.tell(from_worker::Frame::LastValues(LastValues { epoch: self.epoch, events })).await
     }
 
     /// BufferedDataChange for each item of a server that has gathered something.

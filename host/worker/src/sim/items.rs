@@ -37,6 +37,8 @@ pub(super) struct Item {
     /// The first data change has come, so the type is known and writes are taken.
     pub(super) known: bool,
     pub(super) last: Option<Sample>,
+    /// The event that told it; 0: none did.
+    pub(super) told_by: u64,
     /// What a buffered item has gathered, and its size.
     pub(super) buffer: Vec<Sample>,
 }
@@ -171,6 +173,7 @@ impl Tables {
             hidden: false,
             known: false,
             last: None,
+            told_by: 0,
             buffer: Vec::new(),
         };
         let slot = self.free.pop().unwrap_or_else(|| {

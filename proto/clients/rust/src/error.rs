@@ -74,6 +74,11 @@ impl Fault {
         Some(Position { epoch: number("resume_epoch")?, after: number("resume_after")? })
     }
 
+    /// A stream that ended with its gateway says that its session ends, too: there is nothing to come back to.
+    pub fn session_ends(&self) -> bool {
+        self.details.get("session_goes_on").is_some_and(|goes_on| goes_on == "false")
+    }
+
     /// What resumes the ended stream as the same reader, if the answer says so.
     pub fn resume_token(&self) -> Option<&str> {
         self.details.get("resume_token").map(String::as_str)

@@ -2,18 +2,9 @@
 //! and resumes where its account stands. Knows which ends pass and which are for good; keeps no events. Invariant: over all
 //! its streams the account is one, so that it closes or says what is missing.
 
-use crate::{Account, ClientError, Connect, EventStream, GrpcCode, Message, Position, Start, StreamOptions};
-use std::{
-    fmt,
-    hash::{BuildHasher as _, RandomState},
-    time::Duration,
-};
+use crate::{Account, ClientError, Connect, EventStream, Message, Patience, Position, Start, StreamOptions};
+use std::{fmt, time::Duration};
 use tidegate_proto::v1::StreamStatus;
-use tokio::time::{Instant, sleep};
-
-/// The first wait; each further one is twice as long, up to the last. Guessed: a gateway starts in a quarter of a second.
-const FIRST_WAIT: Duration = Duration::from_millis(50);
-const LAST_WAIT: Duration = Duration::from_secs(2);
 
 /// What such a reader wishes for.
 #[derive(Clone, Debug)]
@@ -39,15 +30,8 @@ pub struct AutoReader {
     /// While no stream has it.
     account: Account,
     token: Option<String>,
-    failing: Option<Failing>,
+    patience: Patience,
     reconnects: u64,
-}
-
-/// Since when, and how often it was tried since.
-#[derive(Clone, Copy, Debug)]
-struct Failing {
-    since: Instant,
-    tries: u32,
 }
 
 // === impl ReaderOptions ===
@@ -77,11 +61,11 @@ impl AutoReader {
         Self {
             dial: Box::new(dial),
             session: session.into(),
+            patience: Patience::new(options.give_up_after),
             options,
             stream: None,
             account: Account::new(),
             token: None,
-            failing: None,
             reconnects: 0,
         }
     }
@@ -97,7 +81,7 @@ impl AutoReader {
                 },
                 Some(stream) => match stream.next().await {
                     Ok(Some(message)) => {
-                        self.failing = None;
+                        self.patience.works();
                         return Ok(message);
                     }
                     Ok(None) => ClientError::Incomplete("a reason for the stream's end"),
@@ -167,17 +151,10 @@ impl AutoReader {
             // By epoch and sequence then: the owner may always.
             return Ok(());
         }
-        if !passes(&error, self.options.session_may_return) {
-            return Err(error);
+        if error.passes() || (self.options.session_may_return && is_unknown(&error)) {
+            return self.patience.wait(error).await;
         }
-        let failing = self.failing.get_or_insert_with(|| Failing { since: Instant::now(), tries: 0 });
-        if failing.since.elapsed() > self.options.give_up_after {
-            return Err(error);
-        }
-        let wait = FIRST_WAIT.saturating_mul(1 << failing.tries.min(10)).min(LAST_WAIT);
-        failing.tries += 1;
-        sleep(jittered(wait)).await;
-        Ok(())
+        Err(error)
     }
 
     fn keep(&mut self, stream: EventStream) {
@@ -198,25 +175,9 @@ impl fmt::Debug for AutoReader {
     }
 }
 
-/// Whether trying again may help by itself.
-fn passes(error: &ClientError, session_may_return: bool) -> bool {
-    let fault = match error {
-        ClientError::Connect { .. } | ClientError::Incomplete(_) => return true,
-        ClientError::Usage(_) | ClientError::Violation(_) => return false,
-        ClientError::Fault(fault) => fault,
-    };
-    match fault.reason.as_str() {
-        // Not a gateway's answer: the connection broke, or something between gave up.
-        "" => matches!(
-            fault.code,
-            GrpcCode::Unavailable | GrpcCode::Unknown | GrpcCode::Internal | GrpcCode::Cancelled | GrpcCode::Aborted
-        ),
-        "stream.draining" | "gateway.draining" | "session.adopting" => true,
-        "stream.pressure" | "stream.limit" | "stream.already_open" => true,
-        "policy.failed" | "policy.busy" | "rate.limited" | "storage.unavailable" => true,
-        "session.not_permitted" | "session.unknown" => session_may_return,
-        _ => false,
-    }
+/// There is no such session, as far as this key is told.
+fn is_unknown(error: &ClientError) -> bool {
+    matches!(error.reason(), Some("session.not_permitted" | "session.unknown"))
 }
 
 fn is_token_refused(error: &ClientError) -> bool {
@@ -224,16 +185,10 @@ fn is_token_refused(error: &ClientError) -> bool {
     position || error.reason().is_some_and(|reason| reason.starts_with("stream.token_"))
 }
 
-/// Between half and all of it, so that many readers do not come back at the same moment.
-fn jittered(wait: Duration) -> Duration {
-    let random = RandomState::new().hash_one(0_u8) % 1024;
-    wait / 2 + wait.mul_f64(random as f64 / 2048.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Fault;
+    use crate::{Fault, GrpcCode};
 
     fn fault(code: GrpcCode, reason: &str) -> ClientError {
         let (message, details) = (String::new(), std::collections::BTreeMap::new());
@@ -241,25 +196,10 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_is_tried_again_and_what_is_over_is_not() {
-        for passing in ["", "stream.draining", "session.adopting", "stream.pressure", "stream.limit", "rate.limited"] {
-            assert!(passes(&fault(GrpcCode::Unavailable, passing), false), "{passing}");
-        }
-        for over in ["stream.session_ended", "session.faulted", "auth.invalid", "policy.denied", "stream.taken_over"] {
-            assert!(!passes(&fault(GrpcCode::Aborted, over), true), "{over}");
-        }
-        assert!(!passes(&fault(GrpcCode::Unauthenticated, ""), true));
-        let unknown = fault(GrpcCode::PermissionDenied, "session.not_permitted");
-        assert!(passes(&unknown, true) && !passes(&unknown, false));
+    fn tokens_that_are_refused_and_sessions_that_are_unknown_are_told_apart() {
+        assert!(is_unknown(&fault(GrpcCode::PermissionDenied, "session.not_permitted")));
+        assert!(!is_unknown(&fault(GrpcCode::PermissionDenied, "policy.denied")));
         assert!(is_token_refused(&fault(GrpcCode::PermissionDenied, "stream.token_revoked")));
-    }
-
-    #[test]
-    fn waits_are_spread_and_bounded() {
-        for _ in 0..1000 {
-            let wait = jittered(LAST_WAIT);
-            assert!(LAST_WAIT / 2 <= wait && wait <= LAST_WAIT, "{wait:?}");
-        }
     }
 
     #[tokio::test]
