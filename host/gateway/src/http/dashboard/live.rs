@@ -278,7 +278,7 @@ impl Page {
 /// The newest events with their items' tags, oldest first. Reads the log as any reader does, from a place near the end:
 /// nothing is kept per page, and the pump does not know.
 pub(super) async fn newest(session: &Arc<Session>) -> Vec<(Event, Option<String>)> {
-    let spec = ReaderSpec { name: "dashboard".into(), key_id: String::new(), external: false, max_linger_ms: 0 };
+    let spec = ReaderSpec { name: "dashboard".into(), key_id: String::new(), external: false, max_linger_ms: 1_000 };
     let start = Start::Resume { epoch: session.log.epoch(), after: session.log.head().saturating_sub(NEWEST) };
     let Ok(mut cursor) = session.log.attach(spec, start) else { return Vec::new() };
     let mut events = Vec::new();
