@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn what_was_used_last_stays_and_the_bytes_are_bounded() {
         let dir = tempfile::tempdir().expect("tempdir");
-        let engines = Engines::new(&Limits::default()).expect("engines");
+        let engines = Engines::new(&Limits::default(), 2).expect("engines");
         let compiled = engines.compile(b"\0asm\x0d\0\x01\0").expect("a component of nothing");
         let one = (compiled.len() + MAC_BYTES) as u64;
         let cache = CompileCache::open(dir.path(), one * 3).expect("a cache");

@@ -28,9 +28,13 @@ const WALL_FACTOR: u32 = 20;
 /// Of threads that compile or ask about the past. 10 gets a tenth of what a deciding thread gets when both want all.
 #[cfg(target_os = "linux")]
 const NICE: libc::c_int = 10;
-/// Component instances in the pool: 3 generations × threads × policies, and the gate's own. Beyond it,
-/// instances are made on demand.
-const POOL_INSTANCES: u32 = 96;
+/// Component instances in the pool: those of 3 generations, one for each thread and policy, and the gate's own with those
+/// that answer on the threads that ask. (The latter guessed.)
+const POOL_INSTANCES_PER_THREAD: u32 = 3 * 5;
+const POOL_INSTANCES_OF_THE_GATE: u32 = 66;
+/// Randomness that a guest gets by one call: the host makes it byte by byte, where no epoch reaches. Standard libraries ask
+/// for 64 bytes at most.
+const RANDOM_BYTES_MAX: u64 = 4 << 10;
 
 /// The two ways to make instances and their linkers.
 #[derive(Debug)]
@@ -91,10 +95,11 @@ struct Ticker {
 // === impl Engines ===
 
 impl Engines {
-    pub(crate) fn new(limits: &Limits) -> wasmtime::Result<Self> {
+    /// `threads`: those that decide.
+    pub(crate) fn new(limits: &Limits, threads: usize) -> wasmtime::Result<Self> {
         let mut config = config(limits);
         let on_demand = Side::new(Engine::new(&config)?)?;
-        config.allocation_strategy(pool(limits));
+        config.allocation_strategy(pool(limits, threads));
         // A machine that lacks the address space for a pool runs without: slower instances, same answers.
         let pooled = match Engine::new(&config) {
             Ok(engine) => Some(Side::new(engine)?),
@@ -247,12 +252,14 @@ fn config(limits: &Limits) -> Config {
     config
 }
 
-fn pool(limits: &Limits) -> InstanceAllocationStrategy {
+fn pool(limits: &Limits, threads: usize) -> InstanceAllocationStrategy {
+    let threads = u32::try_from(threads).unwrap_or(u32::MAX);
+    let instances = threads.saturating_mul(POOL_INSTANCES_PER_THREAD).saturating_add(POOL_INSTANCES_OF_THE_GATE);
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(POOL_INSTANCES)
-        .total_core_instances(POOL_INSTANCES * 4)
-        .total_memories(POOL_INSTANCES)
-        .total_tables(POOL_INSTANCES * 2)
+    pool.total_component_instances(instances)
+        .total_core_instances(instances.saturating_mul(4))
+        .total_memories(instances)
+        .total_tables(instances.saturating_mul(2))
         .total_stacks(0)
         .max_memory_size(limits.memory_bytes_max)
         .table_elements(limits.table_elements_max)
@@ -306,6 +313,7 @@ impl GuestState {
             .secure_random(Deterministic::new(vec![4]))
             .insecure_random(Deterministic::new(vec![4]))
             .insecure_random_seed(4)
+            .max_random_size(RANDOM_BYTES_MAX)
             .allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false)

@@ -268,7 +268,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let mut config = PolicyConfig::new(dir.path());
         config.deadlines.compile = Duration::ZERO;
-        let engines = Arc::new(Engines::new(&config.limits).expect("engines"));
+        let engines = Arc::new(Engines::new(&config.limits, config.threads).expect("engines"));
         let mut gate = Gate::new(engines, CompileCache::open(dir.path(), 1 << 30).expect("cache"), config);
         let source = || embedded::sources().next().expect("access");
         let refused = gate.load(source()).expect_err("no time at all");

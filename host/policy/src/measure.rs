@@ -36,7 +36,7 @@ fn decisions_and_gates() {
     let calls = if cfg!(debug_assertions) { 200 } else { 200_000 };
     let dir = tempfile::tempdir().expect("tempdir");
     let config = PolicyConfig::new(dir.path());
-    let engines = Arc::new(Engines::new(&config.limits).expect("engines"));
+    let engines = Arc::new(Engines::new(&config.limits, config.threads).expect("engines"));
     let gate = || {
         Gate::new(
             Arc::clone(&engines),

@@ -33,6 +33,8 @@ const REFUSED: &[(&str, RefusalCode)] = &[
 /// Pass the gate and fail in a decision.
 const FAILING: &[(&str, FailureCause)] = &[
     ("answer_out_of_memory", FailureCause::BadAnswer),
+    // What the host refuses is no trap of the guest.
+    ("greedy_dice", FailureCause::BadAnswer),
     ("huge_answer", FailureCause::BadAnswer),
     ("invalid_utf8", FailureCause::BadAnswer),
     ("long_reason", FailureCause::BadAnswer),
@@ -95,11 +97,13 @@ async fn what_fails_in_a_decision_is_denied_and_spoils_no_other() {
     // The table is about single failures; taking back has its own story.
     bench.config.breaker.failures = 100;
     let host = bench.start();
+    let mut holds = 0;
     for (n, (name, cause)) in FAILING.iter().enumerate() {
         bench.put("access.wasm", &guest(name));
-        // It wants clocks and files, and the guest before it did not.
-        if *name == "looks_around" {
-            let held = until_refused(&host, 1).await;
+        // They want dice, clocks and files, and the guest before each did not.
+        if ["greedy_dice", "looks_around"].contains(name) {
+            holds += 1;
+            let held = until_refused(&host, holds).await;
             assert_eq!(held.code, Some(RefusalCode::Held), "{held:?}");
             host.approve(&host.list().held[0].identity.to_hex(), "a test").await.expect("approved");
         }
@@ -121,6 +125,21 @@ async fn what_fails_in_a_decision_is_denied_and_spoils_no_other() {
             let next = host.access(&who, &place("fine!"), Action::Read).await;
             assert!(next.value.is_allow() && next.cause.is_none(), "{name}: {next:?}");
         }
+    }
+}
+
+// shows
+#[tokio::test]
+async fn as_many_threads_as_can_be_set_start_and_swap() {
+    let mut bench = Bench::new();
+    bench.config.threads = 64;
+    let host = bench.start();
+    // Every generation has instances for each thread; three of them live at a time.
+    for n in 1..=4 {
+        bench.put("access.wasm", &marked("well", n));
+        until_generation(&host, u64::from(n) + 1).await;
+        let decision = host.access(&key("k", "sessions:own"), &place("s"), Action::Read).await;
+        assert!(decision.value.is_allow() && decision.cause.is_none(), "{decision:?}");
     }
 }
 

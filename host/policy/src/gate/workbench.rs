@@ -93,7 +93,7 @@ impl Workbench {
 
     fn with(config: PolicyConfig) -> Result<Self, Refusal> {
         let failed = |error: String| Refusal::new(RefusalCode::StartFailed, "the workbench", error);
-        let engines = Engines::new(&config.limits).map_err(|e| failed(format!("{e:#}")))?;
+        let engines = Engines::new(&config.limits, config.threads).map_err(|e| failed(format!("{e:#}")))?;
         let cache = CompileCache::open(&config.store_dir, config.cache_bytes_max).map_err(|e| failed(e.to_string()))?;
         Ok(Self { gate: Gate::new(Arc::new(engines), cache, config.clone()), config })
     }

@@ -58,7 +58,8 @@ impl Warm {
         let store = ContentStore::open(&config.store_dir).map_err(store_wrong)?;
         let cache = CompileCache::open(&config.store_dir, config.cache_bytes_max).map_err(store_wrong)?;
         let cache_trouble = cache.trouble();
-        let engines = Arc::new(Engines::new(&config.limits).map_err(|e| StartError::Engine(format!("{e:#}")))?);
+        let engines =
+            Arc::new(Engines::new(&config.limits, config.threads).map_err(|e| StartError::Engine(format!("{e:#}")))?);
         let gate = Arc::new(Gate::new(engines, cache, config.clone()));
         let embedded = load_all(&gate, embedded::sources().collect())
             .into_iter()
