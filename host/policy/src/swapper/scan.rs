@@ -114,16 +114,15 @@ impl Scanner {
         self.refused.remove(&identity);
         self.known.retain(|known| *known != identity);
         self.control.wanted(&identity);
-        let heard = Heard { closed: placed.names.iter().cloned().collect(), ..Heard::default() };
-        let record = self.scan(Trigger::Promotion, &heard);
+        let record = self.scan(Trigger::Promotion, &Heard::of(&placed.names));
         let serves = self.control.basis().chosen.iter().any(|loaded| loaded.source.identity() == identity);
         if serves {
             placed.keep();
             return record;
         }
-        placed.put_back();
+        let back = placed.put_back();
         // What stands there now was judged before, and serves: a look that finds nothing to do.
-        self.scan(Trigger::Folder, &Heard { flipped: true, ..Heard::default() });
+        self.scan(Trigger::Folder, &Heard::of(&back));
         record.or_else(|| {
             let message = "the folder did not give what was put into it; something else writes there";
             Some(self.control.refused(
