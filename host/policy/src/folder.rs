@@ -15,7 +15,7 @@ use std::time::{Instant, SystemTime};
 use crate::config::{PolicyConfig, StartError};
 use crate::embedded;
 use crate::gate::{Refusal, RefusalCode};
-use crate::instance::PolicySource;
+use crate::instance::{PolicySource, is_unprintable};
 use crate::model::{Digest, Policy};
 use crate::sign::{SEAL_BYTES_MAX, Seal, settings_json};
 
@@ -136,7 +136,7 @@ impl Folder {
         let mut names = BTreeSet::new();
         for entry in entries {
             let entry = entry.map_err(|e| whole(RefusalCode::Unreadable, e.to_string()))?;
-            // A name that is not UTF-8 is none of ours.
+            // A name that is not UTF-8, or cannot be told without harm, is none of ours.
             let Ok(name) = entry.file_name().into_string() else { continue };
             if !counts(&name) {
                 continue;
@@ -259,7 +259,7 @@ impl Folder {
 pub(crate) fn counts(name: &str) -> bool {
     let ours =
         [".wasm", ".toml", ".json", SEAL].iter().any(|ending| name.len() > ending.len() && name.ends_with(ending));
-    ours && !name.starts_with(['.', '#', '~']) && name.len() <= 128
+    ours && !name.starts_with(['.', '#', '~']) && name.len() <= 128 && !name.contains(is_unprintable)
 }
 
 type Named = Option<(String, Content)>;

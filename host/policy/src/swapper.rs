@@ -129,9 +129,14 @@ impl Swapper {
         self.queue_deadline
     }
 
-    pub(crate) fn stop(&self) {
+    /// Looks no more; what it is at comes to nothing.
+    pub(crate) fn halt(&self) {
         self.desk.inbox.lock().stopped = true;
         self.desk.arrived.notify_all();
+    }
+
+    pub(crate) fn stop(&self) {
+        self.halt();
         if let Some(thread) = self.thread.lock().take() {
             let _ = thread.join();
         }

@@ -352,6 +352,35 @@ async fn a_thousand_files_and_editors_leavings_hang_nothing() {
     assert!(!denied(&host).await);
 }
 
+// shows: X-05
+#[tokio::test]
+async fn a_name_that_would_forge_a_line_is_none() {
+    let bench = Bench::new();
+    let host = bench.start();
+    bench.put("access\n\x1b[2J.wasm", &guest("deny"));
+    bench.put("a\u{202e}.toml", b"rubbish");
+    assert_eq!(host.reload().await.outcome, Outcome::Unchanged);
+    assert!(!denied(&host).await);
+}
+
+// shows: X-02
+#[tokio::test]
+async fn after_the_word_to_stop_nothing_is_swapped() {
+    let bench = Bench::new();
+    bench.put("access.wasm", &guest("well"));
+    let host = bench.start();
+    let serves = host.generation();
+    host.halt();
+    bench.put("access.wasm", &guest("deny"));
+    assert_eq!(host.reload().await.outcome, Outcome::Unchanged);
+    assert!(matches!(host.rollback("too late").await, Err(RollbackError::Refused(_))));
+    assert!(!denied(&host).await, "until the end it is answered");
+    host.close();
+    assert_eq!((host.generation(), host.counters().refused_swaps), (serves, 0));
+    drop(host);
+    assert!(denied(&bench.start()).await, "the next start takes it up");
+}
+
 #[tokio::test]
 async fn a_folder_that_others_may_write_stops_the_start() {
     let bench = Bench::new();
@@ -394,6 +423,20 @@ async fn generation_toml_is_all_or_nothing() {
     bench.put("generation.toml", manifest(&hex(&guest("deny"))).as_bytes());
     until_generation(&host, first + 1).await;
     assert!(denied(&host).await);
+    // Settings that were in force and are not named any more: it says so itself.
+    let settings = b"deny = [\"Area1.*\"]";
+    let component = include_bytes!("../../../plugins/dist/access.wasm");
+    let allowed = async || host.judge_items(&key("k", "sessions:own"), &place("s"), &tags(1)).await.value[0].allow;
+    bench.put("access.wasm", component);
+    bench.put("access.toml", settings);
+    let named = manifest(&hex(component));
+    bench.put("generation.toml", format!("{named}settings_sha256 = \"{}\"\n", hex(settings)).as_bytes());
+    until_generation(&host, first + 2).await;
+    assert!(!allowed().await);
+    fs::remove_file(bench.plugins().join("access.toml")).expect("remove");
+    bench.put("generation.toml", named.as_bytes());
+    until_generation(&host, first + 3).await;
+    assert!(allowed().await);
     bench.put("generation.toml", b"[[polici]]");
     assert_eq!(until_refused(&host, 2).await.code, Some(RefusalCode::GenerationInvalid));
 }

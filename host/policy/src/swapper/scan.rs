@@ -440,7 +440,11 @@ fn is_approved(basis: &Basis, new: &Loaded) -> bool {
 /// denied. Such a version is refused under an identity of its own, so that an empty file is news. It stays refused when
 /// a roll-back has put other settings in force, or none: nothing new came.
 fn insist_on_settings(basis: &Basis, trigger: Trigger, look: &mut Look) {
-    if look.manifest.is_none() && trigger != Trigger::Reload {
+    if look.manifest.is_some() {
+        // It names everything, and what it leaves out is meant to be absent.
+        return;
+    }
+    if trigger != Trigger::Reload {
         insist_on_component(basis, look);
     }
     for (stem, version) in &mut look.versions {
