@@ -436,6 +436,7 @@ impl App {
 
     async fn end(&self, reason: &str, drain: Duration) {
         self.ready.store(false, Ordering::SeqCst);
+        self.policies.halt();
         self.nodes.end_watches();
         self.sessions.refuse_new();
         self.serving.cancel();

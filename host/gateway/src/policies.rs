@@ -14,8 +14,8 @@ use crate::{
 use buckets::Buckets;
 use std::{path::PathBuf, sync::Arc};
 use tidegate_policy::{
-    Action, Admission, ClientNode, Decision, DecisionLog, FailureCause, ItemVerdict, Outcome, PastError, Policy,
-    PolicyConfig, PolicyHost, Principal, PromoteError, RateAnswer, RateRequest, RollbackError, SessionFacts,
+    Action, Admission, ClientNode, Decision, DecisionLog, FailureCause, ItemVerdict, Origin, Outcome, PastError,
+    Policy, PolicyConfig, PolicyHost, Principal, PromoteError, RateAnswer, RateRequest, RollbackError, SessionFacts,
     ShadowStatus, StartError, SwapRecord, Trigger, Trust, Verdict, Warm,
 };
 
@@ -104,7 +104,12 @@ impl Policies {
     pub fn trouble(&self) -> Option<String> {
         let listing = self.host.list();
         let poisoned = listing.poisoned.len();
-        (poisoned > 0).then(|| format!("{poisoned} component(s) failed too often and were taken back"))
+        let taken_back =
+            (poisoned > 0).then(|| format!("{poisoned} component(s) failed too often and were taken back"));
+        let closed = listing.policies.iter().any(|row| row.policy == Policy::Access && row.origin == Origin::Closed);
+        let closed = closed.then(|| "no component answers access, so everything is denied to everybody".to_owned());
+        let both: Vec<String> = closed.into_iter().chain(taken_back).collect();
+        (!both.is_empty()).then(|| both.join("; "))
     }
 
     pub async fn rollback(&self, reason: &str) -> Result<SwapRecord> {

@@ -7,7 +7,7 @@ mod records;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -19,7 +19,7 @@ use crate::contract::Contract;
 use crate::evidence::now_ms;
 use crate::failure::REMOVED_RULE;
 use crate::folder::MANIFEST;
-use crate::gate::{Loaded, Refusal};
+use crate::gate::{Loaded, Refusal, RefusalCode};
 use crate::generation::{Generation, NOBODY, Set, Unclaimed};
 use crate::instance::PolicySource;
 use crate::model::*;
@@ -52,6 +52,8 @@ pub(crate) struct Control {
     store: ContentStore,
     /// Of writing what is remembered.
     store_trouble: Trouble,
+    /// The gateway stops: what serves serves to the end.
+    halted: AtomicBool,
     pub(crate) reverts: AtomicU64,
 }
 
@@ -111,6 +113,7 @@ impl Control {
             config,
             store,
             store_trouble: Trouble::default(),
+            halted: AtomicBool::new(false),
             reverts: AtomicU64::new(0),
         })
     }
@@ -365,6 +368,15 @@ impl Control {
         }
     }
 
+    /// From here on nothing is flipped to.
+    pub(crate) fn halt(&self) {
+        self.halted.store(true, Ordering::SeqCst);
+    }
+
+    fn is_halted(&self) -> bool {
+        self.halted.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn pin(&self, on: bool) {
         let mut history = self.history.lock();
         history.pin = on.then_some(PinReason::Operator);
@@ -380,6 +392,10 @@ impl Control {
 
     /// `refusal` is what the attempt is named by; `others` were refused with it.
     pub(crate) fn refused(&self, refusal: Refusal, others: Vec<Refusal>, attempt: Attempt) -> SwapRecord {
+        if self.is_halted() {
+            // Not for its own sake.
+            return self.unchanged(attempt);
+        }
         for Refusal { code, file, message } in std::iter::once(&refusal).chain(&others) {
             tracing::warn!(%file, code = code.as_str(), trigger = attempt.trigger.as_str(), %message,
                 "a set of policies was refused; the one before serves on");
@@ -474,6 +490,10 @@ impl Control {
 
     /// Moves the pointer. Everything slow was done before; what is left is making instances.
     fn flip(&self, history: &mut History, set: Set, attempt: Attempt) -> Result<SwapRecord, (Refusal, Attempt)> {
+        let halted = || Refusal::new(RefusalCode::StartFailed, "policies", "the gateway is stopping");
+        if self.is_halted() {
+            return Err((halted(), attempt));
+        }
         let from = self.generation();
         let to = GenerationId(from.0 + 1);
         let next = match Generation::new(to, set, self.config.threads) {
@@ -484,6 +504,10 @@ impl Control {
         while history.retiring.len() + 2 > LIVE_MAX {
             history.retiring.retain(|old| Arc::strong_count(old) > 1);
             std::thread::sleep(Duration::from_millis(1));
+        }
+        // Making the instances may have taken seconds.
+        if self.is_halted() {
+            return Err((halted(), attempt));
         }
         let start = Instant::now();
         let old = self.current.swap(Arc::clone(&next));

@@ -10,12 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use crate::config::{PolicyConfig, StartError};
 use crate::embedded;
 use crate::gate::{Refusal, RefusalCode};
-use crate::instance::PolicySource;
+use crate::instance::{PolicySource, is_unprintable};
 use crate::model::{Digest, Policy};
 use crate::sign::{SEAL_BYTES_MAX, Seal, settings_json};
 
@@ -40,9 +40,9 @@ pub(crate) struct Folder {
 /// What the watcher heard since the last look.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Heard {
-    /// Names closed after writing, or moved here.
-    pub(crate) closed: BTreeSet<String>,
-    /// Something else was moved here (a link that others go through): all that differs is complete.
+    /// Names closed after writing or moved here, when that was heard; not those that were written again since.
+    pub(crate) closed: BTreeMap<String, SystemTime>,
+    /// A link that others lead through was put in place: what is a link and leads to another file is complete.
     pub(crate) flipped: bool,
 }
 
@@ -71,6 +71,16 @@ struct Seen {
     read: Option<Content>,
 }
 
+// === impl Heard ===
+
+impl Heard {
+    /// These, by one who knows.
+    pub(crate) fn of(names: &[String]) -> Self {
+        let now = SystemTime::now();
+        Self { closed: names.iter().map(|name| (name.clone(), now)).collect(), flipped: false }
+    }
+}
+
 // === impl Folder ===
 
 impl Folder {
@@ -92,7 +102,7 @@ impl Folder {
         self.seen.retain(|name, _| names.contains(name));
         let mut pending = Vec::new();
         for name in &names {
-            if !self.look_at(name, force || heard.flipped || heard.closed.contains(name)) {
+            if !self.look_at(name, heard, force) {
                 pending.push(name.clone());
             }
         }
@@ -126,7 +136,7 @@ impl Folder {
         let mut names = BTreeSet::new();
         for entry in entries {
             let entry = entry.map_err(|e| whole(RefusalCode::Unreadable, e.to_string()))?;
-            // A name that is not UTF-8 is none of ours.
+            // A name that is not UTF-8, or cannot be told without harm, is none of ours.
             let Ok(name) = entry.file_name().into_string() else { continue };
             if !counts(&name) {
                 continue;
@@ -141,7 +151,7 @@ impl Folder {
     }
 
     /// False: the file changed and may not be finished.
-    fn look_at(&mut self, name: &str, finished: bool) -> bool {
+    fn look_at(&mut self, name: &str, heard: &Heard, force: bool) -> bool {
         let limits = &self.config.limits;
         let max = match name.rsplit_once('.').map(|(_, ending)| ending) {
             Some("wasm") => limits.component_bytes_max,
@@ -162,6 +172,13 @@ impl Folder {
         }
         // Two equal looks: the time between them is the pause of the poll, less what clocks differ.
         let settled = now.duration_since(seen.since) >= self.config.watch.poll.mul_f64(0.9);
+        // Changed after that was heard: somebody writes it again. The word of this may be on its way.
+        let closed = heard.closed.get(name).is_some_and(|at| stamp.changed().is_none_or(|changed| changed <= *at));
+        let led_on = || {
+            let is_link = self.path.join(name).symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
+            is_link && seen.read.as_ref().is_none_or(|content| !content.stamp.is_of_same_file(&stamp))
+        };
+        let finished = force || closed || heard.flipped && led_on();
         if !finished && !settled {
             return false;
         }
@@ -239,10 +256,10 @@ impl Folder {
 }
 
 /// Hidden files (`..data` of a ConfigMap, editors' swap files), back-ups and anything else is not ours.
-fn counts(name: &str) -> bool {
+pub(crate) fn counts(name: &str) -> bool {
     let ours =
         [".wasm", ".toml", ".json", SEAL].iter().any(|ending| name.len() > ending.len() && name.ends_with(ending));
-    ours && !name.starts_with(['.', '#', '~']) && name.len() <= 128
+    ours && !name.starts_with(['.', '#', '~']) && name.len() <= 128 && !name.contains(is_unprintable)
 }
 
 type Named = Option<(String, Content)>;

@@ -9,8 +9,10 @@ mod workbench;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use wasmtime::component::Component;
@@ -55,6 +57,7 @@ pub(crate) struct Gate {
     config: PolicyConfig,
     /// A compilation that took too long. It cannot be stopped; while it lasts, no other is begun.
     overdue: Mutex<Option<JoinHandle<()>>>,
+    halted: AtomicBool,
 }
 
 /// First bytes of a component in binary form; a core module differs in the last four.
@@ -66,17 +69,28 @@ const RULES_MAX: usize = 256;
 const RULE_TEXT_BYTES_MAX: usize = 256;
 /// The compiler recurses.
 const COMPILE_STACK_BYTES: usize = 8 << 20;
+const STOPPING: &str = "the gateway is stopping";
+/// How soon whoever waits for the compiler sees that the gateway stops.
+const HALT_SEEN: Duration = Duration::from_millis(20);
 
 // === impl Gate ===
 
 impl Gate {
     pub(crate) fn new(engines: Arc<Engines>, cache: CompileCache, config: PolicyConfig) -> Self {
-        Self { engines, cache, config, overdue: Mutex::new(None) }
+        Self { engines, cache, config, overdue: Mutex::new(None), halted: AtomicBool::new(false) }
+    }
+
+    /// Nothing passes any more. A compilation under way is left to the end of the process: it writes nothing.
+    pub(crate) fn halt(&self) {
+        self.halted.store(true, Ordering::SeqCst);
     }
 
     /// The whole way for one component.
     pub(crate) fn load(&self, source: PolicySource) -> Result<Loaded, Refusal> {
         let (loaded, description) = self.prepare(source)?;
+        if self.halted.load(Ordering::SeqCst) {
+            return Err(Refusal::new(RefusalCode::StartFailed, &loaded.source.file, STOPPING));
+        }
         vectors::run(&loaded.pre, &loaded.answers, &description.vectors, self.config.deadlines.vectors)
             .map_err(|(code, message)| Refusal::new(code, &loaded.source.file, message))?;
         Ok(loaded)
@@ -170,12 +184,18 @@ impl Gate {
         };
         let thread = std::thread::Builder::new().name("policy-compile".into()).stack_size(COMPILE_STACK_BYTES);
         let thread = thread.spawn(compile).map_err(|e| format!("starting a thread: {e}"))?;
-        match compiled.recv_timeout(deadline) {
-            Ok(compiled) => compiled.map_err(|error| format!("{error:#}")),
-            Err(RecvTimeoutError::Disconnected) => Err("the compiler gave up".to_owned()),
-            Err(RecvTimeoutError::Timeout) => {
-                *self.overdue.lock() = Some(thread);
-                Err(format!("compiling it takes longer than {} s", deadline.as_secs()))
+        let end = Instant::now() + deadline;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match compiled.recv_timeout(left.min(HALT_SEEN)) {
+                _ if self.halted.load(Ordering::SeqCst) => return Err(STOPPING.to_owned()),
+                Ok(compiled) => return compiled.map_err(|error| format!("{error:#}")),
+                Err(RecvTimeoutError::Disconnected) => return Err("the compiler gave up".to_owned()),
+                Err(RecvTimeoutError::Timeout) if left.is_zero() => {
+                    *self.overdue.lock() = Some(thread);
+                    return Err(format!("compiling it takes longer than {} s", deadline.as_secs()));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
             }
         }
     }
@@ -202,6 +222,7 @@ impl Gate {
         };
         let mut instance = pre.instantiate().map_err(|failure| match failure.cause {
             FailureCause::BadAnswer => refuse(RefusalCode::ContractMismatch, failure.message),
+            FailureCause::Host => refuse(RefusalCode::StartFailed, failure.message),
             _ => failed(failure),
         })?;
         let description = instance.describe(self.config.deadlines.configure).map_err(failed)?;
@@ -227,9 +248,11 @@ impl Gate {
     }
 
     fn configure(&self, pre: &PolicyPre, source: &PolicySource) -> Result<(), Refusal> {
-        let mut instance = pre
-            .instantiate()
-            .map_err(|failure| Refusal::new(RefusalCode::DescribeFailed, &source.file, failure.message))?;
+        let mut instance = pre.instantiate().map_err(|failure| {
+            let is_hosts = failure.cause == FailureCause::Host;
+            let code = if is_hosts { RefusalCode::StartFailed } else { RefusalCode::DescribeFailed };
+            Refusal::new(code, &source.file, failure.message)
+        })?;
         match instance.configure(&source.settings, self.config.deadlines.configure) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(message)) => Err(Refusal::new(RefusalCode::SettingsInvalid, &source.file, message)),
@@ -260,7 +283,27 @@ fn is_version(text: &str) -> bool {
 mod tests {
     use super::*;
     use crate::embedded;
-    use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_stop_waits_for_no_compiler() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let config = PolicyConfig::new(dir.path());
+        let engines = Arc::new(Engines::new(&config.limits).expect("engines"));
+        let gate = Gate::new(engines, CompileCache::open(dir.path(), 1 << 30).expect("cache"), config);
+        // Of a kind that keeps the compiler busy for much longer than the word to stop takes.
+        let body = "(local.set 0 (i32.mul (local.get 0) (i32.add (local.get 0) (i32.const 7))))".repeat(300);
+        let functions = format!("(func (param i32) (result i32) {body} (local.get 0))").repeat(2_000);
+        let bytes = wat::parse_str(format!("(component (core module {functions}))")).expect("a component");
+        let source = PolicySource::new("busy", "busy.wasm", false, bytes.into(), "{}");
+        let refused = std::thread::scope(|scope| {
+            let loading = scope.spawn(|| gate.load(source));
+            gate.halt();
+            loading.join().expect("no panic").expect_err("it stops")
+        });
+        assert_eq!(refused.message, STOPPING);
+        let cached = std::fs::read_dir(dir.path().join("cache")).map_or(0, Iterator::count);
+        assert_eq!(cached, 0, "what was being compiled is written nowhere");
+    }
 
     // shows: X-05
     #[test]

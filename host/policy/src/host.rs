@@ -76,6 +76,12 @@ impl PolicyHost {
         Warm::new(config)?.start()
     }
 
+    /// The gateway is told to stop: what decides now decides to the end, and whatever was on its way in (a change of the
+    /// folder, a component being compiled) is dropped. The next start takes it up. Returns at once.
+    pub fn halt(&self) {
+        self.inner.halt();
+    }
+
     /// Ends the threads and has everything written: from here on nothing is written by this host. Questions that
     /// still come are answered as if nobody was there. Blocks.
     pub fn close(&self) {
@@ -344,7 +350,14 @@ impl PolicyHost {
 // === impl Inner ===
 
 impl Inner {
+    fn halt(&self) {
+        self.control.halt();
+        self.gate.halt();
+        self.swapper.halt();
+    }
+
     fn close(&self) {
+        self.halt();
         self.swapper.stop();
         self.decider.stop();
         self.warden.stop();

@@ -352,7 +352,7 @@ impl PolicyInstance {
             return Err(bad(format!("a reason of {} bytes", text.len())));
         }
         // Reasons end up in logs and terminals.
-        Ok(if text.contains(char::is_control) { text.replace(char::is_control, " ") } else { text })
+        Ok(if text.contains(is_unprintable) { printable(&text) } else { text })
     }
 }
 
@@ -363,12 +363,23 @@ pub(crate) fn classify(error: &wasmtime::Error, store: &Store<GuestState>) -> Ca
         FailureCause::Timeout
     } else if engine::memory_refused(store) {
         FailureCause::Memory
+    } else if is_hosts(error) {
+        FailureCause::Host
     } else if trap.is_some() || error.is::<Waited>() || error.is::<wasmtime_wasi::I32Exit>() {
         FailureCause::Trap
     } else {
         FailureCause::BadAnswer
     };
     CallFailure { cause, message: clip(&format!("{error:#}"), 512) }
+}
+
+/// There was no memory to make it in, or no place: nothing that a guest could help.
+fn is_hosts(error: &wasmtime::Error) -> bool {
+    let no_memory = |of: &(dyn std::error::Error + 'static)| {
+        of.downcast_ref::<rustix::io::Errno>() == Some(&rustix::io::Errno::NOMEM)
+            || of.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::OutOfMemory)
+    };
+    error.is::<wasmtime::PoolConcurrencyLimitError>() || error.chain().any(no_memory)
 }
 
 fn bad(message: impl Into<String>) -> CallFailure {
@@ -378,5 +389,45 @@ fn bad(message: impl Into<String>) -> CallFailure {
 /// A guest's text for an operator: bounded and printable.
 pub(crate) fn clip(text: &str, bytes_max: usize) -> String {
     let end = (0..=text.len().min(bytes_max)).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-    text[..end].replace(|c: char| c.is_control() && c != '\n', " ")
+    printable(&text[..end])
+}
+
+/// On one line, in the order it is written: nothing in it moves a terminal's cursor or begins a line of its own.
+pub(crate) fn printable(text: &str) -> String {
+    text.replace(is_unprintable, " ")
+}
+
+/// Control characters, what ends lines elsewhere, and what turns the direction of writing.
+pub(crate) fn is_unprintable(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Allocation;
+    use crate::gate::{Refusal, RefusalCode};
+
+    // shows: X-05
+    #[test]
+    fn a_guests_text_forges_no_line() {
+        let text = "no\n2026-01-01 INFO all is well\r\x1b[2J\u{85}\u{2028}\u{202e}x";
+        for said in [clip(text, 1024), Refusal::new(RefusalCode::SettingsInvalid, "a\nb.toml", text).to_string()] {
+            assert!(!said.contains(is_unprintable), "{said:?}");
+        }
+        assert_eq!(clip("ünder", 2), "ü");
+    }
+
+    // shows: X-07
+    #[test]
+    fn what_the_host_lacks_is_not_the_guests_fault() {
+        let limits = crate::config::PolicyConfig::new("").limits;
+        let engines = Engines::new(&limits).expect("engines");
+        let store = engines.store(engines.linker(Allocation::OnDemand).engine());
+        let cause = |error: wasmtime::Error| classify(&error, &store).cause;
+        let no_memory = wasmtime::Error::from(rustix::io::Errno::NOMEM).context("making a table");
+        assert_eq!(cause(no_memory), FailureCause::Host);
+        assert_eq!(cause(wasmtime::Error::msg("an answer that cannot be lifted")), FailureCause::BadAnswer);
+        assert!(!FailureCause::Host.is_guests(), "and does not count against it");
+    }
 }

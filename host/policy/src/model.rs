@@ -203,6 +203,8 @@ pub enum FailureCause {
     Stopped,
     /// The policies were swapped in the middle of a long judgement: ask again.
     Late,
+    /// The host had no memory, or no place, for an instance.
+    Host,
 }
 
 // === impls ===
@@ -334,7 +336,7 @@ impl Verdict {
 }
 
 impl FailureCause {
-    pub const ALL: [FailureCause; 7] = [
+    pub const ALL: [FailureCause; 8] = [
         FailureCause::Trap,
         FailureCause::Timeout,
         FailureCause::Memory,
@@ -342,6 +344,7 @@ impl FailureCause {
         FailureCause::QueueFull,
         FailureCause::Stopped,
         FailureCause::Late,
+        FailureCause::Host,
     ];
 
     /// Label for metrics and logs.
@@ -354,6 +357,7 @@ impl FailureCause {
             FailureCause::QueueFull => "queue_full",
             FailureCause::Stopped => "stopped",
             FailureCause::Late => "late",
+            FailureCause::Host => "host",
         }
     }
 

@@ -2,16 +2,14 @@
 //! what changed, asks `Control` to flip. Knows no guest. Invariant: a change is judged once; a refused
 //! one leaves what served.
 
+mod notices;
 mod scan;
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
-use notify::{EventKind, RecursiveMode, Watcher};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
@@ -23,10 +21,11 @@ use crate::gate::{Gate, Loaded};
 use crate::model::Digest;
 use crate::record::{SwapRecord, Trigger};
 use crate::trust::Vouching;
+use notices::Notices;
 use scan::Scanner;
 
-/// Names heard of between two looks; more count as 'look at everything'.
-const HEARD_MAX: usize = 1024;
+/// However many changes follow each other closely, a look waits for no more than so many times the pause between them.
+const SETTLES_MAX: u32 = 5;
 /// Operators' commands that wait; more are answered as unchanged by the one before.
 const COMMANDS_MAX: usize = 64;
 
@@ -48,8 +47,8 @@ struct Desk {
 #[derive(Debug, Default)]
 struct Inbox {
     heard: Heard,
-    /// When the first of `heard` was.
-    since: Option<Instant>,
+    /// When the first and the latest of `heard` were.
+    since: Option<(Instant, Instant)>,
     commands: VecDeque<(Command, oneshot::Sender<SwapRecord>)>,
     look: bool,
     stopped: bool,
@@ -91,12 +90,12 @@ impl Swapper {
             let (desk, control, config) = (Arc::clone(&desk), Arc::clone(&control), config.clone());
             move || {
                 // Before the first look, so that nothing falls between.
-                let watcher = folder.as_ref().and_then(|folder| watch(folder.path(), &config, &desk));
+                let mut notices = Notices::of(folder.as_ref().map(Folder::path), &config, &desk);
+                notices.renew();
                 let mut scanner = Scanner::new(config.clone(), gate, folder, control, known, vouching, recorder);
                 scanner.scan(Trigger::Start, &Heard::default());
                 let _ = ready.send(());
-                desk.work(&mut scanner, &config);
-                drop(watcher);
+                desk.work(&mut scanner, &mut notices, &config);
             }
         })?;
         let _ = looked.recv();
@@ -130,9 +129,14 @@ impl Swapper {
         self.queue_deadline
     }
 
-    pub(crate) fn stop(&self) {
+    /// Looks no more; what it is at comes to nothing.
+    pub(crate) fn halt(&self) {
         self.desk.inbox.lock().stopped = true;
         self.desk.arrived.notify_all();
+    }
+
+    pub(crate) fn stop(&self) {
+        self.halt();
         if let Some(thread) = self.thread.lock().take() {
             let _ = thread.join();
         }
@@ -154,7 +158,7 @@ impl Command {
 // === impl Desk ===
 
 impl Desk {
-    fn work(&self, scanner: &mut Scanner, config: &PolicyConfig) {
+    fn work(&self, scanner: &mut Scanner, notices: &mut Notices, config: &PolicyConfig) {
         let mut next_look = Instant::now() + config.watch.poll;
         loop {
             match self.wait(next_look, config.watch.settle) {
@@ -171,6 +175,8 @@ impl Desk {
                     let _ = reply.send(record);
                 }
                 Wake::Look(heard) => {
+                    // Before the look, so that nothing falls between.
+                    notices.renew();
                     scanner.scan(Trigger::Folder, &heard);
                 }
             }
@@ -189,58 +195,18 @@ impl Desk {
                 return Wake::Command(command, reply);
             }
             let now = Instant::now();
-            let settled = inbox.since.map(|since| since + settle);
-            let until = settled.map_or(next_look, |settled| settled.min(next_look));
-            if inbox.look || now >= until {
+            // What was heard is left to settle first, whatever else calls for a look.
+            let settled = inbox.since.map(|(first, latest)| (latest + settle).min(first + settle * SETTLES_MAX));
+            if inbox.look {
                 inbox.look = false;
+                return Wake::Look(Heard::default());
+            }
+            let until = settled.unwrap_or(next_look);
+            if now >= until {
                 inbox.since = None;
                 return Wake::Look(std::mem::take(&mut inbox.heard));
             }
             self.arrived.wait_until(&mut inbox, until);
         }
     }
-
-    fn heard(&self, event: &notify::Event) {
-        let finished = match event.kind {
-            EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
-            EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both | RenameMode::Any)) => true,
-            // Something went, or links were made: worth a look, but it finishes no file.
-            EventKind::Remove(_) | EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)) => {
-                false
-            }
-            _ => return,
-        };
-        let mut inbox = self.inbox.lock();
-        inbox.since.get_or_insert_with(Instant::now);
-        for path in event.paths.iter().filter(|_| finished) {
-            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-            // A link that others lead through was put in place: everything behind it is complete.
-            inbox.heard.flipped |= !matches!(
-                Path::new(name).extension().and_then(|e| e.to_str()),
-                Some("wasm" | "toml" | "json" | "minisig")
-            ) && !matches!(event.kind, EventKind::Access(_));
-            if inbox.heard.closed.len() < HEARD_MAX {
-                inbox.heard.closed.insert(name.to_owned());
-            }
-        }
-        drop(inbox);
-        self.arrived.notify_all();
-    }
-}
-
-/// None: no notices here; the looks find everything, later.
-fn watch(folder: &Path, config: &PolicyConfig, desk: &Arc<Desk>) -> Option<notify::RecommendedWatcher> {
-    if !config.watch.notify {
-        return None;
-    }
-    let desk = Arc::clone(desk);
-    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| match event {
-        Ok(event) => desk.heard(&event),
-        Err(error) => tracing::warn!(%error, "notices about the plugins folder fail; looking at it instead"),
-    });
-    let watched = watcher.and_then(|mut watcher| {
-        watcher.watch(folder, RecursiveMode::NonRecursive)?;
-        Ok(watcher)
-    });
-    watched.map_err(|error| tracing::warn!(%error, "no notices about the plugins folder; looking at it instead")).ok()
 }

@@ -143,8 +143,8 @@ fn drop_all(ready: &[(String, Option<PathBuf>)]) {
 // === impl Placed ===
 
 impl Placed {
-    /// The folder as it was.
-    pub(crate) fn put_back(self) {
+    /// The folder as it was. Gives the names that were put back.
+    pub(crate) fn put_back(self) -> Vec<String> {
         for (target, before) in self.moved.iter().rev() {
             let done = match before {
                 Some(before) => fs::rename(before, target),
@@ -154,6 +154,8 @@ impl Placed {
                 tracing::error!(file = %target.display(), %error, "a file of the plugins folder could not be put back");
             }
         }
+        let name = |target: &PathBuf| target.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+        self.moved.iter().filter_map(|(target, _)| name(target)).collect()
     }
 
     /// What was before is not needed any more.

@@ -5,6 +5,7 @@ use std::fs::{File, Metadata};
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use crate::gate::{Refusal, RefusalCode};
 use crate::model::Digest;
@@ -30,6 +31,18 @@ impl Stamp {
             Ok(file) => file.metadata().map_or(Self([0; 6]), |metadata| Self(numbers(&metadata))),
             Err((code, _)) => Self([*code as u64, 0, 0, 0, 0, u64::MAX]),
         }
+    }
+
+    /// When the file last changed in any way, by the clock of its file system; None where none says it. One that
+    /// runs ahead of ours makes files wait for two equal looks.
+    pub(super) fn changed(&self) -> Option<SystemTime> {
+        let nanos = if cfg!(unix) { self.0[4] } else { self.0[1] };
+        (self.0[5] != u64::MAX).then(|| SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos))
+    }
+
+    /// The same file, whatever it holds by now.
+    pub(super) fn is_of_same_file(&self, other: &Self) -> bool {
+        self.0[..2] == other.0[..2]
     }
 }
 

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::instance::printable;
+
 /// A refusal; the generation before serves on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{file}: {message} [{}]", .code.as_str())]
@@ -109,7 +111,8 @@ refusal_codes! {
 
 impl Refusal {
     pub(crate) fn new(code: RefusalCode, file: &str, message: impl Into<String>) -> Self {
-        Self { code, file: file.to_owned(), message: message.into() }
+        // Both hold words of those who wrote the file, and end up in logs and terminals.
+        Self { code, file: printable(file), message: printable(&message.into()) }
     }
 }
 

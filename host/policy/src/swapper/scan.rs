@@ -114,16 +114,15 @@ impl Scanner {
         self.refused.remove(&identity);
         self.known.retain(|known| *known != identity);
         self.control.wanted(&identity);
-        let heard = Heard { closed: placed.names.iter().cloned().collect(), ..Heard::default() };
-        let record = self.scan(Trigger::Promotion, &heard);
+        let record = self.scan(Trigger::Promotion, &Heard::of(&placed.names));
         let serves = self.control.basis().chosen.iter().any(|loaded| loaded.source.identity() == identity);
         if serves {
             placed.keep();
             return record;
         }
-        placed.put_back();
+        let back = placed.put_back();
         // What stands there now was judged before, and serves: a look that finds nothing to do.
-        self.scan(Trigger::Folder, &Heard { flipped: true, ..Heard::default() });
+        self.scan(Trigger::Folder, &Heard::of(&back));
         record.or_else(|| {
             let message = "the folder did not give what was put into it; something else writes there";
             Some(self.control.refused(
@@ -441,7 +440,11 @@ fn is_approved(basis: &Basis, new: &Loaded) -> bool {
 /// denied. Such a version is refused under an identity of its own, so that an empty file is news. It stays refused when
 /// a roll-back has put other settings in force, or none: nothing new came.
 fn insist_on_settings(basis: &Basis, trigger: Trigger, look: &mut Look) {
-    if look.manifest.is_none() && trigger != Trigger::Reload {
+    if look.manifest.is_some() {
+        // It names everything, and what it leaves out is meant to be absent.
+        return;
+    }
+    if trigger != Trigger::Reload {
         insist_on_component(basis, look);
     }
     for (stem, version) in &mut look.versions {
