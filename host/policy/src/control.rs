@@ -81,7 +81,7 @@ impl Control {
         store: ContentStore,
         remembered: &Remembered,
     ) -> Result<Self, Refusal> {
-        let generation = Generation::new(GenerationId(1), first, config.threads)?;
+        let generation = Generation::new(GenerationId(1), first, config.threads, &[])?;
         let (announced, _) = watch::channel(GenerationId(1));
         let pin = remembered.pin.as_ref().map(|pin| match pin.by_operator {
             true => PinReason::Operator,
@@ -411,19 +411,18 @@ impl Control {
         self.records.enforced(generation, micros);
     }
 
-    /// Lets go of replaced generations whose last call has ended; here, so that no deciding thread does.
+    /// Lets go of replaced generations whose last call has ended; here, so that no deciding thread does. The one that a
+    /// roll-back leads to keeps its instances, so that the way back does not take as long as making them.
     pub(crate) fn reap(&self) {
-        let done: Vec<_> = {
+        let done = {
             let mut history = self.history.lock();
-            let (done, rest) = history.retiring.drain(..).partition(|old| Arc::strong_count(old) == 1);
-            history.retiring = rest;
-            done
+            history.reap()
         };
         drop(done);
     }
 
     pub(crate) fn live(&self) -> usize {
-        self.history.lock().retiring.len() + 1
+        self.history.lock().live()
     }
 
     pub(crate) fn counts(&self) -> (u64, u64) {
@@ -445,7 +444,7 @@ impl Control {
             refused: history.standing(&current.set),
             held: history.held.clone(),
             approved: history.approved.clone(),
-            live_generations: history.retiring.len() + 1,
+            live_generations: history.live(),
             swaps: self.records.last(),
         }
     }
@@ -496,7 +495,7 @@ impl Control {
         }
         let from = self.generation();
         let to = GenerationId(from.0 + 1);
-        let next = match Generation::new(to, set, self.config.threads) {
+        let next = match Generation::new(to, set, self.config.threads, &history.retiring) {
             Ok(next) => Arc::new(next),
             Err(refusal) => return Err((refusal, attempt)),
         };
