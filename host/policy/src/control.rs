@@ -4,6 +4,7 @@
 
 mod history;
 mod records;
+mod rows;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,12 +16,11 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::config::PolicyConfig;
-use crate::contract::Contract;
 use crate::evidence::now_ms;
 use crate::failure::REMOVED_RULE;
 use crate::folder::MANIFEST;
 use crate::gate::{Loaded, Refusal, RefusalCode};
-use crate::generation::{Generation, NOBODY, Set, Unclaimed};
+use crate::generation::{Generation, Set, Unclaimed};
 use crate::instance::PolicySource;
 use crate::model::*;
 use crate::record::*;
@@ -30,6 +30,7 @@ use history::History;
 pub(crate) use history::taken_back;
 pub(crate) use records::Attempt;
 use records::Records;
+use rows::{closed, row};
 
 /// Runs right after the pointer moved.
 pub type FlipHook = Box<dyn Fn(GenerationId) -> Vec<Fence> + Send + Sync>;
@@ -572,35 +573,4 @@ impl std::fmt::Debug for Control {
 
 fn files_of(set: &Set) -> Vec<String> {
     set.chosen().map(|loaded| loaded.source.file.to_string()).collect()
-}
-
-fn row(policy: Policy, loaded: &Loaded) -> PolicyRow {
-    PolicyRow {
-        policy,
-        name: loaded.name.clone(),
-        version: loaded.version.clone(),
-        digest: loaded.source.digest,
-        settings_digest: loaded.source.settings_digest,
-        origin: match loaded.source.embedded {
-            true => Origin::Embedded,
-            false => Origin::File(loaded.source.file.to_string()),
-        },
-        rules: loaded.rules.iter().map(|rule| rule.to_string()).collect(),
-        contract: loaded.contract.name(),
-        signer: loaded.source.signer.as_ref().map(|name| name.to_string()),
-    }
-}
-
-fn closed(policy: Policy) -> PolicyRow {
-    PolicyRow {
-        policy,
-        name: policy.name().to_owned(),
-        version: String::new(),
-        digest: NOBODY,
-        settings_digest: NOBODY,
-        origin: Origin::Closed,
-        rules: vec![REMOVED_RULE.to_owned()],
-        contract: Contract::NEWEST.name(),
-        signer: None,
-    }
 }
