@@ -39,6 +39,26 @@ async fn goes_on(reader: &mut Reader) {
     reader.count(before + 20).await;
 }
 
+// shows: X-17
+#[tokio::test]
+async fn access_that_is_closed_to_everybody_is_no_good_health() {
+    let gw = Gateway::start().await;
+    assert_eq!(parts(&status(&gw).await), [""; 0]);
+    let access = gw.plugins().join("access.toml");
+    fs::write(&access, b"").expect("write");
+    assert!(gw.run(&["policy", "reload"]).await.status.success());
+    fs::remove_file(&access).expect("remove");
+    assert!(gw.run(&["policy", "reload"]).await.status.success());
+    let closed = gw.run(&["status", "--json"]).await;
+    assert!(!closed.status.success(), "{closed:?}");
+    let seen = json(&closed);
+    assert_eq!(parts(&seen), ["policies"], "{seen}");
+    assert!(seen["degraded"].to_string().contains("everything is denied"), "{seen}");
+    fs::write(&access, b"").expect("write");
+    assert!(gw.run(&["policy", "reload"]).await.status.success());
+    assert!(gw.run(&["status"]).await.status.success());
+}
+
 #[tokio::test]
 async fn status_and_top_say_who_lags_and_need_no_terminal() {
     let gw = Launch::new().backend("sim", "rate=2000").start().await;

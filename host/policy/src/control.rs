@@ -4,6 +4,7 @@
 
 mod history;
 mod records;
+mod rows;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,12 +16,11 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::config::PolicyConfig;
-use crate::contract::Contract;
 use crate::evidence::now_ms;
 use crate::failure::REMOVED_RULE;
 use crate::folder::MANIFEST;
 use crate::gate::{Loaded, Refusal, RefusalCode};
-use crate::generation::{Generation, NOBODY, Set, Unclaimed};
+use crate::generation::{Generation, Set, Unclaimed};
 use crate::instance::PolicySource;
 use crate::model::*;
 use crate::record::*;
@@ -30,6 +30,7 @@ use history::History;
 pub(crate) use history::taken_back;
 pub(crate) use records::Attempt;
 use records::Records;
+use rows::{closed, row};
 
 /// Runs right after the pointer moved.
 pub type FlipHook = Box<dyn Fn(GenerationId) -> Vec<Fence> + Send + Sync>;
@@ -81,7 +82,7 @@ impl Control {
         store: ContentStore,
         remembered: &Remembered,
     ) -> Result<Self, Refusal> {
-        let generation = Generation::new(GenerationId(1), first, config.threads)?;
+        let generation = Generation::new(GenerationId(1), first, config.threads, &[])?;
         let (announced, _) = watch::channel(GenerationId(1));
         let pin = remembered.pin.as_ref().map(|pin| match pin.by_operator {
             true => PinReason::Operator,
@@ -411,19 +412,18 @@ impl Control {
         self.records.enforced(generation, micros);
     }
 
-    /// Lets go of replaced generations whose last call has ended; here, so that no deciding thread does.
+    /// Lets go of replaced generations whose last call has ended; here, so that no deciding thread does. The one that a
+    /// roll-back leads to keeps its instances, so that the way back does not take as long as making them.
     pub(crate) fn reap(&self) {
-        let done: Vec<_> = {
+        let done = {
             let mut history = self.history.lock();
-            let (done, rest) = history.retiring.drain(..).partition(|old| Arc::strong_count(old) == 1);
-            history.retiring = rest;
-            done
+            history.reap()
         };
         drop(done);
     }
 
     pub(crate) fn live(&self) -> usize {
-        self.history.lock().retiring.len() + 1
+        self.history.lock().live()
     }
 
     pub(crate) fn counts(&self) -> (u64, u64) {
@@ -445,7 +445,7 @@ impl Control {
             refused: history.standing(&current.set),
             held: history.held.clone(),
             approved: history.approved.clone(),
-            live_generations: history.retiring.len() + 1,
+            live_generations: history.live(),
             swaps: self.records.last(),
         }
     }
@@ -496,7 +496,7 @@ impl Control {
         }
         let from = self.generation();
         let to = GenerationId(from.0 + 1);
-        let next = match Generation::new(to, set, self.config.threads) {
+        let next = match Generation::new(to, set, self.config.threads, &history.retiring) {
             Ok(next) => Arc::new(next),
             Err(refusal) => return Err((refusal, attempt)),
         };
@@ -573,35 +573,4 @@ impl std::fmt::Debug for Control {
 
 fn files_of(set: &Set) -> Vec<String> {
     set.chosen().map(|loaded| loaded.source.file.to_string()).collect()
-}
-
-fn row(policy: Policy, loaded: &Loaded) -> PolicyRow {
-    PolicyRow {
-        policy,
-        name: loaded.name.clone(),
-        version: loaded.version.clone(),
-        digest: loaded.source.digest,
-        settings_digest: loaded.source.settings_digest,
-        origin: match loaded.source.embedded {
-            true => Origin::Embedded,
-            false => Origin::File(loaded.source.file.to_string()),
-        },
-        rules: loaded.rules.iter().map(|rule| rule.to_string()).collect(),
-        contract: loaded.contract.name(),
-        signer: loaded.source.signer.as_ref().map(|name| name.to_string()),
-    }
-}
-
-fn closed(policy: Policy) -> PolicyRow {
-    PolicyRow {
-        policy,
-        name: policy.name().to_owned(),
-        version: String::new(),
-        digest: NOBODY,
-        settings_digest: NOBODY,
-        origin: Origin::Closed,
-        rules: vec![REMOVED_RULE.to_owned()],
-        contract: Contract::NEWEST.name(),
-        signer: None,
-    }
 }

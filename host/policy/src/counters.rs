@@ -51,6 +51,7 @@ pub struct Counters {
     pub shadow: ShadowCounts,
     /// Swaps back that nobody asked for.
     pub reverts: u64,
+    /// The serving one, and those before it with calls under way.
     pub live_generations: u64,
     /// One for each question that a component of the serving generation answers.
     pub policies: Vec<PolicyCounters>,

@@ -128,22 +128,31 @@ impl Set {
 // === impl Generation ===
 
 impl Generation {
-    /// Makes all instances; whoever flips to it does so afterwards.
-    pub(crate) fn new(id: GenerationId, set: Set, threads: usize) -> Result<Self, Refusal> {
+    /// Makes all instances; whoever flips to it does so afterwards. What generations that nobody calls any more (`kept`)
+    /// have of the same components with the same settings is taken over: a policy remembers nothing.
+    pub(crate) fn new(id: GenerationId, set: Set, threads: usize, kept: &[Arc<Generation>]) -> Result<Self, Refusal> {
         let mut slots = Vec::with_capacity(threads);
-        for _ in 0..threads {
+        let idle = || kept.iter().filter(|old| Arc::strong_count(old) == 1);
+        for thread in 0..threads {
             let mut of_thread = Vec::with_capacity(set.members.len());
             for loaded in &set.members {
-                let instance = loaded
-                    .pre
-                    .instance(&loaded.source.settings)
-                    .map_err(|failure| Refusal::new(RefusalCode::StartFailed, &loaded.source.file, failure.message))?;
+                let failed =
+                    |failure: CallFailure| Refusal::new(RefusalCode::StartFailed, &loaded.source.file, failure.message);
+                let instance = match idle().find_map(|old| old.give(thread, loaded)) {
+                    Some(instance) => instance,
+                    None => loaded.pre.instance(&loaded.source.settings).map_err(failed)?,
+                };
                 of_thread.push(Mutex::new(Some(instance)));
             }
             slots.push(of_thread);
         }
         let facts = Arc::new(SetFacts::of(id, |policy| set.answerer(policy)));
         Ok(Self { id, set, facts, slots })
+    }
+
+    fn give(&self, thread: usize, of: &Arc<Loaded>) -> Option<PolicyInstance> {
+        let at = self.set.members.iter().position(|loaded| Arc::ptr_eq(loaded, of))?;
+        self.slots.get(thread)?[at].try_lock()?.take()
     }
 
     /// Whose instance `thread` lacks for this question.
@@ -313,4 +322,35 @@ fn instance<'a>(
         *slot = Some(made?);
     }
     slot.as_mut().ok_or_else(|| CallFailure { cause: FailureCause::Trap, message: "no instance".into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::CompileCache;
+    use crate::config::PolicyConfig;
+    use crate::embedded;
+    use crate::engine::Engines;
+    use crate::gate::Gate;
+
+    // shows: X-07
+    #[test]
+    fn a_way_back_takes_over_the_instances_of_before() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let config = PolicyConfig::new(dir.path());
+        let engines = Arc::new(Engines::new(&config.limits).expect("engines"));
+        let gate = Gate::new(engines, CompileCache::open(dir.path(), 1 << 30).expect("cache"), config);
+        let source = embedded::sources().find(|source| &*source.stem == "access").expect("access");
+        let members = vec![Arc::new(gate.load(source).expect("passes"))];
+        let set = || Set { members: members.clone(), answerer: [Some(0), None, None, None, None] };
+        let made = |id, kept: &[Arc<Generation>]| {
+            Arc::new(Generation::new(GenerationId(id), set(), 2, kept).expect("a generation"))
+        };
+        let lacks = |of: &Generation| (0..2).filter(|thread| of.lacks(*thread, Policy::Access).is_some()).count();
+        let kept = [made(1, &[])];
+        let called = Arc::clone(&kept[0]);
+        assert_eq!((lacks(&made(2, &kept)), lacks(&called)), (0, 0), "a call may be under way");
+        drop(called);
+        assert_eq!((lacks(&made(3, &kept)), lacks(&kept[0])), (0, 2), "taken over, not made");
+    }
 }

@@ -89,6 +89,7 @@ pub struct Listing {
     pub pending: Vec<String>,
     /// Earlier sets that a roll-back can reach.
     pub earlier: usize,
+    /// The serving one, and those before it with calls under way.
     pub live_generations: usize,
     /// What stands in the folder and is not taken, each with its reason; as many as files are looked at.
     pub refused: Vec<Refusal>,

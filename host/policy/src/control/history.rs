@@ -17,7 +17,7 @@ pub(super) struct History {
     pub(super) earlier: Vec<Set>,
     /// Since when the component that answers access does; None: since before this process.
     pub(super) access_since: Option<Instant>,
-    /// Replaced generations, until their last call has ended.
+    /// Replaced generations, until their last call has ended; the one that a roll-back leads to until its place is needed.
     pub(super) retiring: Vec<Arc<Generation>>,
     pub(super) pin: Option<PinReason>,
     /// Stem to identity: what the folder holds and was tried, accepted or not.
@@ -40,6 +40,23 @@ const GRANTED_MAX: usize = 256;
 // === impl History ===
 
 impl History {
+    /// Takes out what nobody calls any more, except the newest with the set that a roll-back leads to.
+    pub(super) fn reap(&mut self) -> Vec<Arc<Generation>> {
+        let back = self.earlier.last();
+        let leads_back = |old: &Arc<Generation>| back.is_some_and(|back| old.set.is_same_as(back));
+        let kept = self.retiring.iter().rposition(leads_back);
+        let numbered = std::mem::take(&mut self.retiring).into_iter().enumerate();
+        let (done, rest): (Vec<_>, Vec<_>) =
+            numbered.partition(|(at, old)| Arc::strong_count(old) == 1 && Some(*at) != kept);
+        self.retiring = rest.into_iter().map(|(_, old)| old).collect();
+        done.into_iter().map(|(_, old)| old).collect()
+    }
+
+    /// The serving generation and those before it that still have calls under way.
+    pub(super) fn live(&self) -> usize {
+        1 + self.retiring.iter().filter(|old| Arc::strong_count(old) > 1).count()
+    }
+
     /// What serves was let in with its imports: they need no further word.
     pub(super) fn grant(&mut self, loaded: &Loaded) {
         let component = loaded.source.digest.to_hex();

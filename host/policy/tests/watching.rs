@@ -1,0 +1,94 @@
+//! Stories of a plugins folder in the hands of editors and strangers, and of a gateway that stops meanwhile.
+
+#![cfg(unix)]
+
+#[path = "support/bench.rs"]
+mod support;
+
+use std::fs;
+use std::time::Duration;
+
+use support::*;
+use tidegate_policy::*;
+
+async fn denied(host: &PolicyHost) -> bool {
+    let decision = host.access(&key("k", "sessions:own"), &place("boom"), Action::Read).await;
+    assert_eq!(decision.cause, None);
+    !decision.value.is_allow()
+}
+
+// shows: X-02
+#[tokio::test]
+async fn what_an_editor_has_only_begun_to_write_is_not_taken() {
+    use std::io::Write;
+    let mut bench = Bench::new();
+    // Only a notice can be this quick.
+    bench.config.watch.poll = Duration::from_secs(60);
+    let at = |name: &str| bench.plugins().join(name);
+    bench.put("access.toml", b"deny = [\"Area1.*\"]");
+    let host = bench.start();
+    let allowed = async || host.judge_items(&key("k", "sessions:own"), &place("s"), &tags(1)).await.value[0].allow;
+    assert!(!allowed().await);
+    let taken = |name: &str| {
+        let swaps = host.list().swaps;
+        swaps.iter().filter(|swap| swap.outcome == Outcome::Swapped && swap.files.iter().any(|of| of == name)).count()
+    };
+    // Another file is taken up: by then this look has been at everything.
+    let looked = async |per_second: u32| {
+        let before = taken("rate-limit.toml");
+        bench.put("rate-limit.toml", format!("[kinds.invoke]\nper_second = {per_second}").as_bytes());
+        until("another file is taken up", || taken("rate-limit.toml") > before).await;
+    };
+    // As vim saves: the file before is moved away, the new one is empty for a while.
+    fs::rename(at("access.toml"), at("access.toml~")).expect("rename");
+    let mut file = fs::File::create(at("access.toml")).expect("create");
+    fs::write(at("NOTES"), b"x").expect("write");
+    fs::rename(at("NOTES"), at("README.txt")).expect("rename");
+    looked(1).await;
+    assert!(!allowed().await, "an empty file was taken");
+    let before = taken("access.toml");
+    file.write_all(b"deny = [\"Area1.*\", \"Area2.*\"]").expect("write");
+    drop(file);
+    until("what was saved is taken", || taken("access.toml") > before).await;
+    assert!(!allowed().await);
+    // Closed, and opened again at once: what was heard is about what is no more.
+    fs::write(at("access.toml"), b"deny = [\"Area1.*\", \"Area3.*\"]").expect("write");
+    let file = fs::File::create(at("access.toml")).expect("create");
+    for n in 2..5 {
+        looked(n).await;
+        assert!(!allowed().await, "an empty file was taken");
+    }
+    assert!(host.list().pending.contains(&"access.toml".to_owned()));
+    drop(file);
+    until("an empty file is taken when its writer says so", || taken("access.toml") > before + 1).await;
+    assert!(allowed().await);
+}
+
+// shows: X-05
+#[tokio::test]
+async fn a_name_that_would_forge_a_line_is_none() {
+    let bench = Bench::new();
+    let host = bench.start();
+    bench.put("access\n\x1b[2J.wasm", &guest("deny"));
+    bench.put("a\u{202e}.toml", b"rubbish");
+    assert_eq!(host.reload().await.outcome, Outcome::Unchanged);
+    assert!(!denied(&host).await);
+}
+
+// shows: X-02
+#[tokio::test]
+async fn after_the_word_to_stop_nothing_is_swapped() {
+    let bench = Bench::new();
+    bench.put("access.wasm", &guest("well"));
+    let host = bench.start();
+    let serves = host.generation();
+    host.halt();
+    bench.put("access.wasm", &guest("deny"));
+    assert_eq!(host.reload().await.outcome, Outcome::Unchanged);
+    assert!(matches!(host.rollback("too late").await, Err(RollbackError::Refused(_))));
+    assert!(!denied(&host).await, "until the end it is answered");
+    host.close();
+    assert_eq!((host.generation(), host.counters().refused_swaps), (serves, 0));
+    drop(host);
+    assert!(denied(&bench.start()).await, "the next start takes it up");
+}
