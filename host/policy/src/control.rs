@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use crate::config::PolicyConfig;
@@ -19,7 +19,7 @@ use crate::contract::Contract;
 use crate::evidence::now_ms;
 use crate::failure::REMOVED_RULE;
 use crate::folder::MANIFEST;
-use crate::gate::{Loaded, Refusal};
+use crate::gate::{Loaded, Refusal, RefusalCode};
 use crate::generation::{Generation, NOBODY, Set, Unclaimed};
 use crate::instance::PolicySource;
 use crate::model::*;
@@ -27,7 +27,7 @@ use crate::record::*;
 use crate::store::{ContentStore, Member, POISONED_MAX, Remembered, RememberedPin, Trouble};
 
 use history::History;
-pub(crate) use history::taken_back;
+pub(crate) use history::{left_behind, taken_back};
 pub(crate) use records::Attempt;
 use records::Records;
 
@@ -55,13 +55,20 @@ pub(crate) struct Control {
     pub(crate) reverts: AtomicU64,
 }
 
+/// The basis of an attempt holds no more: somebody pinned, rolled back or took back meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Overtaken;
+
 /// What the swapper works from.
 pub(crate) struct Basis {
+    revision: u64,
     pub(crate) pin: Option<PinReason>,
     pub(crate) judged: BTreeMap<String, Digest>,
     pub(crate) poisoned: Vec<Digest>,
     /// Identities that a roll-back left; they come back only when an operator says so.
     pub(crate) shunned: Vec<Digest>,
+    /// Identities that were sound and refused together with others.
+    pub(crate) owed: Vec<Digest>,
     pub(crate) approved: Vec<String>,
     pub(crate) granted: Vec<Granted>,
     pub(crate) chosen: Vec<Arc<Loaded>>,
@@ -92,7 +99,10 @@ impl Control {
             pin,
             judged: BTreeMap::new(),
             poisoned: remembered.poisoned.iter().filter_map(|hex| Digest::from_hex(hex)).collect(),
-            shunned: Vec::new(),
+            shunned: remembered.shunned.iter().filter_map(|hex| Digest::from_hex(hex)).collect(),
+            revision: 0,
+            trying: Vec::new(),
+            owed: Vec::new(),
             pending: Vec::new(),
             refused: Vec::new(),
             folder_trouble: None,
@@ -138,10 +148,12 @@ impl Control {
     pub(crate) fn basis(&self) -> Basis {
         let history = self.history.lock();
         Basis {
+            revision: history.revision,
             pin: history.pin,
             judged: history.judged.clone(),
             poisoned: history.poisoned.clone(),
             shunned: history.shunned.clone(),
+            owed: history.owed.clone(),
             approved: history.approved.iter().map(|approval| approval.identity.clone()).collect(),
             granted: history.granted.clone(),
             chosen: self.current.load().set.chosen().cloned().collect(),
@@ -158,6 +170,7 @@ impl Control {
             .partition(|held| judged.values().any(|identity| *identity == held.identity));
         history.held = held;
         history.refused.retain(|(identity, _)| judged.values().any(|stands| stands == identity));
+        history.owed.retain(|owed| judged.values().any(|stands| stands == owed));
         history.judged = judged;
         history.pending = pending;
         gone.into_iter().map(|held: Held| held.identity).collect()
@@ -178,9 +191,20 @@ impl Control {
         history.refused.push((identity, refusal));
     }
 
-    /// The swapper's: these are tried again.
-    pub(crate) fn tried_again(&self, identities: &[Digest]) {
-        self.history.lock().refused.retain(|(identity, _)| !identities.contains(identity));
+    /// The swapper's: these go through the gate now.
+    pub(crate) fn trying(&self, identities: &[Digest]) {
+        let mut history = self.history.lock();
+        history.refused.retain(|(identity, _)| !identities.contains(identity));
+        history.trying = identities.to_vec();
+    }
+
+    /// The swapper's: the set that was tried is refused, and these of it are sound.
+    pub(crate) fn owed(&self, sound: &[Digest]) {
+        let mut history = self.history.lock();
+        // Without what a roll-back took meanwhile.
+        let trying = std::mem::take(&mut history.trying);
+        let sound: Vec<_> = trying.into_iter().filter(|id| sound.contains(id) && !history.owed.contains(id)).collect();
+        history.owed.extend(sound);
     }
 
     /// The swapper's: why the folder as a whole cannot be looked at.
@@ -206,28 +230,47 @@ impl Control {
         let surplus = history.approved.len().saturating_sub(POISONED_MAX);
         history.approved.drain(..surplus);
         history.held.retain(|held| held.identity != *identity);
+        history.shunned.retain(|shunned| shunned != identity);
         history.judged.retain(|stem, tried| stem != MANIFEST && tried != identity);
         self.remember(&mut history);
     }
 
     /// Goes over to `chosen` (and embedded defaults for the rest; access is closed if it was answered by
-    /// something chosen until now).
-    pub(crate) fn swap(&self, chosen: &[Arc<Loaded>], attempt: Attempt) -> SwapRecord {
+    /// something chosen until now), unless `basis` holds no more: then what was `tried` can be planned anew.
+    pub(crate) fn swap(
+        &self,
+        basis: &Basis,
+        chosen: &[Arc<Loaded>],
+        tried: &[Digest],
+        attempt: Attempt,
+    ) -> Result<SwapRecord, Overtaken> {
+        let mut history = self.history.lock();
+        if history.revision != basis.revision {
+            history.give_back(&basis.judged, tried);
+            return Err(Overtaken);
+        }
+        history.trying.clear();
         let unclaimed = self.current.load().set.unclaimed();
-        self.swap_or(chosen, unclaimed, attempt)
+        Ok(self.swap_or(history, chosen, unclaimed, attempt))
     }
 
     /// At the start what the folder holds was refused, and nothing chosen serves: an operator meant to say
     /// something about access that is not understood, so nothing is allowed.
     pub(crate) fn close(&self, attempt: Attempt) {
+        let history = self.history.lock();
         if self.current.load().set.unclaimed() == Unclaimed::Default {
             let chosen: Vec<_> = self.current.load().set.chosen().cloned().collect();
-            self.swap_or(&chosen, Unclaimed::Closed, attempt);
+            self.swap_or(history, &chosen, Unclaimed::Closed, attempt);
         }
     }
 
-    fn swap_or(&self, chosen: &[Arc<Loaded>], unclaimed: Unclaimed, attempt: Attempt) -> SwapRecord {
-        let mut history = self.history.lock();
+    fn swap_or(
+        &self,
+        mut history: MutexGuard<'_, History>,
+        chosen: &[Arc<Loaded>],
+        unclaimed: Unclaimed,
+        attempt: Attempt,
+    ) -> SwapRecord {
         let set = match Set::compose(chosen, &self.embedded, unclaimed) {
             Ok(set) => set,
             Err(refusal) => {
@@ -235,10 +278,10 @@ impl Control {
                 return self.refused(refusal, Vec::new(), attempt);
             }
         };
-        if attempt.trigger != Trigger::Start {
-            history.pin = None;
-        }
+        // A set that cannot be made costs no pin.
+        let pin = if attempt.trigger == Trigger::Start { history.pin } else { None };
         if set.is_same_as(&self.current.load().set) {
+            history.pin = pin;
             self.remember(&mut history);
             drop(history);
             return self.unchanged(attempt);
@@ -255,6 +298,8 @@ impl Control {
                     record.message = "no component answers access any more: everything is denied".to_owned();
                     self.records.amend(record.number, |kept| kept.message.clone_from(&record.message));
                 }
+                history.pin = pin;
+                history.owed.clear();
                 history.earlier.push(before);
                 if history.earlier.len() > EARLIER_MAX {
                     history.earlier.remove(0);
@@ -269,24 +314,52 @@ impl Control {
         }
     }
 
-    /// Back to the set before this one; the folder is not followed until it changes.
+    /// Back to the newest set before this one that holds nothing which was taken back; the folder is not followed until
+    /// it changes, and what is being judged is left, too.
     pub(crate) fn rollback(&self, reason: &str) -> Result<SwapRecord, RollbackError> {
         let mut history = self.history.lock();
-        let set = history.earlier.pop().ok_or(RollbackError::Nothing)?;
+        let newest = history.earlier.last().ok_or(RollbackError::Nothing)?;
+        let bad = history.poisoned_in(newest).map(|bad| (bad.source.file.to_string(), bad.source.identity()));
+        let sound = history.earlier.iter().rposition(|set| history.poisoned_in(set).is_none());
+        if let (None, Some((file, identity))) = (sound, &bad) {
+            drop(history);
+            let message = format!(
+                "it kept failing and was taken back, and every earlier set holds it or another such one; {} serves again \
+                 in no way, put another version there",
+                &identity.to_hex()[..12]
+            );
+            let refusal = Refusal::new(RefusalCode::Poisoned, file, message);
+            let files = vec![file.clone()];
+            let attempt = Attempt { trigger: Trigger::Rollback, files, gate: Duration::ZERO, difference: None };
+            self.refused(refusal.clone(), Vec::new(), attempt);
+            return Err(refusal.into());
+        }
+        let passed_over = history.earlier.split_off(sound.map_or(0, |at| at + 1));
+        let Some(set) = history.earlier.pop() else { return Err(RollbackError::Nothing) };
         let left = self.current.load().set.clone();
         let attempt =
             Attempt { trigger: Trigger::Rollback, files: files_of(&set), gate: Duration::ZERO, difference: None };
         match self.flip(&mut history, set.clone(), attempt) {
             Ok(mut record) => {
+                history.moved();
                 history.shun(&left, &set);
+                let trying = std::mem::take(&mut history.trying);
+                history.shun_all(trying, &set);
+                history.owed.clear();
                 history.pin = Some(PinReason::Rollback);
                 self.remember(&mut history);
-                record.message = crate::instance::clip(reason, 256);
+                record.message = match bad {
+                    Some((file, _)) => {
+                        crate::instance::clip(&format!("{reason} (past {file}, which was taken back)"), 256)
+                    }
+                    None => crate::instance::clip(reason, 256),
+                };
                 self.records.amend(record.number, |kept| kept.message.clone_from(&record.message));
                 Ok(record)
             }
             Err((refusal, attempt)) => {
                 history.earlier.push(set);
+                history.earlier.extend(passed_over);
                 drop(history);
                 self.refused(refusal.clone(), Vec::new(), attempt);
                 Err(refusal.into())
@@ -308,15 +381,14 @@ impl Control {
             tracing::error!(policy = %bad.name, "an embedded policy keeps failing");
             return;
         }
+        history.moved();
         history.poisoned.push(bad.source.identity());
         if history.poisoned.len() > POISONED_MAX {
             history.poisoned.remove(0);
         }
-        let poisoned = history.poisoned.clone();
-        let sound = |set: &Set| set.chosen().all(|loaded| !poisoned.contains(&loaded.source.identity()));
         let mut set = None;
         while let Some(earlier) = history.earlier.pop() {
-            if sound(&earlier) {
+            if history.poisoned_in(&earlier).is_none() {
                 set = Some(earlier);
                 break;
             }
@@ -367,6 +439,7 @@ impl Control {
 
     pub(crate) fn pin(&self, on: bool) {
         let mut history = self.history.lock();
+        history.moved();
         history.pin = on.then_some(PinReason::Operator);
         self.remember(&mut history);
     }
@@ -425,7 +498,7 @@ impl Control {
             policies,
             poisoned: history.poisoned.clone(),
             pending: history.pending.clone(),
-            earlier: history.earlier.len(),
+            earlier: history.earlier.iter().filter(|set| history.poisoned_in(set).is_none()).count(),
             refused: history.standing(&current.set),
             held: history.held.clone(),
             approved: history.approved.clone(),
@@ -511,12 +584,14 @@ impl Control {
         let remembered = self.store.keep(&sources).and_then(|last_good| {
             let pin = history.pin.map(|pin| RememberedPin {
                 by_operator: pin == PinReason::Operator,
-                known: history.judged.values().map(Digest::to_hex).collect(),
+                // What is being judged is nothing that the next run knows.
+                known: history.judged.values().filter(|id| !history.trying.contains(id)).map(Digest::to_hex).collect(),
             });
             let poisoned = history.poisoned.iter().map(Digest::to_hex).collect();
+            let shunned = history.shunned.iter().map(Digest::to_hex).collect();
             let access_chosen = current.set.unclaimed() == Unclaimed::Closed;
             let (approved, granted) = (history.approved.clone(), history.granted.clone());
-            self.store.remember(&Remembered { last_good, access_chosen, pin, poisoned, approved, granted })
+            self.store.remember(&Remembered { last_good, access_chosen, pin, poisoned, shunned, approved, granted })
         });
         match &remembered {
             Ok(()) => {
@@ -579,5 +654,96 @@ fn closed(policy: Policy) -> PolicyRow {
         rules: vec![REMOVED_RULE.to_owned()],
         contract: Contract::NEWEST.name(),
         signer: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::CompileCache;
+    use crate::embedded;
+    use crate::engine::Engines;
+    use crate::gate::Gate;
+
+    struct Bed {
+        control: Control,
+        gate: Gate,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Bed {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().expect("tempdir");
+            let config = PolicyConfig { threads: 1, ..PolicyConfig::new(dir.path()) };
+            let engines = Arc::new(Engines::new(&config.limits).expect("engines"));
+            let cache = CompileCache::open(dir.path(), 1 << 30).expect("cache");
+            let gate = Gate::new(engines, cache, config.clone());
+            let load = |source| Arc::new(gate.load(source).expect("loads"));
+            let embedded: Vec<_> = embedded::sources().map(load).collect();
+            let first = Set::compose(&[], &embedded, Unclaimed::Default).expect("a set");
+            let store = ContentStore::open(dir.path()).expect("store");
+            let control = Control::new(embedded, first, config, store, &Remembered::default()).expect("control");
+            Self { control, gate, _dir: dir }
+        }
+
+        /// As if this build's component for `stem` came from the folder, with settings.
+        fn component(&self, stem: &str, settings: &str) -> Arc<Loaded> {
+            let of = embedded::sources().find(|source| &*source.stem == stem).expect("embedded");
+            let source = PolicySource::new(stem, &format!("{stem}.wasm"), false, of.bytes, settings);
+            Arc::new(self.gate.load(source).expect("loads"))
+        }
+
+        fn swap(&self, basis: &Basis, chosen: &[&Arc<Loaded>]) -> Result<SwapRecord, Overtaken> {
+            let chosen: Vec<_> = chosen.iter().map(|loaded| Arc::clone(loaded)).collect();
+            let tried: Vec<_> = chosen.iter().map(|loaded| loaded.source.identity()).collect();
+            let attempt =
+                Attempt { trigger: Trigger::Folder, files: Vec::new(), gate: Duration::ZERO, difference: None };
+            self.control.swap(basis, &chosen, &tried, attempt)
+        }
+
+        fn serves(&self, loaded: &Loaded) -> bool {
+            self.control.basis().chosen.iter().any(|other| other.source.identity() == loaded.source.identity())
+        }
+    }
+
+    // shows: X-07
+    #[test]
+    fn what_was_taken_back_while_another_file_was_judged_stays_away() {
+        let bed = Bed::new();
+        let (bad, other) = (bed.component("access", "{}"), bed.component("rate-limit", "{}"));
+        bed.swap(&bed.control.basis(), &[&bad]).expect("swapped");
+        assert!(bed.serves(&bad));
+        let basis = bed.control.basis();
+        let judged = BTreeMap::from([("rate-limit".to_owned(), other.source.identity())]);
+        bed.control.judged(judged, Vec::new());
+        bed.control.trying(&[other.source.identity()]);
+        bed.control.take_back(&bad);
+        assert_eq!(bed.swap(&basis, &[&bad, &other]).expect_err("overtaken"), Overtaken);
+        assert!(!bed.serves(&bad) && !bed.serves(&other));
+        let anew = bed.control.basis();
+        assert!(anew.judged.is_empty(), "what was tried is new again: {:?}", anew.judged);
+        assert_eq!((anew.poisoned, anew.pin), (vec![bad.source.identity()], Some(PinReason::Rollback)));
+        bed.swap(&bed.control.basis(), &[&other]).expect("planned anew");
+        assert!(!bed.serves(&bad) && bed.serves(&other));
+    }
+
+    // shows: X-06
+    #[test]
+    fn what_somebody_said_while_a_set_was_judged_counts() {
+        let bed = Bed::new();
+        let (one, two) = (bed.component("access", "{}"), bed.component("access", r#"{"deny":["A.*"]}"#));
+        bed.swap(&bed.control.basis(), &[&one]).expect("swapped");
+        let basis = bed.control.basis();
+        bed.control.pin(true);
+        assert_eq!(bed.swap(&basis, &[&two]).expect_err("pinned"), Overtaken);
+        assert_eq!((bed.control.basis().pin, bed.serves(&one)), (Some(PinReason::Operator), true));
+        bed.control.pin(false);
+        let basis = bed.control.basis();
+        bed.control.trying(&[two.source.identity()]);
+        bed.control.rollback("3 a.m.").expect("rolled back");
+        assert_eq!(bed.swap(&basis, &[&two]).expect_err("rolled back"), Overtaken);
+        let anew = bed.control.basis();
+        assert_eq!((anew.pin, anew.chosen.len()), (Some(PinReason::Rollback), 0));
+        assert_eq!(anew.shunned, [one.source.identity(), two.source.identity()], "what was being judged is left, too");
     }
 }
