@@ -2,8 +2,11 @@
 //! what is remembered, not how a folder is read. Invariants: flips happen one at a time; at most
 //! `LIVE_MAX` generations have instances; the pointer has moved before the number that streams compare.
 
+mod back;
 mod history;
 mod records;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +22,7 @@ use crate::contract::Contract;
 use crate::evidence::now_ms;
 use crate::failure::REMOVED_RULE;
 use crate::folder::MANIFEST;
-use crate::gate::{Loaded, Refusal, RefusalCode};
+use crate::gate::{Loaded, Refusal};
 use crate::generation::{Generation, NOBODY, Set, Unclaimed};
 use crate::instance::PolicySource;
 use crate::model::*;
@@ -314,129 +317,6 @@ impl Control {
         }
     }
 
-    /// Back to the newest set before this one that holds nothing which was taken back; the folder is not followed until
-    /// it changes, and what is being judged is left, too.
-    pub(crate) fn rollback(&self, reason: &str) -> Result<SwapRecord, RollbackError> {
-        let mut history = self.history.lock();
-        let newest = history.earlier.last().ok_or(RollbackError::Nothing)?;
-        let bad = history.poisoned_in(newest).map(|bad| (bad.source.file.to_string(), bad.source.identity()));
-        let sound = history.earlier.iter().rposition(|set| history.poisoned_in(set).is_none());
-        if let (None, Some((file, identity))) = (sound, &bad) {
-            drop(history);
-            let message = format!(
-                "it kept failing and was taken back, and every earlier set holds it or another such one; {} serves again \
-                 in no way, put another version there",
-                &identity.to_hex()[..12]
-            );
-            let refusal = Refusal::new(RefusalCode::Poisoned, file, message);
-            let files = vec![file.clone()];
-            let attempt = Attempt { trigger: Trigger::Rollback, files, gate: Duration::ZERO, difference: None };
-            self.refused(refusal.clone(), Vec::new(), attempt);
-            return Err(refusal.into());
-        }
-        let passed_over = history.earlier.split_off(sound.map_or(0, |at| at + 1));
-        let Some(set) = history.earlier.pop() else { return Err(RollbackError::Nothing) };
-        let left = self.current.load().set.clone();
-        let attempt =
-            Attempt { trigger: Trigger::Rollback, files: files_of(&set), gate: Duration::ZERO, difference: None };
-        match self.flip(&mut history, set.clone(), attempt) {
-            Ok(mut record) => {
-                history.moved();
-                history.shun(&left, &set);
-                let trying = std::mem::take(&mut history.trying);
-                history.shun_all(trying, &set);
-                history.owed.clear();
-                history.pin = Some(PinReason::Rollback);
-                self.remember(&mut history);
-                record.message = match bad {
-                    Some((file, _)) => {
-                        crate::instance::clip(&format!("{reason} (past {file}, which was taken back)"), 256)
-                    }
-                    None => crate::instance::clip(reason, 256),
-                };
-                self.records.amend(record.number, |kept| kept.message.clone_from(&record.message));
-                Ok(record)
-            }
-            Err((refusal, attempt)) => {
-                history.earlier.push(set);
-                history.earlier.extend(passed_over);
-                drop(history);
-                self.refused(refusal.clone(), Vec::new(), attempt);
-                Err(refusal.into())
-            }
-        }
-    }
-
-    /// Takes back what the breaker tripped on: to the newest earlier set without it, or else to nothing in
-    /// its place (the embedded default, or closed). Nothing to do if it does not serve any more.
-    pub(crate) fn take_back(&self, bad: &Arc<Loaded>) {
-        let mut history = self.history.lock();
-        let serving = self.current.load().set.clone();
-        let serves = |set: &Set| set.members.iter().any(|loaded| loaded.source.identity() == bad.source.identity());
-        if !serves(&serving) {
-            return;
-        }
-        if bad.source.embedded {
-            // There is nothing behind the defaults; the failure matrix goes on answering.
-            tracing::error!(policy = %bad.name, "an embedded policy keeps failing");
-            return;
-        }
-        history.moved();
-        history.poisoned.push(bad.source.identity());
-        if history.poisoned.len() > POISONED_MAX {
-            history.poisoned.remove(0);
-        }
-        let mut set = None;
-        while let Some(earlier) = history.earlier.pop() {
-            if history.poisoned_in(&earlier).is_none() {
-                set = Some(earlier);
-                break;
-            }
-        }
-        let proven = history.access_since.is_none_or(|since| since.elapsed() >= self.config.breaker.probation);
-        let relied_on = proven && bad.answers.contains(&Policy::Access);
-        let set = match set {
-            Some(set) if relied_on && set.unclaimed() == Unclaimed::Default => {
-                let chosen: Vec<_> = set.chosen().cloned().collect();
-                Set::compose(&chosen, &self.embedded, Unclaimed::Closed)
-            }
-            Some(set) => Ok(set),
-            None => {
-                let rest: Vec<_> = serving.chosen().filter(|loaded| !Arc::ptr_eq(loaded, bad)).cloned().collect();
-                Set::compose(&rest, &self.embedded, serving.unclaimed())
-            }
-        };
-        let attempt = Attempt {
-            trigger: Trigger::Breaker,
-            files: vec![bad.source.file.to_string()],
-            gate: Duration::ZERO,
-            difference: None,
-        };
-        let flipped = match set {
-            Ok(set) => {
-                history.shun(&serving, &set);
-                self.flip(&mut history, set, attempt)
-            }
-            Err(refusal) => Err((refusal, attempt)),
-        };
-        match flipped {
-            Ok(record) => {
-                history.pin = Some(PinReason::Rollback);
-                self.remember(&mut history);
-                self.reverts.fetch_add(1, Ordering::Relaxed);
-                let refusal = taken_back(&bad.source.file, &bad.source.identity());
-                tracing::error!(file = %refusal.file, generation = record.to.0, "{}", refusal.message);
-                self.records.amend(record.number, |kept| kept.message.clone_from(&refusal.message));
-                let stands = history.judged.values().any(|identity| *identity == bad.source.identity());
-                history.refused.extend(stands.then(|| (bad.source.identity(), refusal)));
-            }
-            Err((refusal, attempt)) => {
-                drop(history);
-                self.refused(refusal, Vec::new(), attempt);
-            }
-        }
-    }
-
     pub(crate) fn pin(&self, on: bool) {
         let mut history = self.history.lock();
         history.moved();
@@ -654,96 +534,5 @@ fn closed(policy: Policy) -> PolicyRow {
         rules: vec![REMOVED_RULE.to_owned()],
         contract: Contract::NEWEST.name(),
         signer: None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cache::CompileCache;
-    use crate::embedded;
-    use crate::engine::Engines;
-    use crate::gate::Gate;
-
-    struct Bed {
-        control: Control,
-        gate: Gate,
-        _dir: tempfile::TempDir,
-    }
-
-    impl Bed {
-        fn new() -> Self {
-            let dir = tempfile::tempdir().expect("tempdir");
-            let config = PolicyConfig { threads: 1, ..PolicyConfig::new(dir.path()) };
-            let engines = Arc::new(Engines::new(&config.limits).expect("engines"));
-            let cache = CompileCache::open(dir.path(), 1 << 30).expect("cache");
-            let gate = Gate::new(engines, cache, config.clone());
-            let load = |source| Arc::new(gate.load(source).expect("loads"));
-            let embedded: Vec<_> = embedded::sources().map(load).collect();
-            let first = Set::compose(&[], &embedded, Unclaimed::Default).expect("a set");
-            let store = ContentStore::open(dir.path()).expect("store");
-            let control = Control::new(embedded, first, config, store, &Remembered::default()).expect("control");
-            Self { control, gate, _dir: dir }
-        }
-
-        /// As if this build's component for `stem` came from the folder, with settings.
-        fn component(&self, stem: &str, settings: &str) -> Arc<Loaded> {
-            let of = embedded::sources().find(|source| &*source.stem == stem).expect("embedded");
-            let source = PolicySource::new(stem, &format!("{stem}.wasm"), false, of.bytes, settings);
-            Arc::new(self.gate.load(source).expect("loads"))
-        }
-
-        fn swap(&self, basis: &Basis, chosen: &[&Arc<Loaded>]) -> Result<SwapRecord, Overtaken> {
-            let chosen: Vec<_> = chosen.iter().map(|loaded| Arc::clone(loaded)).collect();
-            let tried: Vec<_> = chosen.iter().map(|loaded| loaded.source.identity()).collect();
-            let attempt =
-                Attempt { trigger: Trigger::Folder, files: Vec::new(), gate: Duration::ZERO, difference: None };
-            self.control.swap(basis, &chosen, &tried, attempt)
-        }
-
-        fn serves(&self, loaded: &Loaded) -> bool {
-            self.control.basis().chosen.iter().any(|other| other.source.identity() == loaded.source.identity())
-        }
-    }
-
-    // shows: X-07
-    #[test]
-    fn what_was_taken_back_while_another_file_was_judged_stays_away() {
-        let bed = Bed::new();
-        let (bad, other) = (bed.component("access", "{}"), bed.component("rate-limit", "{}"));
-        bed.swap(&bed.control.basis(), &[&bad]).expect("swapped");
-        assert!(bed.serves(&bad));
-        let basis = bed.control.basis();
-        let judged = BTreeMap::from([("rate-limit".to_owned(), other.source.identity())]);
-        bed.control.judged(judged, Vec::new());
-        bed.control.trying(&[other.source.identity()]);
-        bed.control.take_back(&bad);
-        assert_eq!(bed.swap(&basis, &[&bad, &other]).expect_err("overtaken"), Overtaken);
-        assert!(!bed.serves(&bad) && !bed.serves(&other));
-        let anew = bed.control.basis();
-        assert!(anew.judged.is_empty(), "what was tried is new again: {:?}", anew.judged);
-        assert_eq!((anew.poisoned, anew.pin), (vec![bad.source.identity()], Some(PinReason::Rollback)));
-        bed.swap(&bed.control.basis(), &[&other]).expect("planned anew");
-        assert!(!bed.serves(&bad) && bed.serves(&other));
-    }
-
-    // shows: X-06
-    #[test]
-    fn what_somebody_said_while_a_set_was_judged_counts() {
-        let bed = Bed::new();
-        let (one, two) = (bed.component("access", "{}"), bed.component("access", r#"{"deny":["A.*"]}"#));
-        bed.swap(&bed.control.basis(), &[&one]).expect("swapped");
-        let basis = bed.control.basis();
-        bed.control.pin(true);
-        assert_eq!(bed.swap(&basis, &[&two]).expect_err("pinned"), Overtaken);
-        assert_eq!((bed.control.basis().pin, bed.serves(&one)), (Some(PinReason::Operator), true));
-        bed.control.pin(false);
-        let basis = bed.control.basis();
-        bed.control.trying(&[two.source.identity()]);
-        bed.control.rollback("3 a.m.").expect("rolled back");
-        assert_eq!(bed.swap(&basis, &[&two]).expect_err("rolled back"), Overtaken);
-        let anew = bed.control.basis();
-        assert_eq!((anew.pin, anew.chosen.len()), (Some(PinReason::Rollback), 0));
-        assert_eq!(anew.shunned, [one.source.identity(), two.source.identity()], "what was being judged is left, too");
     }
 }
