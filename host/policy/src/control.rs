@@ -2,9 +2,12 @@
 //! what is remembered, not how a folder is read. Invariants: flips happen one at a time; at most
 //! `LIVE_MAX` generations have instances; the pointer has moved before the number that streams compare.
 
+mod back;
 mod history;
 mod records;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use crate::config::PolicyConfig;
@@ -27,7 +30,7 @@ use crate::record::*;
 use crate::store::{ContentStore, Member, POISONED_MAX, Remembered, RememberedPin, Trouble};
 
 use history::History;
-pub(crate) use history::taken_back;
+pub(crate) use history::{left_behind, taken_back};
 pub(crate) use records::Attempt;
 use records::Records;
 use rows::{closed, row};
@@ -58,13 +61,20 @@ pub(crate) struct Control {
     pub(crate) reverts: AtomicU64,
 }
 
+/// The basis of an attempt holds no more: somebody pinned, rolled back or took back meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Overtaken;
+
 /// What the swapper works from.
 pub(crate) struct Basis {
+    revision: u64,
     pub(crate) pin: Option<PinReason>,
     pub(crate) judged: BTreeMap<String, Digest>,
     pub(crate) poisoned: Vec<Digest>,
     /// Identities that a roll-back left; they come back only when an operator says so.
     pub(crate) shunned: Vec<Digest>,
+    /// Identities that were sound and refused together with others.
+    pub(crate) owed: Vec<Digest>,
     pub(crate) approved: Vec<String>,
     pub(crate) granted: Vec<Granted>,
     pub(crate) chosen: Vec<Arc<Loaded>>,
@@ -95,7 +105,10 @@ impl Control {
             pin,
             judged: BTreeMap::new(),
             poisoned: remembered.poisoned.iter().filter_map(|hex| Digest::from_hex(hex)).collect(),
-            shunned: Vec::new(),
+            shunned: remembered.shunned.iter().filter_map(|hex| Digest::from_hex(hex)).collect(),
+            revision: 0,
+            trying: Vec::new(),
+            owed: Vec::new(),
             pending: Vec::new(),
             refused: Vec::new(),
             folder_trouble: None,
@@ -142,10 +155,12 @@ impl Control {
     pub(crate) fn basis(&self) -> Basis {
         let history = self.history.lock();
         Basis {
+            revision: history.revision,
             pin: history.pin,
             judged: history.judged.clone(),
             poisoned: history.poisoned.clone(),
             shunned: history.shunned.clone(),
+            owed: history.owed.clone(),
             approved: history.approved.iter().map(|approval| approval.identity.clone()).collect(),
             granted: history.granted.clone(),
             chosen: self.current.load().set.chosen().cloned().collect(),
@@ -162,6 +177,7 @@ impl Control {
             .partition(|held| judged.values().any(|identity| *identity == held.identity));
         history.held = held;
         history.refused.retain(|(identity, _)| judged.values().any(|stands| stands == identity));
+        history.owed.retain(|owed| judged.values().any(|stands| stands == owed));
         history.judged = judged;
         history.pending = pending;
         gone.into_iter().map(|held: Held| held.identity).collect()
@@ -182,9 +198,20 @@ impl Control {
         history.refused.push((identity, refusal));
     }
 
-    /// The swapper's: these are tried again.
-    pub(crate) fn tried_again(&self, identities: &[Digest]) {
-        self.history.lock().refused.retain(|(identity, _)| !identities.contains(identity));
+    /// The swapper's: these go through the gate now.
+    pub(crate) fn trying(&self, identities: &[Digest]) {
+        let mut history = self.history.lock();
+        history.refused.retain(|(identity, _)| !identities.contains(identity));
+        history.trying = identities.to_vec();
+    }
+
+    /// The swapper's: the set that was tried is refused, and these of it are sound.
+    pub(crate) fn owed(&self, sound: &[Digest]) {
+        let mut history = self.history.lock();
+        // Without what a roll-back took meanwhile.
+        let trying = std::mem::take(&mut history.trying);
+        let sound: Vec<_> = trying.into_iter().filter(|id| sound.contains(id) && !history.owed.contains(id)).collect();
+        history.owed.extend(sound);
     }
 
     /// The swapper's: why the folder as a whole cannot be looked at.
@@ -210,28 +237,47 @@ impl Control {
         let surplus = history.approved.len().saturating_sub(POISONED_MAX);
         history.approved.drain(..surplus);
         history.held.retain(|held| held.identity != *identity);
+        history.shunned.retain(|shunned| shunned != identity);
         history.judged.retain(|stem, tried| stem != MANIFEST && tried != identity);
         self.remember(&mut history);
     }
 
     /// Goes over to `chosen` (and embedded defaults for the rest; access is closed if it was answered by
-    /// something chosen until now).
-    pub(crate) fn swap(&self, chosen: &[Arc<Loaded>], attempt: Attempt) -> SwapRecord {
+    /// something chosen until now), unless `basis` holds no more: then what was `tried` can be planned anew.
+    pub(crate) fn swap(
+        &self,
+        basis: &Basis,
+        chosen: &[Arc<Loaded>],
+        tried: &[Digest],
+        attempt: Attempt,
+    ) -> Result<SwapRecord, Overtaken> {
+        let mut history = self.history.lock();
+        if history.revision != basis.revision {
+            history.give_back(&basis.judged, tried);
+            return Err(Overtaken);
+        }
+        history.trying.clear();
         let unclaimed = self.current.load().set.unclaimed();
-        self.swap_or(chosen, unclaimed, attempt)
+        Ok(self.swap_or(history, chosen, unclaimed, attempt))
     }
 
     /// At the start what the folder holds was refused, and nothing chosen serves: an operator meant to say
     /// something about access that is not understood, so nothing is allowed.
     pub(crate) fn close(&self, attempt: Attempt) {
+        let history = self.history.lock();
         if self.current.load().set.unclaimed() == Unclaimed::Default {
             let chosen: Vec<_> = self.current.load().set.chosen().cloned().collect();
-            self.swap_or(&chosen, Unclaimed::Closed, attempt);
+            self.swap_or(history, &chosen, Unclaimed::Closed, attempt);
         }
     }
 
-    fn swap_or(&self, chosen: &[Arc<Loaded>], unclaimed: Unclaimed, attempt: Attempt) -> SwapRecord {
-        let mut history = self.history.lock();
+    fn swap_or(
+        &self,
+        mut history: MutexGuard<'_, History>,
+        chosen: &[Arc<Loaded>],
+        unclaimed: Unclaimed,
+        attempt: Attempt,
+    ) -> SwapRecord {
         let set = match Set::compose(chosen, &self.embedded, unclaimed) {
             Ok(set) => set,
             Err(refusal) => {
@@ -239,10 +285,10 @@ impl Control {
                 return self.refused(refusal, Vec::new(), attempt);
             }
         };
-        if attempt.trigger != Trigger::Start {
-            history.pin = None;
-        }
+        // A set that cannot be made costs no pin.
+        let pin = if attempt.trigger == Trigger::Start { history.pin } else { None };
         if set.is_same_as(&self.current.load().set) {
+            history.pin = pin;
             self.remember(&mut history);
             drop(history);
             return self.unchanged(attempt);
@@ -259,6 +305,8 @@ impl Control {
                     record.message = "no component answers access any more: everything is denied".to_owned();
                     self.records.amend(record.number, |kept| kept.message.clone_from(&record.message));
                 }
+                history.pin = pin;
+                history.owed.clear();
                 history.earlier.push(before);
                 if history.earlier.len() > EARLIER_MAX {
                     history.earlier.remove(0);
@@ -269,102 +317,6 @@ impl Control {
             Err((refusal, attempt)) => {
                 drop(history);
                 self.refused(refusal, Vec::new(), attempt)
-            }
-        }
-    }
-
-    /// Back to the set before this one; the folder is not followed until it changes.
-    pub(crate) fn rollback(&self, reason: &str) -> Result<SwapRecord, RollbackError> {
-        let mut history = self.history.lock();
-        let set = history.earlier.pop().ok_or(RollbackError::Nothing)?;
-        let left = self.current.load().set.clone();
-        let attempt =
-            Attempt { trigger: Trigger::Rollback, files: files_of(&set), gate: Duration::ZERO, difference: None };
-        match self.flip(&mut history, set.clone(), attempt) {
-            Ok(mut record) => {
-                history.shun(&left, &set);
-                history.pin = Some(PinReason::Rollback);
-                self.remember(&mut history);
-                record.message = crate::instance::clip(reason, 256);
-                self.records.amend(record.number, |kept| kept.message.clone_from(&record.message));
-                Ok(record)
-            }
-            Err((refusal, attempt)) => {
-                history.earlier.push(set);
-                drop(history);
-                self.refused(refusal.clone(), Vec::new(), attempt);
-                Err(refusal.into())
-            }
-        }
-    }
-
-    /// Takes back what the breaker tripped on: to the newest earlier set without it, or else to nothing in
-    /// its place (the embedded default, or closed). Nothing to do if it does not serve any more.
-    pub(crate) fn take_back(&self, bad: &Arc<Loaded>) {
-        let mut history = self.history.lock();
-        let serving = self.current.load().set.clone();
-        let serves = |set: &Set| set.members.iter().any(|loaded| loaded.source.identity() == bad.source.identity());
-        if !serves(&serving) {
-            return;
-        }
-        if bad.source.embedded {
-            // There is nothing behind the defaults; the failure matrix goes on answering.
-            tracing::error!(policy = %bad.name, "an embedded policy keeps failing");
-            return;
-        }
-        history.poisoned.push(bad.source.identity());
-        if history.poisoned.len() > POISONED_MAX {
-            history.poisoned.remove(0);
-        }
-        let poisoned = history.poisoned.clone();
-        let sound = |set: &Set| set.chosen().all(|loaded| !poisoned.contains(&loaded.source.identity()));
-        let mut set = None;
-        while let Some(earlier) = history.earlier.pop() {
-            if sound(&earlier) {
-                set = Some(earlier);
-                break;
-            }
-        }
-        let proven = history.access_since.is_none_or(|since| since.elapsed() >= self.config.breaker.probation);
-        let relied_on = proven && bad.answers.contains(&Policy::Access);
-        let set = match set {
-            Some(set) if relied_on && set.unclaimed() == Unclaimed::Default => {
-                let chosen: Vec<_> = set.chosen().cloned().collect();
-                Set::compose(&chosen, &self.embedded, Unclaimed::Closed)
-            }
-            Some(set) => Ok(set),
-            None => {
-                let rest: Vec<_> = serving.chosen().filter(|loaded| !Arc::ptr_eq(loaded, bad)).cloned().collect();
-                Set::compose(&rest, &self.embedded, serving.unclaimed())
-            }
-        };
-        let attempt = Attempt {
-            trigger: Trigger::Breaker,
-            files: vec![bad.source.file.to_string()],
-            gate: Duration::ZERO,
-            difference: None,
-        };
-        let flipped = match set {
-            Ok(set) => {
-                history.shun(&serving, &set);
-                self.flip(&mut history, set, attempt)
-            }
-            Err(refusal) => Err((refusal, attempt)),
-        };
-        match flipped {
-            Ok(record) => {
-                history.pin = Some(PinReason::Rollback);
-                self.remember(&mut history);
-                self.reverts.fetch_add(1, Ordering::Relaxed);
-                let refusal = taken_back(&bad.source.file, &bad.source.identity());
-                tracing::error!(file = %refusal.file, generation = record.to.0, "{}", refusal.message);
-                self.records.amend(record.number, |kept| kept.message.clone_from(&refusal.message));
-                let stands = history.judged.values().any(|identity| *identity == bad.source.identity());
-                history.refused.extend(stands.then(|| (bad.source.identity(), refusal)));
-            }
-            Err((refusal, attempt)) => {
-                drop(history);
-                self.refused(refusal, Vec::new(), attempt);
             }
         }
     }
@@ -380,6 +332,7 @@ impl Control {
 
     pub(crate) fn pin(&self, on: bool) {
         let mut history = self.history.lock();
+        history.moved();
         history.pin = on.then_some(PinReason::Operator);
         self.remember(&mut history);
     }
@@ -441,7 +394,7 @@ impl Control {
             policies,
             poisoned: history.poisoned.clone(),
             pending: history.pending.clone(),
-            earlier: history.earlier.len(),
+            earlier: history.earlier.iter().filter(|set| history.poisoned_in(set).is_none()).count(),
             refused: history.standing(&current.set),
             held: history.held.clone(),
             approved: history.approved.clone(),
@@ -535,12 +488,14 @@ impl Control {
         let remembered = self.store.keep(&sources).and_then(|last_good| {
             let pin = history.pin.map(|pin| RememberedPin {
                 by_operator: pin == PinReason::Operator,
-                known: history.judged.values().map(Digest::to_hex).collect(),
+                // What is being judged is nothing that the next run knows.
+                known: history.judged.values().filter(|id| !history.trying.contains(id)).map(Digest::to_hex).collect(),
             });
             let poisoned = history.poisoned.iter().map(Digest::to_hex).collect();
+            let shunned = history.shunned.iter().map(Digest::to_hex).collect();
             let access_chosen = current.set.unclaimed() == Unclaimed::Closed;
             let (approved, granted) = (history.approved.clone(), history.granted.clone());
-            self.store.remember(&Remembered { last_good, access_chosen, pin, poisoned, approved, granted })
+            self.store.remember(&Remembered { last_good, access_chosen, pin, poisoned, shunned, approved, granted })
         });
         match &remembered {
             Ok(()) => {

@@ -35,6 +35,8 @@ pub(crate) struct Folder {
     path: PathBuf,
     config: PolicyConfig,
     seen: BTreeMap<String, Seen>,
+    /// Names that were read again since the last look and hold what they held.
+    rewritten: BTreeSet<String>,
 }
 
 /// What the watcher heard since the last look.
@@ -54,6 +56,8 @@ pub(crate) struct Look {
     /// Files that differ from what was read but may still be being written.
     pub(crate) pending: Vec<String>,
     pub(crate) manifest: Option<(Digest, Result<Manifest, Refusal>)>,
+    /// Stems, and `generation.toml`, that were written again with what they held: somebody wants them.
+    pub(crate) rewritten: BTreeSet<String>,
 }
 
 /// A component with its settings as they stand now, or why they cannot be taken.
@@ -88,7 +92,7 @@ impl Folder {
     pub(crate) fn open(path: &Path, config: &PolicyConfig) -> Result<Self, StartError> {
         check_folder(path)
             .map_err(|refusal| StartError::PluginsFolder { path: path.to_owned(), why: refusal.message })?;
-        Ok(Self { path: path.to_owned(), config: config.clone(), seen: BTreeMap::new() })
+        Ok(Self { path: path.to_owned(), config: config.clone(), seen: BTreeMap::new(), rewritten: BTreeSet::new() })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -106,7 +110,12 @@ impl Folder {
                 pending.push(name.clone());
             }
         }
-        Ok(self.pair(pending))
+        let rewritten = std::mem::take(&mut self.rewritten);
+        let stem = |name: &String| match name.strip_suffix(SEAL).unwrap_or(name) {
+            MANIFEST => Some(MANIFEST.to_owned()),
+            name => name.rsplit_once('.').map(|(stem, _)| stem.to_owned()),
+        };
+        Ok(Look { rewritten: rewritten.iter().filter_map(stem).collect(), ..self.pair(pending) })
     }
 
     /// Digest of a file as it was last read.
@@ -184,6 +193,9 @@ impl Folder {
         }
         match read::read(opened, name, max) {
             Some(content) if content.stamp == stamp => {
+                if seen.read.as_ref().is_some_and(|before| before.digest == content.digest) {
+                    self.rewritten.insert(name.to_owned());
+                }
                 seen.read = Some(content);
                 true
             }

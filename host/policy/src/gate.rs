@@ -288,7 +288,7 @@ mod tests {
     fn a_stop_waits_for_no_compiler() {
         let dir = tempfile::tempdir().expect("tempdir");
         let config = PolicyConfig::new(dir.path());
-        let engines = Arc::new(Engines::new(&config.limits).expect("engines"));
+        let engines = Arc::new(Engines::new(&config.limits, config.threads).expect("engines"));
         let gate = Gate::new(engines, CompileCache::open(dir.path(), 1 << 30).expect("cache"), config);
         // Of a kind that keeps the compiler busy for much longer than the word to stop takes.
         let body = "(local.set 0 (i32.mul (local.get 0) (i32.add (local.get 0) (i32.const 7))))".repeat(300);

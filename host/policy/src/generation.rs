@@ -338,7 +338,7 @@ mod tests {
     fn a_way_back_takes_over_the_instances_of_before() {
         let dir = tempfile::tempdir().expect("tempdir");
         let config = PolicyConfig::new(dir.path());
-        let engines = Arc::new(Engines::new(&config.limits).expect("engines"));
+        let engines = Arc::new(Engines::new(&config.limits, config.threads).expect("engines"));
         let gate = Gate::new(engines, CompileCache::open(dir.path(), 1 << 30).expect("cache"), config);
         let source = embedded::sources().find(|source| &*source.stem == "access").expect("access");
         let members = vec![Arc::new(gate.load(source).expect("passes"))];

@@ -422,7 +422,7 @@ mod tests {
     #[test]
     fn what_the_host_lacks_is_not_the_guests_fault() {
         let limits = crate::config::PolicyConfig::new("").limits;
-        let engines = Engines::new(&limits).expect("engines");
+        let engines = Engines::new(&limits, 2).expect("engines");
         let store = engines.store(engines.linker(Allocation::OnDemand).engine());
         let cause = |error: wasmtime::Error| classify(&error, &store).cause;
         let no_memory = wasmtime::Error::from(rustix::io::Errno::NOMEM).context("making a table");

@@ -37,6 +37,8 @@ pub(crate) struct Remembered {
     pub(crate) pin: Option<RememberedPin>,
     /// Identities (component and settings) that were taken back.
     pub(crate) poisoned: Vec<String>,
+    /// Identities that a roll-back left.
+    pub(crate) shunned: Vec<String>,
     /// Components that an operator approved.
     pub(crate) approved: Vec<Approval>,
     /// What components that served were given to import.

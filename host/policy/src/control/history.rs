@@ -23,7 +23,14 @@ pub(super) struct History {
     /// Stem to identity: what the folder holds and was tried, accepted or not.
     pub(super) judged: BTreeMap<String, Digest>,
     pub(super) poisoned: Vec<Digest>,
+    /// Identities that a roll-back left.
     pub(super) shunned: Vec<Digest>,
+    /// Rises when something other than the swapper moves the set, pins it or takes a component back.
+    pub(super) revision: u64,
+    /// Identities that are on their way through the gate.
+    pub(super) trying: Vec<Digest>,
+    /// Identities that are sound and were refused together with others; they come when these are mended or gone.
+    pub(super) owed: Vec<Digest>,
     pub(super) pending: Vec<String>,
     /// What the folder holds and was not taken, by identity.
     pub(super) refused: Vec<(Digest, Refusal)>,
@@ -77,17 +84,53 @@ impl History {
         let told = |of: &Digest| self.refused.iter().any(|(identity, _)| identity == of);
         let poisoned = self.judged.iter().filter(|(_, of)| self.poisoned.contains(of) && !told(of) && !serves(of));
         let poisoned = poisoned.map(|(stem, identity)| taken_back(stem, identity));
-        self.folder_trouble.iter().chain(refused).cloned().chain(poisoned).collect()
+        let left = |of: &Digest| self.shunned.contains(of) && !self.poisoned.contains(of);
+        let left = self.judged.iter().filter(|(_, of)| left(of) && !told(of) && !serves(of));
+        let left = left.map(|(stem, identity)| left_behind(stem, identity));
+        self.folder_trouble.iter().chain(refused).cloned().chain(poisoned).chain(left).collect()
+    }
+
+    /// A member of this set that was taken back.
+    pub(super) fn poisoned_in<'a>(&self, set: &'a Set) -> Option<&'a Arc<Loaded>> {
+        set.chosen().find(|loaded| self.poisoned.contains(&loaded.source.identity()))
+    }
+
+    /// Something moved that the swapper's basis does not know of.
+    pub(super) fn moved(&mut self) {
+        self.revision += 1;
+    }
+
+    /// What was tried on a basis that holds no more is as if it had not been seen.
+    pub(super) fn give_back(&mut self, judged: &BTreeMap<String, Digest>, tried: &[Digest]) {
+        self.trying.clear();
+        self.judged = judged.clone();
+        self.judged.retain(|_, identity| !tried.contains(identity));
     }
 
     /// What was in `left` and is not in `now` was left on purpose.
     pub(super) fn shun(&mut self, left: &Set, now: &Set) {
+        let left = left.chosen().map(|loaded| loaded.source.identity()).collect();
+        self.shun_all(left, now);
+    }
+
+    /// These were left on purpose, unless they are in `now`.
+    pub(super) fn shun_all(&mut self, left: Vec<Digest>, now: &Set) {
         let stays = |identity: &Digest| now.chosen().any(|loaded| loaded.source.identity() == *identity);
-        let left: Vec<_> = left.chosen().map(|loaded| loaded.source.identity()).filter(|id| !stays(id)).collect();
-        self.shunned.extend(left);
+        self.shunned.retain(|identity| !stays(identity) && !left.contains(identity));
+        self.shunned.extend(left.into_iter().filter(|identity| !stays(identity)));
         let surplus = self.shunned.len().saturating_sub(POISONED_MAX);
         self.shunned.drain(..surplus);
     }
+}
+
+/// Why a version that a roll-back left does not serve.
+pub(crate) fn left_behind(file: &str, identity: &Digest) -> Refusal {
+    let message = format!(
+        "a roll-back left this very version, or came while it was judged; {} does not come back by itself: \
+         `tidegate policy reload` if it is meant after all, or put another version there",
+        &identity.to_hex()[..12]
+    );
+    Refusal::new(RefusalCode::RolledBack, file, message)
 }
 
 /// Why a component that was taken back does not serve, and what is left to do about its file.

@@ -101,6 +101,8 @@ refusal_codes! {
         "`tidegate policy diff` shows whom it would hit; then `tidegate policy approve`, or mend it.";
     Poisoned = "plugin.poisoned", "This very component was taken back because it kept failing.",
         "Put another version there, or the one before with its settings, or take it away.";
+    RolledBack = "plugin.rolled_back", "A roll-back left this very version, or came while it was judged.",
+        "`tidegate policy reload` if it is meant after all, or put another version there.";
     NotPlaced = "plugin.not_placed", "A promoted candidate could not be put into the plugins folder.",
         "Do what the message says, or put the files there by hand.";
     StartFailed = "plugin.start_failed", "The component passed, but its instances cannot be made now.",

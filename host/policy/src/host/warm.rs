@@ -8,7 +8,7 @@ use super::kept::{KeptShadow, Taken};
 use super::{Inner, PolicyHost};
 use crate::cache::{CacheTrouble, CompileCache};
 use crate::config::{PolicyConfig, StartError};
-use crate::control::Control;
+use crate::control::{Control, taken_back};
 use crate::decider::Decider;
 use crate::embedded;
 use crate::engine::Engines;
@@ -156,6 +156,11 @@ fn last_good(gate: &Gate, store: &ContentStore, remembered: &Remembered, vouchin
     for member in &remembered.last_good {
         match store.source(member) {
             // Its signature is asked for anew: whose word counts may have changed since.
+            Ok(source) if remembered.poisoned.contains(&source.identity().to_hex()) => {
+                let refusal = taken_back(&source.file, &source.identity());
+                tracing::error!(%refusal, "a policy of the last run is not taken up");
+                found.refused.push(refusal.to_string());
+            }
             Ok(mut source) => match vouching.vouch(&mut source) {
                 Ok(()) => sources.push(source),
                 Err(refusal) => {

@@ -1,23 +1,26 @@
 //! One look at the folder, from names to a flip. Knows what was refused before, so that one bad file does
-//! not hold up changes to others. Invariant: files that changed together are taken together or not at all.
+//! not hold up changes to others. Invariants: files that changed together are taken together or not at all; what was
+//! planned on a basis that was overtaken is planned anew.
+
+mod judge;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::PolicyConfig;
-use crate::control::{Attempt, Basis, Control, taken_back};
+use crate::control::{Attempt, Basis, Control, Overtaken, left_behind};
 use crate::embedded;
-use crate::evidence::{Budget, Comparison, Recorder};
+use crate::evidence::{Comparison, Recorder};
 use crate::folder::{Folder, Heard, Look, MANIFEST, Papers, Version};
 use crate::gate::{Gate, Loaded, Refusal, RefusalCode};
 use crate::model::{Digest, Policy};
-use crate::record::{Granted, Held, Outcome, PinReason, SwapRecord, Trigger};
+use crate::record::{Outcome, PinReason, SwapRecord, Trigger};
 use crate::trust::Vouching;
 
-/// What a candidate is compared over before it serves: so many of the latest decisions, and no longer than this.
-const COMPARED_MAX: usize = 1000;
-const COMPARE: Duration = Duration::from_millis(50);
+/// Plans of one look, if roll-backs, pins or the breaker overtake it; then the next look goes on. Guessed: operators
+/// are slower.
+const PLANS_MAX: usize = 8;
 
 pub(super) struct Scanner {
     config: PolicyConfig,
@@ -26,7 +29,11 @@ pub(super) struct Scanner {
     control: Arc<Control>,
     /// Identities that were refused by themselves; not tried again unless an operator says so.
     refused: BTreeSet<Digest>,
-    /// Identities that a pin of an earlier run holds back.
+    /// Refused because something else answers the same: they are taken when that is gone.
+    rivals: Vec<Arc<Loaded>>,
+    /// Went through the gate for a plan that was overtaken.
+    ready: Vec<Arc<Loaded>>,
+    /// Identities that a pin of an earlier run holds back, as long as they stand there.
     known: Vec<Digest>,
     /// Served from the folder, and gone since.
     missing: BTreeMap<String, Instant>,
@@ -39,8 +46,19 @@ pub(super) struct Scanner {
 /// What one look comes to.
 enum Plan {
     Nothing,
-    Change { stems: Vec<(String, Version)>, keep: Vec<Arc<Loaded>>, files: Vec<String> },
+    Change(Change),
 }
+
+struct Change {
+    stems: Vec<(String, Version)>,
+    /// Of `stems` those that may come and do not have to.
+    optional: BTreeSet<Digest>,
+    keep: Vec<Arc<Loaded>>,
+    files: Vec<String>,
+}
+
+/// What a set was refused for, first what the attempt is named by.
+type Refused = (Refusal, Vec<Refusal>);
 
 // === impl Scanner ===
 
@@ -54,8 +72,20 @@ impl Scanner {
         vouching: Arc<Vouching>,
         recorder: Arc<Recorder>,
     ) -> Self {
-        let (refused, missing) = (BTreeSet::new(), BTreeMap::new());
-        Self { config, gate, folder, control, refused, known, missing, trouble: None, vouching, recorder }
+        Self {
+            config,
+            gate,
+            folder,
+            control,
+            refused: BTreeSet::new(),
+            rivals: Vec::new(),
+            ready: Vec::new(),
+            known,
+            missing: BTreeMap::new(),
+            trouble: None,
+            vouching,
+            recorder,
+        }
     }
 
     pub(super) fn unchanged(&self, trigger: Trigger) -> SwapRecord {
@@ -124,7 +154,10 @@ impl Scanner {
         // What stands there now was judged before, and serves: a look that finds nothing to do.
         self.scan(Trigger::Folder, &Heard::of(&back));
         record.or_else(|| {
-            let message = "the folder did not give what was put into it; something else writes there";
+            let message = match self.control.basis().pin {
+                Some(PinReason::Operator) => "the set was pinned meanwhile",
+                _ => "the folder did not give what was put into it; something else writes there",
+            };
             Some(self.control.refused(
                 Refusal::new(RefusalCode::NotPlaced, &file, message),
                 Vec::new(),
@@ -144,21 +177,32 @@ impl Scanner {
     }
 
     fn look(&mut self, trigger: Trigger, heard: &Heard) -> Option<SwapRecord> {
-        let start = Instant::now();
         let operator = trigger == Trigger::Reload;
         if operator {
             self.refused.clear();
+            self.rivals.clear();
             self.known.clear();
             self.control.unpin();
             if let Err(error) = self.vouching.reread() {
                 tracing::error!(%error, "the keys of trusted signers cannot be read again; the ones before count");
             }
         }
+        // What overtakes a plan came after the operator's word, and counts.
+        let mut planned = (0..PLANS_MAX).map(|n| self.attempt(trigger, heard, operator && n == 0));
+        let record = planned.find_map(Result::ok).flatten();
+        drop(planned);
+        self.ready.clear();
+        record
+    }
+
+    /// One plan, from the names to the flip. `all`: what was refused, left or known too.
+    fn attempt(&mut self, trigger: Trigger, heard: &Heard, all: bool) -> Result<Option<SwapRecord>, Overtaken> {
+        let start = Instant::now();
         let basis = self.control.basis();
         if basis.pin == Some(PinReason::Operator) {
-            return None;
+            return Ok(None);
         }
-        let folder = self.folder.as_mut()?;
+        let Some(folder) = self.folder.as_mut() else { return Ok(None) };
         // Beside a promotion others may be writing.
         let force = !matches!(trigger, Trigger::Folder | Trigger::Promotion);
         let look = match folder.look(heard, force) {
@@ -168,13 +212,13 @@ impl Scanner {
                 look
             }
             Err(refusal) => {
-                if self.trouble.as_ref() == Some(&refusal) && !operator {
-                    return None;
+                if self.trouble.as_ref() == Some(&refusal) && trigger != Trigger::Reload {
+                    return Ok(None);
                 }
                 self.trouble = Some(refusal.clone());
                 self.control.folder_trouble(self.trouble.clone());
                 let attempt = Attempt { gate: start.elapsed(), ..attempt(trigger) };
-                return Some(self.control.refused(refusal, Vec::new(), attempt));
+                return Ok(Some(self.control.refused(refusal, Vec::new(), attempt)));
             }
         };
         if self.trouble.take().is_some() {
@@ -186,8 +230,8 @@ impl Scanner {
             judged.insert(MANIFEST.to_owned(), *identity);
         }
         let planned = match look.manifest.is_some() {
-            true => self.plan_by_manifest(trigger, &basis, look, &judged),
-            false => Ok(self.plan(trigger, &basis, look, &judged)),
+            true => self.plan_by_manifest(trigger, all, &basis, look, &judged),
+            false => Ok(self.plan(trigger, all, &basis, look, &judged)),
         };
         let (plan, pending) = match planned {
             Ok(planned) => planned,
@@ -198,34 +242,58 @@ impl Scanner {
                     self.control.note_refused(named, refusal.clone());
                 }
                 let attempt = Attempt { gate: start.elapsed(), ..attempt(trigger) };
-                return Some(self.control.refused(refusal, Vec::new(), attempt));
+                return Ok(Some(self.control.refused(refusal, Vec::new(), attempt)));
             }
         };
         let named = judged.get(MANIFEST).copied();
         self.judged(judged, pending);
-        let Plan::Change { stems, keep, files } = plan else { return None };
-        let identities: Vec<Digest> = stems.iter().map(|(_, version)| version.identity).chain(named).collect();
-        self.control.tried_again(&identities);
+        let Plan::Change(mut change) = plan else { return Ok(None) };
+        let required = change.stems.iter().map(|(_, version)| version.identity);
+        let required = required.filter(|identity| !change.optional.contains(identity));
+        let tried: Vec<Digest> = required.chain(named).collect();
+        self.control.trying(&tried);
         let mut difference: Option<Comparison> = None;
-        let loaded = self.load(&basis, stems, keep, &mut difference);
-        let attempt = |gate: Duration| Attempt { trigger, files, gate, difference: difference.map(Box::new) };
-        match loaded {
-            Ok(chosen) => {
-                let record = self.control.swap(&chosen, attempt(start.elapsed()));
-                // Two that answer the same question are found only when the set is put together.
-                for refusal in &record.refusals {
-                    let at_fault = chosen.iter().find(|loaded| *loaded.source.file == *refusal.file);
-                    if let Some(loaded) = at_fault {
-                        self.control.note_refused(loaded.source.identity(), refusal.clone());
-                    }
-                }
-                Some(record)
+        let loaded = self.load(&basis, &mut change, &mut difference);
+        let attempt = |files: Vec<String>| {
+            let difference = difference.map(Box::new);
+            Attempt { trigger, files, gate: start.elapsed(), difference }
+        };
+        let record = match loaded {
+            // Only what may come was there, and it may not.
+            Ok(_) if change.files.is_empty() && !all => {
+                self.control.owed(&[]);
+                return Ok(None);
             }
-            Err((first, others)) => Some(self.control.refused(first, others, attempt(start.elapsed()))),
+            Ok(chosen) => match self.control.swap(&basis, &chosen, &tried, attempt(change.files)) {
+                Ok(record) => {
+                    for refusal in &record.refusals {
+                        let at_fault = chosen.iter().find(|loaded| *loaded.source.file == *refusal.file);
+                        if let Some(loaded) = at_fault {
+                            self.control.note_refused(loaded.source.identity(), refusal.clone());
+                        }
+                    }
+                    record
+                }
+                Err(overtaken) => {
+                    self.ready = chosen;
+                    return Err(overtaken);
+                }
+            },
+            Err((first, others)) => self.control.refused(first, others, attempt(change.files)),
+        };
+        if record.outcome == Outcome::Refused {
+            let sound: Vec<_> = tried.into_iter().filter(|identity| !self.refused.contains(identity)).collect();
+            self.control.owed(&sound);
         }
+        Ok(Some(record))
     }
 
+    /// What is not in the folder any more is judged anew should it come back.
     fn judged(&mut self, judged: BTreeMap<String, Digest>, pending: Vec<String>) {
+        let stands: BTreeSet<Digest> = judged.values().copied().collect();
+        self.known.retain(|identity| stands.contains(identity));
+        self.refused.retain(|identity| stands.contains(identity));
+        self.rivals.retain(|rival| stands.contains(&rival.source.identity()));
         for gone in self.control.judged(judged, pending) {
             self.refused.remove(&gone);
         }
@@ -235,18 +303,27 @@ impl Scanner {
     fn plan(
         &mut self,
         trigger: Trigger,
+        all: bool,
         basis: &Basis,
         look: Look,
         judged: &BTreeMap<String, Digest>,
     ) -> (Plan, Vec<String>) {
         let serving = |stem: &str| basis.chosen.iter().find(|loaded| &*loaded.source.stem == stem);
-        let fresh = |stem: &String, identity: &Digest| {
-            basis.judged.get(stem) != Some(identity) && !self.known.contains(identity)
+        let serves =
+            |stem: &str, identity: &Digest| serving(stem).is_some_and(|loaded| loaded.source.identity() == *identity);
+        let left = |identity: &Digest| trigger == Trigger::Start && basis.shunned.contains(identity);
+        let fresh = |stem: &str, identity: &Digest| {
+            let differs = basis.judged.get(stem) != Some(identity) && !self.known.contains(identity);
+            // What serves is not wanted more by being written again.
+            differs && !left(identity) || look.rewritten.contains(stem) && !serves(stem, identity)
         };
-        let force = trigger == Trigger::Reload;
         let news = judged.iter().any(|(stem, identity)| fresh(stem, identity));
+        // Something that did not serve went: what was refused with it, or because of it, may come.
+        let went = |stem: &String| stem != MANIFEST && !judged.contains_key(stem) && serving(stem).is_none();
+        let withdrawn = basis.judged.keys().any(went);
+        let owed = withdrawn && judged.values().any(|identity| basis.owed.contains(identity));
         // While a roll-back holds the set, only something new lets go of it.
-        if basis.pin == Some(PinReason::Rollback) && !news && !force {
+        if basis.pin == Some(PinReason::Rollback) && !news && !owed && !all {
             return (Plan::Nothing, look.pending);
         }
         let waiting =
@@ -267,20 +344,31 @@ impl Scanner {
                 gone.push(stem);
             }
         }
-        if !news && gone.is_empty() && !force {
+        if !news && !withdrawn && gone.is_empty() && !all {
             return (Plan::Nothing, look.pending);
         }
         let held = |identity: &Digest| {
             self.refused.contains(identity) || self.known.contains(identity) || basis.shunned.contains(identity)
         };
-        let stems: Vec<(String, Version)> = look
-            .versions
-            .into_iter()
-            .filter(|(stem, version)| {
-                let serves = serving(stem).is_some_and(|loaded| loaded.source.identity() == version.identity);
-                !serves && (force || !held(&version.identity))
-            })
-            .collect();
+        let rivals: BTreeSet<Digest> = self.rivals.iter().map(|rival| rival.source.identity()).collect();
+        let may = |stem: &str, identity: &Digest| {
+            !fresh(stem, identity) && rivals.contains(identity) && !basis.shunned.contains(identity)
+        };
+        let mut optional = BTreeSet::new();
+        let mut stems: Vec<(String, Version)> = Vec::new();
+        for (stem, version) in &look.versions {
+            let identity = &version.identity;
+            if serves(stem, identity) {
+                continue;
+            }
+            let must = all || fresh(stem, identity) || !held(identity);
+            if !must && may(stem, identity) {
+                optional.insert(*identity);
+            }
+            if must || optional.contains(identity) {
+                stems.push((stem.clone(), version.clone()));
+            }
+        }
         if stems.is_empty() && gone.is_empty() {
             return (Plan::Nothing, look.pending);
         }
@@ -288,24 +376,30 @@ impl Scanner {
         let keep = basis.chosen.iter().filter(|loaded| !replaced(&loaded.source.stem)).cloned().collect();
         let files = stems
             .iter()
+            .filter(|(_, version)| !optional.contains(&version.identity))
             .map(|(stem, version)| version.source.as_ref().map_or(stem.clone(), |source| source.file.to_string()))
             .chain(gone.iter().map(|stem| format!("{stem} (removed)")))
             .collect();
-        (Plan::Change { stems, keep, files }, look.pending)
+        (Plan::Change(Change { stems, optional, keep, files }), look.pending)
     }
 
     /// With it: only its own change counts, and it names everything.
     fn plan_by_manifest(
         &mut self,
         trigger: Trigger,
+        all: bool,
         basis: &Basis,
         look: Look,
         judged: &BTreeMap<String, Digest>,
     ) -> Result<(Plan, Vec<String>), (Refusal, Vec<String>)> {
         let identity = judged.get(MANIFEST);
         let news = basis.judged.get(MANIFEST) != identity && identity.is_some_and(|id| !self.known.contains(id));
-        if !news && trigger != Trigger::Reload {
+        let left = identity.filter(|identity| basis.shunned.contains(identity));
+        if !all && (!news || trigger == Trigger::Start && left.is_some()) {
             return Ok((Plan::Nothing, look.pending));
+        }
+        if let Some(left) = left.filter(|_| !all) {
+            return Err((left_behind(MANIFEST, left), look.pending));
         }
         // The files it names are checked against it, so whether they seem finished does not matter.
         let look = match self.folder.as_mut().map(|folder| folder.look(&Heard::default(), true)) {
@@ -324,116 +418,9 @@ impl Scanner {
         let selected = manifest.clone().and_then(|manifest| manifest.select(&look, &raw));
         let stems = selected.map_err(|refusal| (refusal, pending.clone()))?;
         let files = vec![MANIFEST.to_owned()];
-        Ok((Plan::Change { stems, keep: Vec::new(), files }, pending))
+        let change = Change { stems, optional: BTreeSet::new(), keep: Vec::new(), files };
+        Ok((Plan::Change(change), pending))
     }
-
-    /// Takes what serves already as it is, and brings the rest through the gate: all of it, so that everything that is
-    /// wrong is told at once.
-    fn load(
-        &mut self,
-        basis: &Basis,
-        stems: Vec<(String, Version)>,
-        keep: Vec<Arc<Loaded>>,
-        difference: &mut Option<Comparison>,
-    ) -> Result<Vec<Arc<Loaded>>, (Refusal, Vec<Refusal>)> {
-        let (mut chosen, mut refusals) = (keep, Vec::new());
-        for (_, version) in stems {
-            if let Some(serving) = basis.chosen.iter().find(|loaded| loaded.source.identity() == version.identity) {
-                chosen.push(Arc::clone(serving));
-                continue;
-            }
-            let loaded = version.source.and_then(|source| {
-                if basis.poisoned.contains(&version.identity) {
-                    return Err(taken_back(&source.file, &version.identity));
-                }
-                let loaded = Arc::new(self.gate.load(source)?);
-                let judged = self.hold(basis, &loaded).and_then(|()| self.compare(basis, &loaded, difference));
-                judged.inspect_err(|refusal| {
-                    let Refusal { code, file, message } = refusal.clone();
-                    self.control.held(Held { file, identity: version.identity, code, message });
-                })?;
-                Ok(loaded)
-            });
-            match loaded {
-                Ok(loaded) => chosen.push(loaded),
-                Err(refusal) => {
-                    self.refused.insert(version.identity);
-                    self.control.note_refused(version.identity, refusal.clone());
-                    refusals.push(refusal);
-                }
-            }
-        }
-        if !refusals.is_empty() {
-            let first = refusals.remove(0);
-            return Err((first, refusals));
-        }
-        chosen.sort_by(|a, b| a.source.stem.cmp(&b.source.stem));
-        Ok(chosen)
-    }
-}
-
-// === what an operator can approve ===
-
-impl Scanner {
-    /// A component that wants what nothing before it was given: neither what answers its questions now, nor the embedded
-    /// defaults, nor anything that ever served here for these questions. So it makes no difference whether what it
-    /// replaces is still there.
-    fn hold(&self, basis: &Basis, new: &Loaded) -> Result<(), Refusal> {
-        let has = |of: &[Arc<Loaded>], policy: &Policy, import: &String| {
-            of.iter().any(|old| old.answers.contains(policy) && old.imports.contains(import))
-        };
-        let is_new = |import: &&String| {
-            new.answers
-                .iter()
-                .any(|policy| !has(&basis.chosen, policy, import) && !has(&basis.embedded, policy, import))
-        };
-        let wanted: Vec<&str> = new.imports.iter().filter(is_new).map(String::as_str).collect();
-        if wanted.is_empty() || basis.granted.iter().any(|known| known.covers(new)) || is_approved(basis, new) {
-            return Ok(());
-        }
-        let identity = &new.source.identity().to_hex()[..12];
-        let message = format!(
-            "it wants {}, which nothing that answered this here was given; `tidegate policy approve {identity}` lets it in",
-            wanted.join(", ")
-        );
-        Err(Refusal::new(RefusalCode::Held, &new.source.file, message))
-    }
-
-    /// Asks the candidate what was asked last.
-    fn compare(&self, basis: &Basis, new: &Arc<Loaded>, difference: &mut Option<Comparison>) -> Result<(), Refusal> {
-        let compared = Comparison::of(new, &self.recorder.recent(COMPARED_MAX), Budget::of(COMPARE));
-        let rate = compared.rate();
-        let told = difference.get_or_insert_default();
-        told.add(compared);
-        match self.config.difference_max.filter(|max| rate > *max) {
-            Some(max) if !is_approved(basis, new) => {
-                let digest = &new.source.identity().to_hex()[..12];
-                let message = format!(
-                    "it would have answered {:.2} % of the latest questions otherwise, more than the {:.2} % that are \
-                     allowed; `tidegate policy diff` shows which, `tidegate policy approve {digest}` lets it in",
-                    rate * 100.0,
-                    max * 100.0
-                );
-                Err(Refusal::new(RefusalCode::Differs, &new.source.file, message))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-// === impl Granted ===
-
-impl Granted {
-    /// The same component, or one for the same questions, that wants no more.
-    fn covers(&self, new: &Loaded) -> bool {
-        let same = self.component == new.source.digest.to_hex();
-        let answers = new.answers.iter().all(|policy| self.answers.contains(policy));
-        same || answers && new.imports.iter().all(|import| self.imports.contains(import))
-    }
-}
-
-fn is_approved(basis: &Basis, new: &Loaded) -> bool {
-    basis.approved.contains(&new.source.identity().to_hex())
 }
 
 /// Access settings that are in force and go missing: without them the component may allow what they

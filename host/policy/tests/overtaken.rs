@@ -1,0 +1,205 @@
+//! Stories of what crosses: roll-backs and pins while something is judged, and what refusals and roll-backs leave in
+//! the folder.
+
+#![cfg(unix)]
+
+#[path = "support/bench.rs"]
+mod support;
+
+use std::fs;
+use std::time::Duration;
+
+use support::*;
+use tidegate_policy::*;
+
+/// Whose guests may take their time in the gate.
+fn patient() -> Bench {
+    let mut bench = Bench::new();
+    bench.config.threads = 1;
+    bench.config.deadlines.configure = Duration::from_secs(60);
+    bench.config.deadlines.vectors = Duration::from_secs(60);
+    bench
+}
+
+/// Puts a guest that is judged for seconds, and waits until it is.
+async fn judging(bench: &Bench, bytes: &[u8]) {
+    let compiled = || fs::read_dir(bench.config.store_dir.join("cache")).expect("cache").count();
+    let before = compiled();
+    bench.put("access.wasm", bytes);
+    until("it is compiled and asked", || compiled() > before).await;
+}
+
+/// Returns when the look that is under way has ended, and one after it.
+async fn looked(host: &PolicyHost) {
+    host.approve(&"0".repeat(64), "a word about nothing").await.expect("a digest");
+}
+
+fn serving(host: &PolicyHost, policy: Policy) -> PolicyRow {
+    host.list().policies.into_iter().find(|row| row.policy == policy).expect("a row")
+}
+
+fn named(host: &PolicyHost) -> Vec<(String, RefusalCode)> {
+    host.list().refused.iter().map(|of| (of.file.clone(), of.code)).collect()
+}
+
+async fn denied(host: &PolicyHost) -> bool {
+    !host.access(&key("k", "sessions:own"), &place("boom"), Action::Read).await.value.is_allow()
+}
+
+async fn sees(host: &PolicyHost) -> bool {
+    host.judge_items(&key("k", "sessions:own"), &place("fine!"), &tags(1)).await.value[0].allow
+}
+
+// shows: X-06
+#[tokio::test]
+async fn a_pin_during_the_gate_holds_and_loses_nothing() {
+    let bench = patient();
+    let host = bench.start();
+    judging(&bench, &slow("deny")).await;
+    host.pin(true);
+    looked(&host).await;
+    let listing = host.list();
+    assert_eq!((listing.generation, listing.pinned), (GenerationId(1), Some(PinReason::Operator)));
+    host.pin(false);
+    until_generation(&host, 2).await;
+    assert!(denied(&host).await, "what was judged meanwhile comes afterwards");
+}
+
+// shows: X-06
+#[tokio::test]
+async fn a_rollback_during_the_gate_stays_over_a_restart_too() {
+    let bench = patient();
+    let host = bench.start();
+    bench.put("access.wasm", &guest("well"));
+    until_generation(&host, 2).await;
+    bench.put("access.wasm", &guest("deny"));
+    until_generation(&host, 3).await;
+    judging(&bench, &slow("deny")).await;
+    host.rollback("3 a.m.").await.expect("rolled back");
+    looked(&host).await;
+    assert_eq!((host.generation(), host.list().pinned), (GenerationId(4), Some(PinReason::Rollback)));
+    let last = host.list().swaps.into_iter().rev().find(|swap| swap.outcome != Outcome::Unchanged).expect("a record");
+    assert_eq!((last.outcome, last.code), (Outcome::Refused, Some(RefusalCode::RolledBack)), "{last:?}");
+    // What lets go of the pin does not bring it.
+    bench.put("rate-limit.toml", b"[kinds.invoke]\nper_second = 1");
+    until_generation(&host, 5).await;
+    assert_eq!(host.list().pinned, None);
+    drop(host);
+    let host = bench.start();
+    assert_eq!(serving(&host, Policy::Access).digest, Digest::of(&guest("well")), "nor does a restart");
+    assert_eq!(named(&host), [("access".to_owned(), RefusalCode::RolledBack)], "and it is told");
+    // Put there once more, as before a slip of the hand: said aloud, with what else there is.
+    bench.put("access.wasm", &guest("deny"));
+    assert_eq!(until_refused(&host, 1).await.code, Some(RefusalCode::RolledBack), "left in the run before");
+    bench.put("access.wasm", &guest("deny"));
+    assert_eq!(until_refused(&host, 2).await.code, Some(RefusalCode::RolledBack), "the same once more");
+    assert!(!denied(&host).await);
+    assert_eq!(host.reload().await.outcome, Outcome::Swapped);
+    assert!(denied(&host).await && named(&host).is_empty());
+}
+
+// shows: X-07
+#[tokio::test]
+async fn a_rollback_goes_past_what_was_taken_back() {
+    let bench = Bench::new();
+    let host = bench.start();
+    let fails = async |host: &PolicyHost, next: u64| {
+        for _ in 0..bench.config.breaker.failures {
+            host.access(&key("k", ""), &place("boom"), Action::Read).await;
+        }
+        until_generation(host, next).await;
+    };
+    for (n, name) in ["deny", "trap", "well", "trap"].into_iter().enumerate() {
+        bench.put("access.wasm", &guest(name));
+        until_generation(&host, n as u64 + 2).await;
+    }
+    fails(&host, 6).await;
+    assert_eq!(serving(&host, Policy::Access).digest, Digest::of(&guest("well")));
+    let back = host.rollback("not this either").await.expect("rolled back");
+    assert!(back.message.contains("not this either") && back.message.contains("access.wasm"), "{}", back.message);
+    assert_eq!(serving(&host, Policy::Access).digest, Digest::of(&guest("deny")));
+    drop(host);
+    let host = bench.start();
+    assert_eq!(serving(&host, Policy::Access).digest, Digest::of(&guest("deny")));
+    drop(host);
+    // Nothing earlier but what was taken back.
+    let bench = Bench::new();
+    bench.put("access.wasm", &guest("trap"));
+    drop(bench.start());
+    let host = bench.start();
+    for (n, name) in ["well", "trap"].into_iter().enumerate() {
+        bench.put("access.wasm", &guest(name));
+        until_generation(&host, n as u64 + 2).await;
+    }
+    fails(&host, 4).await;
+    let Err(RollbackError::Refused(refusal)) = host.rollback("further").await else { panic!("it serves again") };
+    assert_eq!((refusal.code, refusal.file.as_str()), (RefusalCode::Poisoned, "access.wasm"), "{refusal}");
+    assert_eq!((host.generation(), host.list().earlier), (GenerationId(4), 0));
+    assert_eq!(serving(&host, Policy::Access).digest, Digest::of(&guest("well")));
+}
+
+// shows: X-05
+#[tokio::test]
+async fn a_refused_set_comes_when_what_was_wrong_with_it_goes() {
+    let bench = Bench::new();
+    let host = bench.start();
+    let remove = |name: &str| fs::remove_file(bench.plugins().join(name)).expect("remove");
+    let together = |good: &[u8]| {
+        // One look finds both: what was looked at has changed at once.
+        let beside = bench.dir.path().join("beside");
+        fs::create_dir(&beside).expect("folder");
+        fs::write(beside.join("access.toml"), good).expect("write");
+        fs::write(beside.join("bad.wasm"), b"rubbish").expect("write");
+        for name in ["bad.wasm", "access.toml"] {
+            fs::rename(beside.join(name), bench.plugins().join(name)).expect("rename");
+        }
+        fs::remove_dir(&beside).expect("folder");
+    };
+    assert!(sees(&host).await);
+    together(b"deny = [\"Area1.*\"]");
+    assert_eq!(until_refused(&host, 1).await.code, Some(RefusalCode::NotAComponent));
+    remove("bad.wasm");
+    until_generation(&host, 2).await;
+    assert!(!sees(&host).await, "the new denial is in force");
+    // Bad, good, bad: told each time.
+    for (n, good) in [(2, true), (3, false)] {
+        bench.put("access.toml", b"dney = []");
+        assert_eq!(until_refused(&host, n).await.code, Some(RefusalCode::SettingsInvalid));
+        if good {
+            bench.put("access.toml", b"deny = [\"Area1.*\"]");
+            until("nothing is refused", || named(&host).is_empty()).await;
+        }
+    }
+    // And the same bytes once more.
+    bench.put("access.toml", b"dney = []");
+    assert_eq!(until_refused(&host, 4).await.code, Some(RefusalCode::SettingsInvalid));
+    assert!(host.generation() == GenerationId(2) && !sees(&host).await);
+}
+
+// shows: X-04
+#[tokio::test]
+async fn two_answerers_hold_up_nothing_else_and_one_that_is_left_answers() {
+    let bench = Bench::new();
+    let host = bench.start();
+    let remove = |name: &str| fs::remove_file(bench.plugins().join(name)).expect("remove");
+    let twice = |file: &str| vec![(file.to_owned(), RefusalCode::DuplicatePolicy)];
+    bench.put("mine.wasm", &guest("well"));
+    until_generation(&host, 2).await;
+    // Before the one that serves in the order of names, too.
+    bench.put("a.wasm", &guest("deny"));
+    until_refused(&host, 1).await;
+    assert_eq!(named(&host), twice("a.wasm"));
+    bench.put("rate-limit.toml", b"[kinds.invoke]\nper_second = 1");
+    until_generation(&host, 3).await;
+    assert_eq!(
+        (serving(&host, Policy::RateLimit).origin, named(&host)),
+        (Origin::File("rate-limit.toml".into()), twice("a.wasm"))
+    );
+    bench.put("mine.wasm", &marked("well", 7));
+    until_generation(&host, 4).await;
+    assert!(!denied(&host).await);
+    remove("mine.wasm");
+    until_generation(&host, 5).await;
+    assert_eq!((serving(&host, Policy::Access).origin, named(&host)), (Origin::File("a.wasm".into()), vec![]));
+    assert!(denied(&host).await);
+}
