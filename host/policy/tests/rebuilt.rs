@@ -27,6 +27,11 @@ async fn one_component_answers_several_and_may_not_wait() {
     config.plugins_dir = Some(plugins);
     config.deadlines.decide = Duration::from_secs(3);
     let host = PolicyHost::start(config).expect("starts");
+    // It wants a clock to wait by, which nothing here had before.
+    let held = host.list().held;
+    let [held] = &held[..] else { panic!("{held:?}") };
+    assert_eq!(held.code, RefusalCode::Held);
+    host.approve(&held.identity.to_hex(), "a test").await.expect("approved");
     let rows = host.list().policies;
     let answered: Vec<_> = rows.iter().filter(|row| row.name == "several").map(|row| row.policy).collect();
     assert_eq!(answered, [Policy::Access, Policy::RateLimit]);
