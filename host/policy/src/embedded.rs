@@ -16,17 +16,23 @@ const DEFAULTS: [(&str, &[u8]); 5] = [
 
 /// The defaults without settings.
 pub(crate) fn sources() -> impl Iterator<Item = PolicySource> {
-    DEFAULTS.into_iter().map(|(name, bytes)| PolicySource::new(name, name, true, Arc::from(bytes), "{}"))
+    defaults().iter().map(|(name, of)| PolicySource::of_digest(name, name, true, of.clone(), "{}"))
 }
 
 /// Is it one of them?
 pub(crate) fn is(digest: &Digest) -> bool {
-    static DIGESTS: OnceLock<Vec<Digest>> = OnceLock::new();
-    DIGESTS.get_or_init(|| DEFAULTS.iter().map(|(_, bytes)| Digest::of(bytes)).collect()).contains(digest)
+    defaults().iter().any(|(_, (_, of))| of == digest)
+}
+
+/// Each with its digest.
+fn defaults() -> &'static [(&'static str, (Arc<[u8]>, Digest))] {
+    static LOADED: OnceLock<Vec<(&str, (Arc<[u8]>, Digest))>> = OnceLock::new();
+    let load = |(name, bytes): (&'static str, &[u8])| (name, (Arc::from(bytes), Digest::of(bytes)));
+    LOADED.get_or_init(|| DEFAULTS.into_iter().map(load).collect())
 }
 
 /// A default with the settings that lie in the folder without a component.
 pub(crate) fn configured(stem: &str, file: &str, settings: &str) -> Option<PolicySource> {
-    let (name, bytes) = DEFAULTS.into_iter().find(|(name, _)| *name == stem)?;
-    Some(PolicySource::new(name, file, false, Arc::from(bytes), settings))
+    let (name, component) = defaults().iter().find(|(name, _)| *name == stem)?;
+    Some(PolicySource::of_digest(name, file, false, component.clone(), settings))
 }

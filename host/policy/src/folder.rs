@@ -297,10 +297,10 @@ fn source(stem: &str, component: Named, toml: Named, json: Named) -> Result<Poli
     };
     match (component, settings) {
         (Some((name, content)), settings) => {
-            let bytes = content.bytes?;
+            let component = (content.bytes?, content.digest);
             let has_settings = settings.is_some();
             let settings = settings.map_or_else(|| "{}".to_owned(), |(_, settings)| settings);
-            Ok(PolicySource { has_settings, ..PolicySource::new(stem, &name, false, bytes, &settings) })
+            Ok(PolicySource { has_settings, ..PolicySource::of_digest(stem, &name, false, component, &settings) })
         }
         (None, Some((name, settings))) => embedded::configured(stem, &name, &settings).ok_or_else(|| {
             wrong(&name, format!("there is no {stem}.wasm beside it and no embedded policy of that name"))

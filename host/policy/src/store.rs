@@ -196,12 +196,24 @@ impl ContentStore {
 
 impl PolicySource {
     pub(crate) fn new(stem: &str, file: &str, embedded: bool, bytes: Arc<[u8]>, settings: &str) -> Self {
+        let digest = Digest::of(&bytes);
+        Self::of_digest(stem, file, embedded, (bytes, digest), settings)
+    }
+
+    /// For bytes whose digest is known: megabytes that are looked at every two seconds are not digested each time.
+    pub(crate) fn of_digest(
+        stem: &str,
+        file: &str,
+        embedded: bool,
+        (bytes, digest): (Arc<[u8]>, Digest),
+        settings: &str,
+    ) -> Self {
         Self {
             stem: stem.into(),
             file: file.into(),
             embedded,
             has_settings: true,
-            digest: Digest::of(&bytes),
+            digest,
             bytes,
             settings: settings.into(),
             settings_digest: Digest::of(settings.as_bytes()),
