@@ -14,25 +14,37 @@ const DEFAULTS: [(&str, &[u8]); 5] = [
     ("rate-limit", include_bytes!("../../../plugins/dist/rate-limit.wasm")),
 ];
 
+/// A default, and its digest.
+struct Embedded {
+    name: &'static str,
+    bytes: Arc<[u8]>,
+    digest: Digest,
+}
+
 /// The defaults without settings.
 pub(crate) fn sources() -> impl Iterator<Item = PolicySource> {
-    defaults().iter().map(|(name, of)| PolicySource::of_digest(name, name, true, of.clone(), "{}"))
+    defaults().iter().map(|of| of.source(of.name, true, "{}"))
 }
 
 /// Is it one of them?
 pub(crate) fn is(digest: &Digest) -> bool {
-    defaults().iter().any(|(_, (_, of))| of == digest)
+    defaults().iter().any(|of| of.digest == *digest)
 }
 
-/// Each with its digest.
-fn defaults() -> &'static [(&'static str, (Arc<[u8]>, Digest))] {
-    static LOADED: OnceLock<Vec<(&str, (Arc<[u8]>, Digest))>> = OnceLock::new();
-    let load = |(name, bytes): (&'static str, &[u8])| (name, (Arc::from(bytes), Digest::of(bytes)));
+fn defaults() -> &'static [Embedded] {
+    static LOADED: OnceLock<Vec<Embedded>> = OnceLock::new();
+    let load = |(name, bytes): (_, &[u8])| Embedded { name, bytes: Arc::from(bytes), digest: Digest::of(bytes) };
     LOADED.get_or_init(|| DEFAULTS.into_iter().map(load).collect())
+}
+
+impl Embedded {
+    fn source(&self, file: &str, embedded: bool, settings: &str) -> PolicySource {
+        PolicySource::of_digest(self.name, file, embedded, (self.bytes.clone(), self.digest), settings)
+    }
 }
 
 /// A default with the settings that lie in the folder without a component.
 pub(crate) fn configured(stem: &str, file: &str, settings: &str) -> Option<PolicySource> {
-    let (name, component) = defaults().iter().find(|(name, _)| *name == stem)?;
-    Some(PolicySource::of_digest(name, file, false, component.clone(), settings))
+    let of = defaults().iter().find(|of| of.name == stem)?;
+    Some(of.source(file, false, settings))
 }
