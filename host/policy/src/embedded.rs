@@ -21,6 +21,14 @@ struct Embedded {
     digest: Digest,
 }
 
+// === impl Embedded ===
+
+impl Embedded {
+    fn source(&self, file: &str, embedded: bool, settings: &str) -> PolicySource {
+        PolicySource::of_digest(self.name, file, embedded, (self.bytes.clone(), self.digest), settings)
+    }
+}
+
 /// The defaults without settings.
 pub(crate) fn sources() -> impl Iterator<Item = PolicySource> {
     defaults().iter().map(|of| of.source(of.name, true, "{}"))
@@ -35,12 +43,6 @@ fn defaults() -> &'static [Embedded] {
     static LOADED: OnceLock<Vec<Embedded>> = OnceLock::new();
     let load = |(name, bytes): (_, &[u8])| Embedded { name, bytes: Arc::from(bytes), digest: Digest::of(bytes) };
     LOADED.get_or_init(|| DEFAULTS.into_iter().map(load).collect())
-}
-
-impl Embedded {
-    fn source(&self, file: &str, embedded: bool, settings: &str) -> PolicySource {
-        PolicySource::of_digest(self.name, file, embedded, (self.bytes.clone(), self.digest), settings)
-    }
 }
 
 /// A default with the settings that lie in the folder without a component.

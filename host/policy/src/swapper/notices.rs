@@ -101,14 +101,16 @@ impl Desk {
         let paths = &event.paths[..];
         let worth_a_look = match event.kind {
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
-                paths.iter().all(|path| inbox.heard.finished(path))
+                paths.iter().for_each(|path| inbox.heard.finished(path));
+                true
             }
             // The name before comes first, and it was told by itself.
             EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => {
-                paths.last().is_some_and(|path| inbox.heard.placed(path))
+                paths.last().inspect(|path| inbox.heard.placed(path)).is_some()
             }
             EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Any)) => {
-                paths.iter().all(|path| inbox.heard.placed(path))
+                paths.iter().for_each(|path| inbox.heard.placed(path));
+                true
             }
             // Something went, or links were made: worth a look, but it finishes no file.
             EventKind::Remove(_) | EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)) => {
@@ -143,19 +145,18 @@ impl Desk {
 
 impl Heard {
     /// Its writer closed it.
-    fn finished(&mut self, path: &Path) -> bool {
+    fn finished(&mut self, path: &Path) {
         if let Some(name) = name(path).filter(|name| counts(name))
             && self.closed.len() < HEARD_MAX
         {
             self.closed.insert(name.to_owned(), SystemTime::now());
         }
-        true
     }
 
     /// It was moved here, as a whole.
-    fn placed(&mut self, path: &Path) -> bool {
+    fn placed(&mut self, path: &Path) {
         self.linked(path);
-        self.finished(path)
+        self.finished(path);
     }
 
     /// Somebody writes it, or it went.
