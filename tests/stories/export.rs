@@ -50,4 +50,11 @@ async fn a_collector_gets_the_metrics_and_one_that_is_away_harms_nothing() {
     eventually("the end of it", async || gw.log().contains("the collector takes metrics again").then_some(())).await;
     assert_eq!(gw.log().matches("the collector takes no metrics").count(), 1, "said once");
     session.advise(&["Area1.Pump1.Sine"]).await;
+    let told = gw.metrics().await;
+    let count = |outcome: &str| -> u64 {
+        let name = format!("tidegate_otlp_exports_total{{outcome=\"{outcome}\"}} ");
+        told.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).expect("the count")
+    };
+    // More, if this machine has been slow: nobody answers any longer.
+    assert!(count("failed") >= 2 && count("sent") == 2, "{told}");
 }

@@ -1,9 +1,10 @@
 //! Runtime nodes on a real gateway: over gRPC and HTTP with status, code and details, under a policy that is
 //! swapped, a damaged floor, a kill, and from the command line.
 
-use crate::harness::{Gateway, Item, Launch, Session, eventually, place, reason, refused};
+use crate::harness::{Gateway, Item, Launch, Session, eventually, place, reason, refused, tidegate};
+use crate::restart::killed;
 use serde_json::{Value as Json, json};
-use std::fs;
+use std::{fs, process::Stdio, time::Duration};
 use tidegate_client::{
     ClientError, Connect, GrpcCode, NodeAdmin, Nodes,
     wire::{
@@ -13,9 +14,12 @@ use tidegate_client::{
     },
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
+    time::timeout,
 };
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 const VECTORS: &str = r#"[[vector]]
 name = "nobody writes"
@@ -496,4 +500,34 @@ async fn nodes_from_the_command_line() {
     assert!(said(gw.run(&["node", "revoke", "press-7"]).await).contains("revoked press-7 in 1"));
     assert_eq!(reason(client.attach(node("press-7", &s, "1.9")).await), "runtimenode.attach_revoked");
     said(gw.run(&["node", "floor", "--clear"]).await);
+}
+
+#[tokio::test]
+async fn a_watch_of_nodes_goes_on_under_the_next_gateway() {
+    let gw = Launch::new().start().await;
+    let mut watch = tidegate();
+    watch.args(["node", "watch", "--json", "--data"]).arg(gw.data());
+    let mut watch = watch.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("it starts");
+    let mut lines = BufReader::new(watch.stdout.take().expect("its output")).lines();
+    let mut told = async || {
+        let line = timeout(PATIENCE, lines.next_line()).await.expect("a line in time");
+        serde_json::from_str::<Json>(&line.expect("text").expect("a line")).expect("JSON")
+    };
+    // Nobody tells when a watch has begun; so a node joins session after session until it is seen.
+    let joins = async {
+        loop {
+            let s = gw.open("line-1").await;
+            nodes(&gw).await.attach(node("press-7", &s, "1.9")).await.expect("joined");
+            s.close().await;
+        }
+    };
+    tokio::select! {
+        first = told() => assert_eq!(first["node_id"], "press-7"),
+        () = joins => {}
+    }
+    let gw = Launch::again(killed(gw).await).start().await;
+    while told().await["connected_again"] != true {}
+    let s = gw.open("line-2").await;
+    nodes(&gw).await.attach(node("press-7", &s, "1.9")).await.expect("joined");
+    while told().await["session_id"] != s.id {}
 }

@@ -16,8 +16,8 @@ mod tests;
 
 pub use file::LogFile;
 pub use labels::{
-    AlarmKind, AlarmSnapshot, CloseReason, GapReason, Limit, Of, Outcome, ProviderChange, StreamEnd, SwapOutcome,
-    TlsFailure, TlsReload,
+    AlarmKind, AlarmSnapshot, CloseReason, GapReason, Limit, Of, OtlpExport, Outcome, ProviderChange, StreamEnd,
+    SwapOutcome, TlsFailure, TlsReload,
 };
 pub use log::{LogFormat, LogLevel, check_level, heal_log, init, log_trouble, reopen_log, subscriber};
 pub use metrics::{

@@ -1,17 +1,13 @@
-//! Everything that is said to wasmtime: engines, limits, what WASI grants (nothing), and the ticker that
-//! makes deadlines real. Knows components, not policies. Invariant: whoever holds an `Engines` has a
-//! running ticker; a deadline without one would never pass.
+//! Everything that is said to wasmtime: engines, limits, what WASI grants (nothing), and the deadlines that the ticker
+//! makes real. Knows components, not policies. Invariant: a deadline is set together with the ticks that it takes to pass.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use wasmtime::component::{Component, Linker, Resource, ResourceTable};
 use wasmtime::{
-    Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter, Store,
-    UpdateDeadline,
+    Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter, Store, UpdateDeadline,
 };
 use wasmtime_wasi::clocks::{HostMonotonicClock, HostWallClock};
 use wasmtime_wasi::p2::DynPollable;
@@ -19,10 +15,9 @@ use wasmtime_wasi::random::Deterministic;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::config::Limits;
+use crate::ticker::{Pulse, TICK, Ticker};
 use crate::words::Words;
 
-/// One epoch. 5 ms: deadlines of tens of milliseconds stay meant as said and 200 wake-ups a second cost nothing.
-const TICK: Duration = Duration::from_millis(5);
 /// How many deadlines a guest that gets no processor time may take, beyond the first.
 const WALL_FACTOR: u32 = 20;
 /// Of threads that compile or ask about the past. 10 gets a tenth of what a deciding thread gets when both want all.
@@ -44,8 +39,8 @@ pub(crate) struct Engines {
     /// Any guest that keeps the limits.
     on_demand: Side,
     limits: Limits,
-    /// Held, not used: it stops when the engines go.
-    _ticker: Ticker,
+    /// Stops when the engines go.
+    ticker: Ticker,
 }
 
 struct Side {
@@ -70,6 +65,7 @@ struct Overdue {
     deadline: Duration,
     /// Processor time of the thread, and the clock, when the deadline had passed.
     since: Option<(Duration, Instant)>,
+    pulse: Arc<Pulse>,
 }
 
 /// The limiter of one store; remembers that it said no, because the guest's trap does not tell.
@@ -85,12 +81,6 @@ struct GuestLimits {
 #[derive(Debug, thiserror::Error)]
 #[error("a policy must not wait: {0} is not offered")]
 pub(crate) struct Waited(&'static str);
-
-#[derive(Debug)]
-struct Ticker {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
 
 // === impl Engines ===
 
@@ -109,7 +99,7 @@ impl Engines {
             }
         };
         let engines = pooled.iter().map(|side| side.engine.weak()).chain([on_demand.engine.weak()]).collect();
-        Ok(Self { pooled, on_demand, limits: limits.clone(), _ticker: Ticker::start(engines) })
+        Ok(Self { pooled, on_demand, limits: limits.clone(), ticker: Ticker::start(engines) })
     }
 
     /// Machine code that both engines load, as they differ only in where instances live.
@@ -152,7 +142,7 @@ impl Engines {
 
     /// A store that grants nothing and keeps the limits.
     pub(crate) fn store(&self, engine: &Engine) -> Store<GuestState> {
-        let mut store = Store::new(engine, GuestState::new(&self.limits));
+        let mut store = Store::new(engine, GuestState::new(&self.limits, Arc::clone(self.ticker.pulse())));
         store.limiter(|state| &mut state.limits);
         store.set_hostcall_fuel(self.limits.answer_bytes_max);
         // Without meters there is nothing to fill, and it says so.
@@ -170,7 +160,16 @@ impl Overdue {
         let spent = thread_cpu_time();
         let (spent_then, then) = *self.since.get_or_insert_with(|| (spent, Instant::now()));
         let over = spent.saturating_sub(spent_then) >= self.deadline || then.elapsed() >= self.deadline * WALL_FACTOR;
-        if over { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(1) }
+        if over {
+            return UpdateDeadline::Interrupt;
+        }
+        self.pulse.want(1);
+        UpdateDeadline::Continue(1)
+    }
+
+    fn start(&mut self, deadline: Duration, ticks: u64) {
+        (self.deadline, self.since) = (deadline, None);
+        self.pulse.want(ticks);
     }
 }
 
@@ -203,14 +202,14 @@ pub(crate) enum Allocation {
 pub(crate) fn set_deadline(store: &mut Store<GuestState>, deadline: Duration) {
     // One more tick, because the current one has begun already.
     let ticks = deadline.as_nanos().div_ceil(TICK.as_nanos()) as u64 + 1;
-    store.data_mut().overdue = Overdue { deadline, since: None };
     store.set_epoch_deadline(ticks);
+    store.data_mut().overdue.start(deadline, ticks);
 }
 
 /// Gives the guest until the next tick, and `more` of processor time from then on.
 pub(crate) fn set_brief(store: &mut Store<GuestState>, more: Duration) {
-    store.data_mut().overdue = Overdue { deadline: more, since: None };
     store.set_epoch_deadline(1);
+    store.data_mut().overdue.start(more, 1);
 }
 
 /// Was the last growth refused? Asked after a trap, to tell exhaustion from other ends.
@@ -301,7 +300,7 @@ impl std::fmt::Debug for Side {
 // === impl GuestState ===
 
 impl GuestState {
-    fn new(limits: &Limits) -> Self {
+    fn new(limits: &Limits, pulse: Arc<Pulse>) -> Self {
         // No arguments, variables, folders, network or input, and an output of some lines; clocks that stand and dice that
         // always fall alike, because an answer may depend on nothing but its arguments.
         let words = Words::default();
@@ -324,7 +323,7 @@ impl GuestState {
             instances_max: 64,
             refused: false,
         };
-        let overdue = Overdue { deadline: Duration::ZERO, since: None };
+        let overdue = Overdue { deadline: Duration::ZERO, since: None, pulse };
         Self { wasi, table: ResourceTable::new(), limits, overdue, words }
     }
 }
@@ -394,47 +393,6 @@ fn take(left: &mut usize, current: usize, desired: usize, refused: &mut bool) ->
     }
 }
 
-// === impl Ticker ===
-
-impl Ticker {
-    fn start(engines: Vec<EngineWeak>) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let thread = std::thread::Builder::new().name("policy-ticker".into()).spawn({
-            let stop = Arc::clone(&stop);
-            move || tick(&engines, &stop)
-        });
-        // Without the ticker no deadline would pass; a process that cannot start a thread cannot serve.
-        Self { stop, thread: Some(thread.expect("starting the ticker's thread")) }
-    }
-}
-
-impl Drop for Ticker {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            let _ = thread.join();
-        }
-    }
-}
-
-/// A late tick is skipped, not caught up: on a loaded machine several at once would end guests that
-/// have not had their time.
-fn tick(engines: &[EngineWeak], stop: &AtomicBool) {
-    let mut next = Instant::now() + TICK;
-    while !stop.load(Ordering::SeqCst) {
-        let now = Instant::now();
-        if now < next {
-            std::thread::park_timeout(next - now);
-            continue;
-        }
-        for engine in engines.iter().filter_map(EngineWeak::upgrade) {
-            engine.increment_epoch();
-        }
-        next = now + TICK;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -446,7 +404,7 @@ mod tests {
         let (hour, spent) = (Duration::from_secs(3600), thread_cpu_time());
         let long_ago = Instant::now().checked_sub(deadline * (WALL_FACTOR + 1));
         let over = |since| {
-            let mut overdue = Overdue { deadline, since };
+            let mut overdue = Overdue { deadline, since, pulse: Arc::default() };
             matches!(overdue.next(), UpdateDeadline::Interrupt)
         };
         assert!(!over(None), "the deadline has just passed, and may have passed beside the guest");
@@ -455,7 +413,7 @@ mod tests {
         if let Some(long_ago) = long_ago {
             assert!(over(Some((spent + hour, long_ago))), "it got no processor time at all");
         }
-        let mut spinning = Overdue { deadline: Duration::from_millis(1), since: None };
+        let mut spinning = Overdue { deadline: Duration::from_millis(1), since: None, pulse: Arc::default() };
         let end = Instant::now() + Duration::from_secs(30);
         while !matches!(spinning.next(), UpdateDeadline::Interrupt) {
             assert!(Instant::now() < end, "a guest that spins for 30 s goes on");

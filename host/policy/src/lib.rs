@@ -29,6 +29,7 @@ mod shadow;
 mod sign;
 mod store;
 mod swapper;
+mod ticker;
 mod trust;
 mod warden;
 mod words;

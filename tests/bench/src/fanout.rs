@@ -37,7 +37,7 @@ pub(crate) struct Args {
     #[arg(long, value_delimiter = ',', default_value = "400000,2400000")]
     deliveries: Vec<u32>,
     /// How long our readers let events wait for others, in milliseconds
-    #[arg(long, value_delimiter = ',', default_value = "0,5")]
+    #[arg(long, value_delimiter = ',', default_value = "0,10")]
     lingers: Vec<u32>,
     /// Only the throughput cases, or only the paced ones at 20,000 events per second
     #[arg(long)]

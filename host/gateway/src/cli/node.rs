@@ -1,4 +1,5 @@
-//! `tidegate node`: runtime nodes over the operators' socket, and by hand as a node of one's own.
+//! `tidegate node`: runtime nodes over the operators' socket, and by hand as a node of one's own. What it watches goes on
+//! under the next gateway; what changed between the two is not told, and that is said.
 
 use super::{
     output,
@@ -6,13 +7,17 @@ use super::{
 };
 use clap::{Args, Subcommand};
 use serde_json::json;
+use std::time::Duration;
 use tidegate_client::{
-    values,
+    ClientError, NodeWatch, Patience, values,
     wire::{
         AttachNodeRequest, ListNodesRequest, NodeAccess, NodeAttachment, NodeReport, SourceTime, VersionFloor,
-        source_time::Form, watch_nodes_response::Message,
+        WatchNodesResponse, source_time::Form, watch_nodes_response::Message,
     },
 };
+
+/// How long a watch looks for a gateway that has gone. Guessed: longer than a restart takes.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
 
 /// See and revoke runtime nodes, set the version below which they only read, and be one to try it.
 #[derive(Debug, Subcommand)]
@@ -28,7 +33,10 @@ pub enum NodeCommand {
     #[command(after_help = "Example:\n  tidegate node revoke press-7 --session session-0123…")]
     Revoke(Revoke),
     /// Print each change of a node's state as it happens, until stopped.
-    #[command(after_help = "Example:\n  tidegate node watch --json")]
+    #[command(
+        after_help = "Example:\n  tidegate node watch --json\n\nCtrl-C ends it; a gateway that is gone is looked for \
+        for a minute."
+    )]
     Watch(Watch),
     /// Join a session as a node, with the key of a client.
     #[command(after_help = "Example:\n  tidegate node attach press-7 session-0123… --version 1.9")]
@@ -246,38 +254,81 @@ async fn floor(args: Floor) -> anyhow::Result<()> {
 }
 
 async fn watch(args: Watch) -> anyhow::Result<()> {
-    let mut watch = args.local.node_admin().await?.watch(&args.session).await?;
+    // A gateway that is not there in the first place is said at once.
+    let mut stream = Some(args.local.node_admin().await?.watch(&args.session).await?);
+    let mut patience = Patience::new(GIVE_UP_AFTER);
     let mut left = args.count;
     while left != Some(0) {
-        let Some(message) = watch.next().await? else { break };
-        match message.message {
-            Some(Message::Transition(change)) => {
-                if args.local.json {
-                    output::line(json!({
-                        "node_id": change.node_id, "session_id": change.session_id, "from": change.from,
-                        "to": change.to, "cause": change.cause, "at_unix_ms": change.at_unix_ms,
-                    }))?;
-                } else {
-                    let from = if change.from.is_empty() { "new" } else { &change.from };
-                    output::line(format_args!(
-                        "{}  {}  {from} -> {}  ({})  {}",
-                        time(change.at_unix_ms),
-                        change.node_id,
-                        change.to,
-                        change.cause,
-                        change.session_id
-                    ))?;
+        let told = match &mut stream {
+            Some(stream) => stream.next().await.and_then(|told| told.ok_or(ClientError::Incomplete("the next change"))),
+            None => match again(&args).await {
+                Ok(opened) => {
+                    stream = Some(opened);
+                    show_again(args.local.json)?;
+                    continue;
                 }
-                left = left.map(|left| left - 1);
+                Err(error) => Err(error),
+            },
+        };
+        let message = match told {
+            Ok(message) => message,
+            Err(error) if error.passes() => {
+                if stream.take().is_some() {
+                    eprintln!("the gateway is gone; looking for the one that follows");
+                }
+                patience.wait(error).await?;
+                continue;
             }
-            Some(Message::Missed(missed)) if args.local.json => output::line(json!({ "missed": missed }))?,
-            Some(Message::Missed(missed)) => {
-                output::line(format_args!("({missed} changes came too fast and were not kept)"))?;
-            }
-            None => {}
+            Err(error) => return Err(error.into()),
+        };
+        patience.works();
+        if matches!(message.message, Some(Message::Transition(_))) {
+            left = left.map(|left| left - 1);
         }
+        show(&message, args.local.json)?;
     }
     Ok(())
+}
+
+async fn again(args: &Watch) -> Result<NodeWatch, ClientError> {
+    match args.local.node_admin().await {
+        Ok(admin) => admin.watch(&args.session).await,
+        // Without a reason it passes: addresses are not announced while the next gateway starts.
+        Err(error) => Err(error.downcast().unwrap_or(ClientError::Incomplete("a gateway"))),
+    }
+}
+
+/// What changed while nobody was there to tell is not kept.
+fn show_again(as_json: bool) -> std::io::Result<()> {
+    if as_json {
+        return output::line(json!({ "connected_again": true }));
+    }
+    output::line("(connected again; `tidegate node list` says what changed meanwhile)")
+}
+
+fn show(message: &WatchNodesResponse, as_json: bool) -> std::io::Result<()> {
+    match &message.message {
+        Some(Message::Transition(change)) if as_json => output::line(json!({
+            "node_id": change.node_id, "session_id": change.session_id, "from": change.from,
+            "to": change.to, "cause": change.cause, "at_unix_ms": change.at_unix_ms,
+        })),
+        Some(Message::Transition(change)) => {
+            let from = if change.from.is_empty() { "new" } else { &change.from };
+            output::line(format_args!(
+                "{}  {}  {from} -> {}  ({})  {}",
+                time(change.at_unix_ms),
+                change.node_id,
+                change.to,
+                change.cause,
+                change.session_id
+            ))
+        }
+        Some(Message::Missed(missed)) if as_json => output::line(json!({ "missed": missed })),
+        Some(Message::Missed(missed)) => {
+            output::line(format_args!("({missed} changes came too fast and were not kept)"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// ISO 8601, UTC; the wire's dates count days.

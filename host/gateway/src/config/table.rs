@@ -175,7 +175,7 @@ pub const SETTINGS: &[Setting] = &[
         "How long a worker may take for a command"),
     set("default_lease_seconds", Sessions, seconds(1, YEAR), "1800", Now,
         "A session that nobody uses or renews ends after this"),
-    set("default_linger_ms", Sessions, millis(0, 1000), "5", NewSessions,
+    set("default_linger_ms", Sessions, millis(0, 1000), "10", NewSessions,
         "How long events may wait for others, for a stream that does not say (max_linger_ms); the first after a pause \
          goes at once. Fewer and larger messages are what costs less; 0: every event as soon as it is there"),
     set("detach_grace_seconds", Sessions, seconds(0, 86_400), "60", Now,

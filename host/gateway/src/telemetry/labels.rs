@@ -185,6 +185,14 @@ label! {
 }
 
 label! {
+    /// What became of the metrics for a collector.
+    OtlpExport "outcome" {
+        Sent = "sent",
+        Failed = "failed",
+    }
+}
+
+label! {
     /// What an attempt to change the policies came to.
     SwapOutcome "outcome" {
         Swapped = "swapped",

@@ -4,8 +4,8 @@
 
 use super::{
     labels::{
-        AlarmKind, AlarmSnapshot, CloseReason, GapReason, Label, Limit, Of, Outcome, Pair, ProviderChange, StreamEnd,
-        SwapOutcome, TlsFailure, TlsReload,
+        AlarmKind, AlarmSnapshot, CloseReason, GapReason, Label, Limit, Of, OtlpExport, Outcome, Pair, ProviderChange,
+        StreamEnd, SwapOutcome, TlsFailure, TlsReload,
     },
     policies::PolicySource,
 };
@@ -85,6 +85,7 @@ metrics! {
     "tidegate_keys_live" gauge "" [""] "API keys that are not revoked";
     "tidegate_auth_failures" counter "" [""] "Requests without a usable key";
     "tidegate_accept_failures" counter "" [""] "Times that a connection could not be accepted, most often for want of descriptors";
+    "tidegate_otlp_exports" counter "" ["outcome"] "Requests with metrics to the collector that `otlp_url` names, by outcome";
     "tidegate_limits_reached" counter "" ["limit"] "Requests refused because one key or one connection has enough, by limit";
     "tidegate_tls_handshakes" counter "" [""] "TLS handshakes that came about";
     "tidegate_tls_handshakes_failed" counter "" ["reason"] "TLS handshakes that came to nothing, by reason";
@@ -162,6 +163,7 @@ pub struct Metrics {
     pub keys: KeyMetrics,
     /// Of every listener.
     pub accept_failures: Counter,
+    pub otlp: Of<OtlpExport, Counter>,
     pub limits: LimitMetrics,
     pub tls: TlsMetrics,
     pub storage: StorageMetrics,
@@ -337,6 +339,7 @@ impl Metrics {
             },
             keys: KeyMetrics { live: to.add("tidegate_keys_live"), auth_failures: to.add("tidegate_auth_failures") },
             accept_failures: to.add("tidegate_accept_failures"),
+            otlp: to.add_of("tidegate_otlp_exports"),
             limits: LimitMetrics { reached: to.add_of("tidegate_limits_reached") },
             tls: TlsMetrics {
                 handshakes: to.add("tidegate_tls_handshakes"),

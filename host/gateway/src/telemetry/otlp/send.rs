@@ -3,7 +3,7 @@
 //! had; a collector that is away costs a line of the log, not more.
 
 use super::{About, request};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, OtlpExport};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Request, client::conn::http1, header};
@@ -40,6 +40,7 @@ pub async fn export(collector: Collector, metrics: Metrics, about: About, look: 
         let sent = timeout(PATIENCE, post(&collector, body)).await;
         let sent = sent.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())));
         let fails = sent.is_err();
+        metrics.otlp.of(if fails { OtlpExport::Failed } else { OtlpExport::Sent }).inc();
         match sent {
             Ok(()) if failing => tracing::info!(%collector, "the collector takes metrics again"),
             Err(why) if !failing => tracing::warn!(%collector, why, "the collector takes no metrics"),
