@@ -513,21 +513,23 @@ async fn a_watch_of_nodes_goes_on_under_the_next_gateway() {
         let line = timeout(PATIENCE, lines.next_line()).await.expect("a line in time");
         serde_json::from_str::<Json>(&line.expect("text").expect("a line")).expect("JSON")
     };
-    // Nobody tells when a watch has begun; so a node joins session after session until it is seen.
+    // Nobody tells when a watch has begun; so node after node joins until one is seen.
+    let s = gw.open("line-1").await;
+    let (client, id) = (nodes(&gw).await, s.id.clone());
     let joins = async {
-        loop {
-            let s = gw.open("line-1").await;
-            nodes(&gw).await.attach(node("press-7", &s, "1.9")).await.expect("joined");
-            s.close().await;
+        for n in 0.. {
+            client.attach(node(&format!("press-{n}"), &s, "1.9")).await.expect("joined");
+            client.detach(&format!("press-{n}"), &s.id).await.expect("left");
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     tokio::select! {
-        first = told() => assert_eq!(first["node_id"], "press-7"),
+        first = told() => assert_eq!(first["session_id"], id),
         () = joins => {}
     }
     let gw = Launch::again(killed(gw).await).start().await;
     while told().await["connected_again"] != true {}
     let s = gw.open("line-2").await;
-    nodes(&gw).await.attach(node("press-7", &s, "1.9")).await.expect("joined");
+    nodes(&gw).await.attach(node("lathe-1", &s, "1.9")).await.expect("joined");
     while told().await["session_id"] != s.id {}
 }
