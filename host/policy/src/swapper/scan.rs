@@ -169,9 +169,10 @@ impl Scanner {
     /// None: nothing to change.
     pub(super) fn scan(&mut self, trigger: Trigger, heard: &Heard) -> Option<SwapRecord> {
         let record = self.look(trigger, heard);
-        let refused = record.as_ref().is_some_and(|record| record.outcome == Outcome::Refused);
-        if trigger == Trigger::Start && refused && self.folder.as_ref().is_some_and(Folder::may_answer_access) {
-            self.control.close(attempt(trigger));
+        if trigger == Trigger::Start {
+            let unsure = self.folder.as_ref().is_some_and(Folder::may_answer_access);
+            let refused = record.as_ref().filter(|record| unsure && record.outcome == Outcome::Refused);
+            self.control.begun(refused.and_then(|record| Some((record.access_code()?, attempt(trigger)))));
         }
         record
     }
