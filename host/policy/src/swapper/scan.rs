@@ -136,7 +136,9 @@ impl Scanner {
             // Settings that were in force do not go by leaving them out: an empty file says so.
             papers.settings = Some(("toml".to_owned(), String::new()));
         }
-        let placed = match folder.place(stem, &papers) {
+        let serves = basis.chosen.iter().filter(|old| old.source.stem == *stem).map(|old| old.source.identity());
+        let known: Vec<Digest> = serves.chain([new.source.identity()]).collect();
+        let placed = match folder.holds_only(stem, &known).and_then(|()| folder.place(stem, &papers)) {
             Ok(placed) => placed,
             Err(refusal) => return refused(refusal),
         };
