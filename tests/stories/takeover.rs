@@ -2,7 +2,7 @@
 //! nothing the one before goes on. Whoever dies, hangs or is refused in the middle of it, nothing is lost and nothing twice.
 
 use crate::{
-    harness::{self, Follower, Gateway, Launch, Session, eventually, is_alive},
+    harness::{Follower, Gateway, Launch, Session, eventually, is_alive, place},
     restart::{TAGS, again, database, killed, reattach, signal},
 };
 use rustix::{
@@ -322,7 +322,7 @@ async fn a_follower_that_is_refused_or_cannot_start_disturbs_nobody() {
 #[tokio::test]
 async fn a_change_of_access_that_was_not_taken_closes_it_to_nobody_when_another_gateway_follows() {
     let (gw, s, reader) = serving(Launch::new()).await;
-    harness::place(&gw.plugins(), "access.toml", b"denny = []");
+    place(&gw.plugins(), "access.toml", b"denny = []");
     let admin = gw.admin().await;
     let not_taken = async || {
         let listing = admin.policies().await.expect("a listing");
@@ -332,7 +332,7 @@ async fn a_change_of_access_that_was_not_taken_closes_it_to_nobody_when_another_
     let gw = usual(Launch::again(gw.folder())).follow().serves(gw).await;
     let reader = goes_on(&gw, &s, &reader).await;
     // What serves now stands in the folder; who has none would deny everything, and does not follow.
-    harness::place(&gw.plugins(), "access.toml", b"");
+    place(&gw.plugins(), "access.toml", b"");
     assert!(gw.run(&["policy", "reload"]).await.status.success());
     let lone = usual(Launch::again(gw.folder())).switch("--take-over").without_plugins().refused().await;
     assert!(lone.words.contains("policy.refused") && lone.words.contains("would answer access"), "{}", lone.words);
