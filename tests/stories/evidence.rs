@@ -2,6 +2,7 @@
 
 use crate::harness::{Gateway, Launch, eventually, place, refused};
 use serde_json::Value as Json;
+use tidegate_client::wire::DecisionWindow;
 
 fn json(output: &std::process::Output) -> Json {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
@@ -90,6 +91,12 @@ async fn each_denied_element_quotes_its_decision_and_what_is_unknown_is_said_to_
     assert_eq!(unknown["error"]["code"], "policy.decision_unknown", "{unknown}");
     let words = unknown["error"].to_string();
     assert!(words.contains("it reaches back to") && words.contains("`tidegate policy decisions` lists"), "{words}");
+    // No id is not the oldest decision.
+    let none = gw.run(&["policy", "explain", ""]).await;
+    assert_eq!(none.status.code(), Some(2), "{none:?}");
+    let window = DecisionWindow { decision_id: Some(String::new()), ..DecisionWindow::default() };
+    let none = gw.admin().await.decisions(window).await.expect_err("nothing is no id");
+    assert_eq!(none.fault().expect("the gateway's answer").reason, "request.invalid");
     let other = error(&["policy", "explain", id, "--tag", "Nope", "--json"]).await;
     assert_eq!(other["error"]["code"], "request.invalid", "{other}");
     assert!(other.to_string().contains("was not about Nope"), "{other}");

@@ -267,14 +267,19 @@ async fn a_full_disk_degrades_and_heals_by_itself() {
         // Lines for the log, and a write: the database may find room in its journal once more, and says so then.
         gw.signal(Signal::USR1);
         acknowledged.extend(admin.create_key(key_named("meanwhile")).await.ok().map(|made| made.key_id));
+        // And decisions: they are in force, and nobody will be able to explain them.
+        gw.client().await.state(&s.id).await.expect("reads on");
         let seen = status(&gw).await;
         let named = parts(&seen);
-        ["storage", "policy-store", "log"].iter().all(|part| named.contains(part)).then_some(seen)
+        ["storage", "policy-store", "log", "decisions"].iter().all(|part| named.contains(part)).then_some(seen)
     })
     .await;
     assert_eq!((&seen["state"], &seen["ready"]), (&Json::from("degraded"), &Json::from(true)), "{seen}");
     let metrics = gw.metrics().await;
     assert!(metrics.contains("\ntidegate_degraded_parts ") && !metrics.contains("\ntidegate_degraded_parts 0\n"));
+    assert!(!metrics.contains("\ntidegate_decisions_dropped_total 0\n"), "{metrics}");
+    let listed = json(&gw.run(&["policy", "decisions", "--json"]).await);
+    assert!(listed["loss"]["dropped"].as_u64() > Some(0), "told before a file can tell it: {}", listed["loss"]);
     goes_on(&mut reader).await;
     let other = gw.open("line-2").await;
     other.close().await;
@@ -283,6 +288,10 @@ async fn a_full_disk_degrades_and_heals_by_itself() {
     fs::remove_file(&ballast).expect("removed");
     eventually("health without anybody's help", async || (status(&gw).await["state"] == "ready").then_some(())).await;
     acknowledged.push(admin.create_key(key_named("after")).await.expect("written").key_id);
+    gw.client().await.state(&s.id).await.expect("reads on");
+    let listed = json(&gw.run(&["policy", "decisions", "--json"]).await);
+    let loss = |what: &str| listed["loss"][what].as_u64().expect("a number");
+    assert!(loss("dropped") > 0 && loss("lost") >= loss("dropped"), "and told by the files: {}", listed["loss"]);
     let known: Vec<_> = admin.keys().await.expect("a listing").into_iter().map(|key| key.key_id).collect();
     assert!(acknowledged.iter().all(|id| known.contains(id)), "an acknowledged key is missing");
     goes_on(&mut reader).await;

@@ -2,7 +2,7 @@
 //! nothing the one before goes on. Whoever dies, hangs or is refused in the middle of it, nothing is lost and nothing twice.
 
 use crate::{
-    harness::{Follower, Gateway, Launch, Session, eventually, is_alive},
+    harness::{Follower, Gateway, Launch, Session, eventually, is_alive, place},
     restart::{TAGS, again, database, killed, reattach, signal},
 };
 use rustix::{
@@ -315,6 +315,27 @@ async fn a_follower_that_is_refused_or_cannot_start_disturbs_nobody() {
     // Without a gateway to follow it starts as usual.
     let folder = killed(gw).await;
     let gw = usual(Launch::again(folder)).switch("--take-over").start().await;
+    drop(goes_on(&gw, &s, &reader).await);
+}
+
+// shows: W-08, X-06
+#[tokio::test]
+async fn a_change_of_access_that_was_not_taken_closes_it_to_nobody_when_another_gateway_follows() {
+    let (gw, s, reader) = serving(Launch::new()).await;
+    place(&gw.plugins(), "access.toml", b"denny = []");
+    let admin = gw.admin().await;
+    let not_taken = async || {
+        let listing = admin.policies().await.expect("a listing");
+        listing.swaps.iter().any(|swap| swap.outcome == "refused").then_some(())
+    };
+    eventually("the change to be refused", not_taken).await;
+    let gw = usual(Launch::again(gw.folder())).follow().serves(gw).await;
+    let reader = goes_on(&gw, &s, &reader).await;
+    // What serves now stands in the folder; who has none would deny everything, and does not follow.
+    place(&gw.plugins(), "access.toml", b"");
+    assert!(gw.run(&["policy", "reload"]).await.status.success());
+    let lone = usual(Launch::again(gw.folder())).switch("--take-over").without_plugins().refused().await;
+    assert!(lone.words.contains("policy.refused") && lone.words.contains("would answer access"), "{}", lone.words);
     drop(goes_on(&gw, &s, &reader).await);
 }
 

@@ -483,6 +483,9 @@ impl HealthSource for Parts {
         if let Some(error) = cache {
             degraded.push(Degraded::new("compile-cache", why("the next start compiles again", error)));
         }
+        if let Some(error) = self.policies.host().decisions_trouble() {
+            degraded.push(Degraded::new("decisions", why("what is decided is not kept", error)));
+        }
         if let Some(message) = self.tls.as_ref().and_then(Tls::trouble) {
             degraded.push(Degraded::new("certificate", message));
         }

@@ -5,8 +5,8 @@ use crate::error::Error;
 use serde::Serialize;
 
 /// Everything that can be degraded, as health, `tidegate status` and the runbooks call it.
-pub const PARTS: [&str; 7] =
-    ["storage", "policy-store", "compile-cache", "policies", "log", "certificate", "internal-sessions"];
+pub const PARTS: [&str; 8] =
+    ["storage", "policy-store", "compile-cache", "policies", "decisions", "log", "certificate", "internal-sessions"];
 
 /// How the gateway is. `ready` without `degraded`: all is well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

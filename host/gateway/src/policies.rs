@@ -277,7 +277,7 @@ pub fn samples(host: &PolicyHost) -> impl Fn() -> PolicyNumbers + Send + Sync + 
             })
             .collect();
         let denied = counters.denied.iter().map(|(policy, count)| (policy.name(), *count)).collect();
-        PolicyNumbers { samples, denied, shadow }
+        PolicyNumbers { samples, denied, dropped: counters.decisions_dropped, shadow }
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::config::PolicyConfig;
 use crate::evidence::now_ms;
-use crate::failure::REMOVED_RULE;
+use crate::failure::{CLOSED_RULE, Closure};
 use crate::folder::MANIFEST;
 use crate::gate::{Loaded, Refusal, RefusalCode};
 use crate::generation::{Generation, Set, Unclaimed};
@@ -54,6 +54,8 @@ pub(crate) struct Control {
     embedded: Vec<Arc<Loaded>>,
     config: PolicyConfig,
     store: ContentStore,
+    /// A run before this one served: what it went on with is no news, whatever the folder holds now.
+    served_before: bool,
     /// Of writing what is remembered.
     store_trouble: Trouble,
     /// The gateway stops: what serves serves to the end.
@@ -126,6 +128,7 @@ impl Control {
             embedded,
             config,
             store,
+            served_before: remembered.before,
             store_trouble: Trouble::default(),
             halted: AtomicBool::new(false),
             reverts: AtomicU64::new(0),
@@ -258,16 +261,24 @@ impl Control {
         }
         history.trying.clear();
         let unclaimed = self.current.load().set.unclaimed();
-        Ok(self.swap_or(history, chosen, unclaimed, attempt))
+        Ok(self.swap_or(history, chosen, (unclaimed, Closure::Removed), attempt))
     }
 
-    /// At the start what the folder holds was refused, and nothing chosen serves: an operator meant to say
-    /// something about access that is not understood, so nothing is allowed.
-    pub(crate) fn close(&self, attempt: Attempt) {
-        let history = self.history.lock();
-        if self.current.load().set.unclaimed() == Unclaimed::Default {
-            let chosen: Vec<_> = self.current.load().set.chosen().cloned().collect();
-            self.swap_or(history, &chosen, Unclaimed::Closed, attempt);
+    /// The swapper's, after its first look. `refused`: what the folder holds was, and could be meant to answer access.
+    /// Where nothing served before, an operator meant to say something that is not understood, so nothing is allowed.
+    /// Otherwise what serves now is what the next start goes on with, be it the embedded defaults alone.
+    pub(crate) fn begun(&self, refused: Option<(RefusalCode, Attempt)>) {
+        let mut history = self.history.lock();
+        // A look that was broken off says nothing.
+        if self.served_before || self.is_halted() {
+            return;
+        }
+        match refused.filter(|_| self.current.load().set.unclaimed() == Unclaimed::Default) {
+            Some((code, attempt)) => {
+                let chosen: Vec<_> = self.current.load().set.chosen().cloned().collect();
+                self.swap_or(history, &chosen, (Unclaimed::Closed, Closure::Refused(code)), attempt);
+            }
+            None => self.remember(&mut history),
         }
     }
 
@@ -275,11 +286,11 @@ impl Control {
         &self,
         mut history: MutexGuard<'_, History>,
         chosen: &[Arc<Loaded>],
-        unclaimed: Unclaimed,
+        (unclaimed, why): (Unclaimed, Closure),
         attempt: Attempt,
     ) -> SwapRecord {
         let set = match Set::compose(chosen, &self.embedded, unclaimed) {
-            Ok(set) => set,
+            Ok(set) => set.closed_since(&self.current.load().set, why),
             Err(refusal) => {
                 drop(history);
                 return self.refused(refusal, Vec::new(), attempt);
@@ -431,7 +442,7 @@ impl Control {
     pub(crate) fn rule_name(&self, generation: GenerationId, policy: Policy, rule: u16) -> Option<Arc<str>> {
         let name = |set: &Set| match set.answerer(policy) {
             Some(loaded) => loaded.rules.get(usize::from(rule)).cloned(),
-            None => Some(Arc::from(REMOVED_RULE)),
+            None => Some(Arc::from(CLOSED_RULE)),
         };
         let current = self.current.load();
         if current.id == generation {
@@ -494,8 +505,21 @@ impl Control {
             let poisoned = history.poisoned.iter().map(Digest::to_hex).collect();
             let shunned = history.shunned.iter().map(Digest::to_hex).collect();
             let access_chosen = current.set.unclaimed() == Unclaimed::Closed;
+            let closed =
+                current.set.answerer(Policy::Access).is_none().then(|| current.set.closed_by.as_str().to_owned());
             let (approved, granted) = (history.approved.clone(), history.granted.clone());
-            self.store.remember(&Remembered { last_good, access_chosen, pin, poisoned, shunned, approved, granted })
+            let before = true;
+            self.store.remember(&Remembered {
+                last_good,
+                access_chosen,
+                closed,
+                before,
+                pin,
+                poisoned,
+                shunned,
+                approved,
+                granted,
+            })
         });
         match &remembered {
             Ok(()) => {

@@ -156,7 +156,7 @@ impl Record {
     pub fn rule(&self) -> Option<&str> {
         let rule = self.rule_index()?;
         match self.member() {
-            None => Some(crate::failure::REMOVED_RULE),
+            None => Some(crate::failure::CLOSED_RULE),
             Some(_) if self.cause.is_some() => None,
             Some(member) => member.rules.get(usize::from(rule)).map(String::as_str),
         }

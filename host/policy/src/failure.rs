@@ -9,28 +9,82 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use crate::config;
+use crate::gate::RefusalCode;
 use crate::model::*;
 
 /// Why no guest's answer is there to give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Silence {
     Failed(FailureCause),
-    /// What answered access was removed, and nothing else answers it yet.
+    /// Nothing answers access.
+    Closed(Closure),
+}
+
+/// Why nothing answers access; told to whoever is denied, and remembered over restarts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closure {
+    /// What answered it was taken away.
     Removed,
+    /// It is there and may not answer; before, nothing served that could go on.
+    Refused(RefusalCode),
+    /// It stood in a plugins folder, and the gateway was started without one.
+    NoFolder,
+    /// Nobody knows what answered it.
+    Forgotten,
 }
 
 /// The only rule while access is closed.
-pub(crate) const REMOVED_RULE: &str = "removed";
+pub(crate) const CLOSED_RULE: &str = "closed";
 
-/// Rule 0 of a failure's answer has no name; the cause says why. While access is closed it is `removed`.
+// === impl Closure ===
+
+impl Closure {
+    const OTHERS: [Closure; 3] = [Closure::Removed, Closure::NoFolder, Closure::Forgotten];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Closure::Removed => "removed",
+            Closure::Refused(code) => code.as_str(),
+            Closure::NoFolder => "no_folder",
+            Closure::Forgotten => "forgotten",
+        }
+    }
+
+    /// What cannot be understood was written by another version.
+    pub(crate) fn parse(text: &str) -> Self {
+        let refused = RefusalCode::ALL.iter().copied().map(Closure::Refused);
+        refused.chain(Self::OTHERS).find(|closure| closure.as_str() == text).unwrap_or(Closure::Forgotten)
+    }
+
+    /// What happened and what an operator can do, in a sentence that a client may read.
+    fn reason(self) -> String {
+        const ANOTHER: &str = "put one into the plugins folder (an empty access.toml is the default one; where only \
+            signed ones are taken it is signed, too)";
+        match self {
+            Closure::Removed => {
+                format!(
+                    "the access policy was removed; {ANOTHER}, or `tidegate policy rollback` where there is an earlier set"
+                )
+            }
+            Closure::Refused(code) => format!(
+                "the access policy is refused [{code}]; `tidegate policy list` says why. {} Then `tidegate policy reload`",
+                code.remedy()
+            ),
+            Closure::NoFolder => {
+                "the access policy stood in a plugins folder, and the gateway was started without one; \
+                start it with --plugins"
+                    .to_owned()
+            }
+            Closure::Forgotten => format!("it cannot be read any more what answered access; {ANOTHER}"),
+        }
+    }
+}
+
+/// Rule 0 of a failure's answer has no name; the cause says why. While access is closed it is `closed`.
 pub(crate) fn access(why: Silence) -> Verdict {
     let reason = match why {
         Silence::Failed(cause) => format!("the access policy gave no answer: {}", cause.as_str()),
-        Silence::Removed => {
-            "the access policy was removed; an operator must put one into the plugins folder (an empty \
-            access.toml is the default one) or run `tidegate policy rollback`"
-                .to_owned()
-        }
+        Silence::Closed(why) => why.reason(),
     };
     Verdict::Deny { rule: 0, reason }
 }
@@ -42,7 +96,7 @@ pub(crate) fn judge_items(tags: usize) -> Vec<ItemVerdict> {
 pub(crate) fn version_floor(why: Silence) -> Admission {
     let why = match why {
         Silence::Failed(cause) => cause.as_str(),
-        Silence::Removed => "removed",
+        Silence::Closed(why) => why.as_str(),
     };
     Admission::Refused { reason: format!("the version-floor policy gave no answer: {why}") }
 }
@@ -124,7 +178,11 @@ mod tests {
     #[test]
     fn failing_never_widens() {
         assert!(!access(Silence::Failed(FailureCause::Trap)).is_allow());
-        assert!(!access(Silence::Removed).is_allow());
+        for why in RefusalCode::ALL.iter().copied().map(Closure::Refused).chain(Closure::OTHERS) {
+            let Verdict::Deny { reason, .. } = access(Silence::Closed(why)) else { panic!("{why:?} allows") };
+            assert!(reason.len() <= 256 && reason.contains("access policy") | reason.contains("access;"), "{reason}");
+            assert_eq!(Closure::parse(why.as_str()), why);
+        }
         assert!(judge_items(3).iter().all(|verdict| !verdict.allow));
         assert!(matches!(version_floor(Silence::Failed(FailureCause::Timeout)), Admission::Refused { .. }));
         assert_eq!(dashboard_tags(), Sight::Tags(vec![]));

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::counters::Phases;
 use crate::evidence::{DecisionId, SetFacts};
-use crate::failure::Silence;
+use crate::failure::{Closure, Silence};
 use crate::gate::{Loaded, Refusal, RefusalCode};
 use crate::instance::{CallFailure, PolicyInstance};
 use crate::model::*;
@@ -22,6 +22,8 @@ pub(crate) struct Set {
     /// Policy to place in `members`. None, for access alone: what answered it was removed, and everything
     /// is denied.
     answerer: [Option<usize>; 5],
+    /// Why nothing answers access, where nothing does.
+    pub(crate) closed_by: Closure,
 }
 
 /// Who answers access when nothing chosen does.
@@ -97,12 +99,18 @@ impl Set {
             answerer[policy.at()] = Some(members.len());
             members.push(Arc::clone(default));
         }
-        Ok(Self { members, answerer })
+        Ok(Self { members, answerer, closed_by: Closure::Removed })
     }
 
     /// None: closed.
     pub(crate) fn answerer(&self, policy: Policy) -> Option<&Arc<Loaded>> {
         self.answerer[policy.at()].map(|at| &self.members[at])
+    }
+
+    /// With the reason why access is closed: that of `before` where it was closed already.
+    pub(crate) fn closed_since(self, before: &Set, why: Closure) -> Self {
+        let closed_by = if before.answerer(Policy::Access).is_none() { before.closed_by } else { why };
+        Self { closed_by, ..self }
     }
 
     /// What becomes of access if what answers it now goes missing.
@@ -216,7 +224,7 @@ impl Generation {
         otherwise: impl FnOnce(Silence) -> T,
     ) -> Called<T> {
         let Some(at) = self.set.answerer[policy.at()] else {
-            let value = otherwise(Silence::Removed);
+            let value = otherwise(Silence::Closed(self.set.closed_by));
             let decision =
                 Decision { id: DecisionId(0), generation: self.id, digest: NOBODY, value, rule: None, cause: None };
             return Called { decision, tripped: false, took: Duration::ZERO };
@@ -342,7 +350,8 @@ mod tests {
         let gate = Gate::new(engines, CompileCache::open(dir.path(), 1 << 30).expect("cache"), config);
         let source = embedded::sources().find(|source| &*source.stem == "access").expect("access");
         let members = vec![Arc::new(gate.load(source).expect("passes"))];
-        let set = || Set { members: members.clone(), answerer: [Some(0), None, None, None, None] };
+        let answerer = [Some(0), None, None, None, None];
+        let set = || Set { members: members.clone(), answerer, closed_by: Closure::Removed };
         let made = |id, kept: &[Arc<Generation>]| {
             Arc::new(Generation::new(GenerationId(id), set(), 2, kept).expect("a generation"))
         };

@@ -93,6 +93,11 @@ impl PolicyHost {
         (self.inner.control.store_trouble(), self.inner.cache_trouble.get())
     }
 
+    /// Why decisions are not kept just now, if so.
+    pub fn decisions_trouble(&self) -> Option<String> {
+        self.inner.recorder.trouble()
+    }
+
     /// Tries again what could not be written; nothing to do when all could. Blocks on the disk.
     pub fn heal(&self) {
         self.inner.control.heal();

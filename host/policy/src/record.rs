@@ -167,7 +167,7 @@ pub enum Origin {
     Embedded,
     /// That file of the folder.
     File(String),
-    /// From nowhere: what answered access was removed, and everything is denied.
+    /// From nowhere: what answered access was removed or is refused, and everything is denied.
     Closed,
 }
 
@@ -186,6 +186,14 @@ pub enum RollbackError {
 }
 
 // === impls ===
+
+impl SwapRecord {
+    /// What was refused, of what seems to answer access, or else of anything.
+    pub(crate) fn access_code(&self) -> Option<RefusalCode> {
+        let access = |refusal: &&Refusal| refusal.file.split('.').next() == Some(Policy::Access.name());
+        self.refusals.iter().find(access).map(|refusal| refusal.code).or(self.code)
+    }
+}
 
 impl Trigger {
     pub const fn as_str(self) -> &'static str {

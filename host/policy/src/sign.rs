@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ct_codecs::{Base64, Decoder as _};
 use minisign_verify::{PublicKey, Signature};
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,8 @@ pub enum SignatureFault {
     UnknownSigner,
     #[error("the signature cannot be read: it is not minisign's format")]
     Malformed,
+    #[error("the signature is of minisign's older kind, over the file itself (`-l`); sign with `-H`, over its hash")]
+    Legacy,
     #[error("the signature is not of these bytes")]
     OtherBytes,
     #[error("the signature says nothing about settings: its trusted comment must be `tidegate settings=sha256:…`")]
@@ -56,6 +59,10 @@ pub struct KeyError {
 const WORD: &str = "tidegate";
 /// A signature file has four short lines.
 pub(crate) const SEAL_BYTES_MAX: u64 = 4096;
+/// A secret key, and in it what says how it is locked, and its checksum (minisign, "Secret key format").
+const SECRET_BYTES: usize = 158;
+const KDF: std::ops::Range<usize> = 2..4;
+const CHECKSUM_BYTES: usize = 32;
 /// Guessed: more is not a set of people.
 const KEYS_MAX: usize = 64;
 
@@ -136,6 +143,7 @@ impl TrustedKeys {
                     break;
                 }
                 Err(minisign_verify::Error::UnexpectedKeyId) => {}
+                Err(minisign_verify::Error::UnexpectedAlgorithm) => return Err(SignatureFault::Legacy),
                 Err(minisign_verify::Error::InvalidSignature) => return Err(SignatureFault::OtherBytes),
                 Err(_) => return Err(SignatureFault::Malformed),
             }
@@ -224,7 +232,10 @@ fn signed(secret: &str, password: Option<String>, bytes: &[u8], statement: &str)
     let given = password.is_some();
     let key = match password {
         Some(password) => boxed.into_secret_key(Some(password)),
-        None => boxed.into_unencrypted_secret_key(),
+        None => match unchecked(secret) {
+            Some(key) => Ok(key),
+            None => boxed.into_unencrypted_secret_key(),
+        },
     };
     let key = key.map_err(|error| {
         let hint = if given { "is it the right password?" } else { "if it has a password, give --password-file" };
@@ -232,6 +243,14 @@ fn signed(secret: &str, password: Option<String>, bytes: &[u8], statement: &str)
     });
     let made = minisign::sign(None, &key?, bytes, Some(statement), Some("signature of a Tidegate policy"));
     Ok(made.map_err(failed)?.into_string())
+}
+
+/// A key as `minisign -G -W` makes it: without a password, and where others have a checksum it has zeros.
+fn unchecked(secret: &str) -> Option<minisign::SecretKey> {
+    let bytes = Base64::decode_to_vec(secret.lines().nth(1)?.trim(), None).ok()?;
+    let plain =
+        bytes.len() == SECRET_BYTES && bytes[KDF] == [0; 2] && bytes[SECRET_BYTES - CHECKSUM_BYTES..] == [0; 32];
+    plain.then(|| minisign::SecretKey::from_bytes(&bytes).ok())?
 }
 
 /// Two lines as in minisign's file, or the second alone.
@@ -242,6 +261,7 @@ fn public_key(text: &str) -> Option<PublicKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ct_codecs::Encoder as _;
 
     // shows: X-05
     #[test]
@@ -258,6 +278,11 @@ mod tests {
         let stranger = TrustedKeys::one("else", &other).expect("a key");
         assert_eq!(stranger.verify(b"component", &settings, &text), Err(SignatureFault::UnknownSigner));
         assert_eq!(keys.verify(b"component", &settings, "no signature"), Err(SignatureFault::Malformed));
+        // `Ed` in place of `ED` says that the file itself was signed.
+        let (first, rest) = text.split_once("\nRU").expect("a signature over a hash");
+        let legacy =
+            keys.verify(b"component", &settings, &format!("{first}\nRW{rest}")).expect_err("of the older kind");
+        assert!(legacy == SignatureFault::Legacy && legacy.to_string().contains("-H"), "{legacy}");
         // The comment is signed, too.
         let forged = text.replace(&Digest::of(settings.as_bytes()).to_hex(), &Digest::of(b"{}").to_hex());
         assert_eq!(keys.verify(b"component", "{}", &forged), Err(SignatureFault::OtherBytes));
@@ -293,5 +318,21 @@ mod tests {
         minisign::verify(&key, &signature, read, true, false, false).expect("minisign agrees");
         assert_eq!(signature.trusted_comment().expect("a comment"), statement("{}"));
         assert!(sign("nonsense", None, b"bytes", "{}").is_err());
+    }
+
+    // shows: X-05
+    #[test]
+    fn a_key_without_a_password_as_minisign_makes_it_signs() {
+        let (public, secret) = new_keys(None).expect("keys");
+        let (comment, key) = secret.trim_end().split_once('\n').expect("two lines");
+        let mut bytes = Base64::decode_to_vec(key, None).expect("base64");
+        let of = |bytes: &[u8]| format!("{comment}\n{}\n", Base64::encode_to_string(bytes).expect("base64"));
+        bytes[SECRET_BYTES - CHECKSUM_BYTES..].fill(0);
+        let text = sign(&of(&bytes), None, b"bytes", "{}").expect("signed");
+        let keys = TrustedKeys::one("anna", &public).expect("a key");
+        assert_eq!(keys.verify(b"bytes", "{}", &text).as_deref(), Ok("anna"));
+        bytes[SECRET_BYTES - 1] = 1;
+        let wrong = sign(&of(&bytes), None, b"bytes", "{}").expect_err("a checksum that is there has to be right");
+        assert!(wrong.to_string().contains("Corrupted key"), "{wrong}");
     }
 }

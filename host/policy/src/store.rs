@@ -30,10 +30,17 @@ pub(crate) struct Trouble(Arc<Mutex<Option<String>>>);
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Remembered {
-    /// The set that served last, without embedded defaults.
+    /// The set that served last, without embedded defaults that nobody gave settings.
     pub(crate) last_good: Vec<Member>,
     /// Something chosen answered access, or should have: without it nothing is allowed.
     pub(crate) access_chosen: bool,
+    /// Nothing answered it, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) closed: Option<String>,
+    /// A run before wrote this: what nothing chosen answered, the embedded defaults did, and they are as good a set to
+    /// go on with as any.
+    #[serde(skip)]
+    pub(crate) before: bool,
     pub(crate) pin: Option<RememberedPin>,
     /// Identities (component and settings) that were taken back.
     pub(crate) poisoned: Vec<String>,
@@ -164,7 +171,9 @@ impl ContentStore {
     /// What cannot be read may have been anything: access stays closed until the folder answers it.
     pub(crate) fn remembered(&self) -> Remembered {
         let read = match fs::read(self.dir.join("remembered.json")) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::other),
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(|read: Remembered| Remembered { before: true, ..read })
+                .map_err(io::Error::other),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Remembered::default()),
             Err(error) => Err(error),
         };

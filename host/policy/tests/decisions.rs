@@ -214,6 +214,50 @@ async fn the_log_is_bounded_and_can_be_off() {
 
 // shows: X-11
 #[tokio::test]
+async fn what_cannot_be_written_is_told_and_what_is_no_file_is_passed_over() {
+    let mut bench = Bench::new();
+    bench.config.decisions = DecisionLog { file_bytes_max: 8 << 10, files_max: 3 };
+    let folder = settings(&bench);
+    // Under the first names stand a folder, a pipe and a link to nothing.
+    fs::create_dir_all(folder.join("00000001.log")).expect("a folder");
+    let pipe = std::process::Command::new("mkfifo").arg(folder.join("00000002.log")).status().expect("mkfifo");
+    assert!(pipe.success());
+    std::os::unix::fs::symlink("nothing", folder.join("00000099.log")).expect("a link");
+    let host = bench.start();
+    let who = key("k", "sessions:all");
+    let mut made = 0;
+    let mut ask = async |count: u64| {
+        for _ in 0..count {
+            host.access(&who, &place("s"), write("Area1.Tag1")).await;
+        }
+        made += count;
+        made
+    };
+    ask(50).await;
+    let reading = host.decisions(&newest(1000)).expect("reads");
+    assert!(reading.records.len() >= 10 && reading.lost == 0, "{} of 50", reading.records.len());
+    assert_eq!((host.decisions_trouble(), host.counters().decisions_dropped), (None, 0));
+    // The folder is away: the next file cannot be begun.
+    let (away, whole) = (folder.with_extension("away"), host.decisions(&newest(1000)).expect("reads"));
+    fs::rename(&folder, &away).expect("rename");
+    fs::write(&folder, b"").expect("write");
+    while host.decisions_trouble().is_none() {
+        assert!(ask(20).await < 100_000, "it never notices");
+        tokio::task::yield_now().await;
+    }
+    ask(20).await;
+    until("they are dropped", || host.counters().decisions_dropped >= 20).await;
+    fs::remove_file(&folder).expect("remove");
+    fs::rename(&away, &folder).expect("rename");
+    until("it is well by itself", || host.decisions_trouble().is_none()).await;
+    ask(1).await;
+    let reading = host.decisions(&newest(1000)).expect("reads");
+    assert!(reading.dropped >= 20, "{} of {}", reading.dropped, reading.lost);
+    assert!(reading.records.last().map(|record| record.id) > whole.records.last().map(|record| record.id));
+}
+
+// shows: X-11
+#[tokio::test]
 async fn what_is_counted_as_denied_is_what_the_log_calls_denied() {
     let bench = Bench::new();
     bench.put("access.toml", b"deny = [\"Area1.*\"]");

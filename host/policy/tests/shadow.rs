@@ -104,6 +104,40 @@ async fn what_is_promoted_stands_in_the_folder_under_the_name_of_what_it_replace
 
 // shows: X-12
 #[tokio::test]
+async fn a_promotion_overwrites_nothing_that_an_operator_has_put_there_meanwhile() {
+    let mut bench = Bench::new();
+    bench.config.watch.notify = false;
+    bench.config.watch.poll = std::time::Duration::from_secs(3600);
+    let host = bench.start();
+    host.shadow_start(settings("deny = [\"A.New\"]")).expect("starts");
+    allows(&host, "A.T").await;
+    let text = |name: &str| fs::read_to_string(bench.plugins().join(name)).ok();
+    let refused = async |files: [&str; 2]| {
+        let swap = host.shadow_promote(1.0, 1).await.expect("tried");
+        assert_eq!((swap.outcome, swap.code), (Outcome::Refused, Some(RefusalCode::NotPlaced)), "{swap:?}");
+        assert!(files.iter().all(|file| swap.message.contains(file)), "it says which: {}", swap.message);
+        assert!(host.shadow().is_some(), "it goes on");
+    };
+    // Refused, two of them, and one that nobody has looked at yet.
+    bench.put("access.toml", b"denny = []");
+    host.reload().await;
+    refused(["access.toml", "not what serves"]).await;
+    bench.put("access.json", b"{}");
+    host.reload().await;
+    refused(["access.toml", "access.json"]).await;
+    fs::remove_file(bench.plugins().join("access.toml")).expect("remove");
+    refused(["access.json", "take it away"]).await;
+    assert_eq!((text("access.json").as_deref(), text("access.toml")), (Some("{}"), None), "nothing is lost");
+    // What serves may go, and the candidate may stand there already.
+    host.reload().await;
+    assert_eq!(access(&host), Origin::File("access.json".into()));
+    let swap = host.shadow_promote(1.0, 1).await.expect("promoted");
+    assert_eq!((swap.outcome, text("access.json")), (Outcome::Swapped, None), "{swap:?}");
+    assert_eq!(text("access.toml").as_deref(), Some("deny = [\"A.New\"]"));
+}
+
+// shows: X-12
+#[tokio::test]
 async fn a_shadow_that_loops_or_traps_slows_and_spoils_nothing() {
     let bench = Bench::new();
     let host = bench.start();

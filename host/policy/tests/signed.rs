@@ -59,6 +59,16 @@ async fn only_what_is_signed_with_its_settings_is_taken() {
     std::fs::remove_file(keys.join("anna.pub")).expect("remove");
     let host = PolicyHost::start(folderless).expect("starts");
     assert_eq!(access(&host).origin, Origin::Closed);
+    // Whoever is denied is not told of what would be refused, too.
+    let denied = host.access(&key("k", "sessions:own"), &place("s"), Action::Read).await;
+    let Verdict::Deny { reason, .. } = denied.value else { panic!("closed") };
+    assert!(reason.contains("[plugin.signer_unknown]") && reason.contains("policy_keys"), "{reason}");
+    assert!(!reason.contains("empty") && !reason.contains("rollback"), "{reason}");
+    drop(host);
+    let host = bench.start();
+    let denied = host.access(&key("k", "sessions:own"), &place("s"), Action::Read).await;
+    let Verdict::Deny { reason, .. } = denied.value else { panic!("closed") };
+    assert!(reason.contains("[plugin.signer_unknown]"), "over restarts: {reason}");
 }
 
 // shows: X-05

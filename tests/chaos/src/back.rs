@@ -117,6 +117,7 @@ impl Chaos {
         self.world.start().await?;
         self.world.open().await?;
         self.close_all().await?;
+        self.records().await;
         let fresh = self.fewest_descriptors().await;
         if after.len() > fresh.len() {
             eprintln!("the gateway had {} descriptors at the end, a fresh one has {}:", after.len(), fresh.len());
@@ -136,6 +137,17 @@ impl Chaos {
             held.finish(&client, &mut self.report.account).await?;
         }
         Ok(())
+    }
+
+    /// Waits until what was decided is being written: the file stays open from then on, and one that went through a lot
+    /// has it open.
+    async fn records(&self) {
+        let deadline = Instant::now() + SETTLE;
+        while !process::open(self.world.pid()).iter().any(|name| name.contains("/policies/decisions/"))
+            && Instant::now() < deadline
+        {
+            sleep(LOOK_EVERY).await;
+        }
     }
 
     /// Of the gateway, once connections that are ending have ended.

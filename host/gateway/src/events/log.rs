@@ -375,6 +375,11 @@ impl Log {
         }
     }
 
+    /// Rates are measured from here on: what came up to now did not come in its own time.
+    pub(crate) fn measure_anew(&self) {
+        self.shared.meter.begin(self.shared.clock.monotonic_ms(), self.head());
+    }
+
     /// Events taken per second, over the last few seconds.
     pub fn produced_per_second(&self) -> f64 {
         self.shared.meter.per_second(self.shared.clock.monotonic_ms(), self.head())

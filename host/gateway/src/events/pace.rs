@@ -54,6 +54,11 @@ impl Meter {
         Self { state: Mutex::new(State { at_ms: now_ms, count, per_second: None }) }
     }
 
+    /// Forgets what was measured.
+    pub(super) fn begin(&self, now_ms: u64, count: u64) {
+        *self.state.lock() = State { at_ms: now_ms, count, per_second: None };
+    }
+
     /// Takes a reading. Called about once a second; more often does no harm.
     pub(super) fn sample(&self, now_ms: u64, count: u64) {
         let mut state = self.state.lock();
@@ -123,6 +128,9 @@ mod tests {
             meter.sample(1_000 + second * 1_000, count);
         }
         assert!(meter.per_second(61_000, count) < 1.0, "and down again");
+        count += 1_024;
+        meter.begin(61_100, count);
+        assert_eq!(meter.per_second(61_600, count), 0.0, "what came again is not counted");
     }
 
     #[test]

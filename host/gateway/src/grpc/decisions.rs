@@ -142,7 +142,8 @@ fn read_window(of: Option<DecisionWindow>) -> Result<Window, Status> {
         let known = Policy::ALL.into_iter().find(|policy| policy.name() == name);
         known.ok_or_else(|| wrong("policy", "there is no policy of this name"))
     });
-    let id = some(of.decision_id)
+    let id = of
+        .decision_id
         .map(|id| DecisionId::parse(&id).ok_or_else(|| wrong("decision_id", "an id is 16 hexadecimal digits")));
     let last = match (of.last_count, of.last_ms) {
         (0, 0) => Last::default(),

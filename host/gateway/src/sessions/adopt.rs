@@ -203,6 +203,8 @@ impl Sessions {
             Ok(state) => {
                 session.synchronise(state);
                 session.begin_anew();
+                // What was told again says nothing about how much comes now.
+                session.log.measure_anew();
                 self.register(&session).await?;
                 shared.metrics.workers.adopted.inc();
                 tracing::info!(session = %id, pid, from, head = session.log.head(), "worker adopted");

@@ -35,6 +35,14 @@ pub enum Outcome {
     Back(Box<App>),
 }
 
+/// Why a hand-over came to nothing.
+#[derive(Debug)]
+struct Undone {
+    error: Error,
+    /// The follower is silent past its time, so there is nobody to say farewell to.
+    hangs: bool,
+}
+
 /// How long a follower may take: workers must not give up meanwhile, nor on the way back.
 pub(super) fn within(config: &ServeConfig) -> Duration {
     config.take_over.min(config.workers.orphan_lifetime / 2)
@@ -67,10 +75,11 @@ pub async fn give(
             tracing::info!(pid, version, "handed over");
             Ok(Outcome::Gone)
         }
-        Err(error) => {
+        Err(Undone { error, hangs }) => {
             tracing::error!(%error, pid, version, "the hand-over came to nothing; this gateway goes on");
             let _gone = line.say(&Word::Back { message: error.message().to_owned() }).await;
-            end(&mut line, &peer).await;
+            // Nobody is served meanwhile.
+            end(&mut line, &peer, if hangs { Duration::ZERO } else { FAREWELL }).await;
             let app = back(&config, &sockets, &peer).await?;
             let paused_ms = paused.elapsed().as_millis() as u64;
             tracing::info!(paused_ms, "serving again");
@@ -85,11 +94,11 @@ async fn follow_up(
     paused: Instant,
     within: Duration,
     stop: &CancellationToken,
-) -> Result<()> {
+) -> Result<(), Undone> {
     let failed = |why: String| Error::new(Code::TakeOverFailed, why);
     let stopped = || failed("the gateway that was to hand over was asked to stop".into());
     if stop.is_cancelled() {
-        return Err(stopped());
+        return Err(stopped().into());
     }
     let paused_ms = paused.elapsed().as_millis() as u64;
     line.say(&Word::Released { paused_ms }).await.map_err(|error| broken(&error))?;
@@ -102,25 +111,35 @@ async fn follow_up(
         // Who is ready goes on after a while without our word, and is not to be ended then.
         None => match line.at_hand() {
             Ok(Some(word)) => Ok(Ok(Some(word))),
-            _ => return Err(stopped()),
+            _ => return Err(stopped().into()),
         },
     };
-    let started = started.map_err(|_elapsed| failed(format!("it was not ready within {} ms", within.as_millis())))?;
+    let started = match started {
+        Ok(heard) => heard,
+        // This one may have stood still itself.
+        Err(_elapsed) => match line.at_hand() {
+            Ok(Some(word)) => Ok(Some(word)),
+            _ => {
+                let error = failed(format!("it was not ready within {} ms", within.as_millis()));
+                return Err(Undone { error, hangs: true });
+            }
+        },
+    };
     match result(started)? {
         Some(Word::Started) => {}
-        other => return Err(unexpected(other)),
+        other => return Err(unexpected(other).into()),
     }
     if let Err(error) = line.say(&Word::Go).await {
         // One that waited in vain for our word serves without it: what it said before it hung up is there to be read.
         return match timeout(SERVING, line.hear()).await {
             Ok(Ok(Some(Word::Serving))) => Ok(()),
-            _ => Err(broken(&error)),
+            _ => Err(broken(&error).into()),
         };
     }
     match timeout(SERVING, line.hear()).await {
         Ok(heard) => match result(heard)? {
             Some(Word::Serving) => Ok(()),
-            other => Err(unexpected(other)),
+            other => Err(unexpected(other).into()),
         },
         // It has been told to go, so it is not taken back; whoever supervises it sees that it hangs.
         Err(_elapsed) => {
@@ -130,14 +149,20 @@ async fn follow_up(
     }
 }
 
-/// Returns when the follower has gone by itself: ended, or hung up after it let the folder go. Otherwise it is ended; its
-/// workers are orphans then, as after any end.
-async fn end(line: &mut Line, peer: &Peer) {
+impl From<Error> for Undone {
+    fn from(error: Error) -> Self {
+        Self { error, hangs: false }
+    }
+}
+
+/// Returns when the follower has gone by itself: ended, or hung up after it let the folder go. Otherwise, after `farewell`,
+/// it is ended; its workers are orphans then, as after any end.
+async fn end(line: &mut Line, peer: &Peer, farewell: Duration) {
     let gone = async {
         // Words that crossed ours mean nothing any more.
         while let Ok(Some(_)) = line.hear().await {}
     };
-    if timeout(FAREWELL, gone).await.is_err() {
+    if timeout(farewell, gone).await.is_err() {
         tracing::warn!(pid = peer.pid, "the gateway that was to take over hangs and is ended");
         peer.kill();
         if timeout(FAREWELL, peer.ended()).await.is_err() {
@@ -183,7 +208,7 @@ mod tests {
     }
 
     /// A follower that hears what was let go, says these words at once and hangs up.
-    async fn says(words: &[Word]) -> Result<()> {
+    async fn says(words: &[Word]) -> Result<(), Undone> {
         let (mut line, mut follower) = lines();
         let stop = CancellationToken::new();
         let follow_up = follow_up(&mut line, 1, Instant::now(), PATIENCE, &stop);
@@ -202,12 +227,29 @@ mod tests {
     #[tokio::test]
     async fn who_went_on_without_our_word_has_taken_over_and_who_hung_up_before_has_not() {
         says(&[Word::Started, Word::Serving]).await.expect("it serves, whatever became of `Go`");
-        let error = says(&[Word::Started]).await.expect_err("it does not serve");
-        assert_eq!(error.code(), Code::TakeOverFailed);
+        let Undone { error, hangs } = says(&[Word::Started]).await.expect_err("it does not serve");
+        assert_eq!((error.code(), hangs), (Code::TakeOverFailed, false));
         let why = Word::Failed { message: "its certificate".into() };
-        let error = says(&[Word::Started, why.clone()]).await.expect_err("it changed its mind");
-        assert_eq!(error.code(), Code::TakeOverFailed);
-        assert_eq!(says(&[why]).await.expect_err("it gave up").message(), "its certificate");
+        let undone = says(&[Word::Started, why.clone()]).await.expect_err("it changed its mind");
+        assert_eq!(undone.error.code(), Code::TakeOverFailed);
+        assert_eq!(says(&[why]).await.expect_err("it gave up").error.message(), "its certificate");
+    }
+
+    // shows: W-08
+    #[tokio::test]
+    async fn who_is_silent_past_its_time_hangs_and_gets_no_farewell() {
+        let (mut line, _follower) = lines();
+        let (stop, within) = (CancellationToken::new(), Duration::from_millis(1));
+        let undone = follow_up(&mut line, 1, Instant::now(), within, &stop).await.expect_err("nobody answers");
+        assert!(undone.hangs && undone.error.message().contains("not ready within 1 ms"), "{undone:?}");
+
+        let asleep = || std::process::Command::new("sleep").arg("3600").spawn().expect("a process");
+        let mut child = asleep();
+        let peer = Peer::of(child.id()).expect("its descriptor");
+        // Says nothing and does not hang up; only a signal ends it.
+        end(&mut line, &peer, Duration::ZERO).await;
+        let ended = child.wait().expect("it has ended");
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(9));
     }
 
     // shows: W-08, E-16
@@ -217,7 +259,7 @@ mod tests {
         let stop = CancellationToken::new();
         let (followed, ()) =
             tokio::join!(follow_up(&mut line, 1, Instant::now(), PATIENCE, &stop), async { stop.cancel() });
-        assert!(followed.expect_err("asked to stop").message().contains("asked to stop"));
+        assert!(followed.expect_err("asked to stop").error.message().contains("asked to stop"));
         assert!(matches!(follower.hear().await, Ok(Some(Word::Released { .. }))));
 
         let (mut line, mut follower) = lines();

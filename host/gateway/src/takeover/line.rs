@@ -111,12 +111,8 @@ impl Line {
     /// Who called. Only for the side that was called: to the other one the system names the process that began to
     /// listen, which may be a gateway of long ago.
     pub(super) fn caller(&self) -> io::Result<Peer> {
-        let pid = self.stream.peer_cred()?.pid().and_then(Pid::from_raw);
-        let pid = pid.ok_or_else(|| io::Error::other("the system does not tell who it is"))?;
-        let process = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
-        // SAFETY: the `OwnedFd` is open, nobody else has it, and it stays the same one until the `AsyncFd` is dropped.
-        let process = unsafe { AsyncFd::register(process) }.map_err(io::Error::other)?;
-        Ok(Peer { pid: pid.as_raw_pid().cast_unsigned(), process })
+        let pid = self.stream.peer_cred()?.pid();
+        Peer::of(pid.map_or(0, i32::cast_unsigned))
     }
 
     pub(super) async fn say(&self, word: &Word) -> io::Result<()> {
@@ -216,6 +212,16 @@ fn take(stream: BorrowedFd<'_>, said: &mut Vec<u8>, descriptors: &mut Vec<OwnedF
 // === impl Peer ===
 
 impl Peer {
+    /// The process that has this number now.
+    pub(super) fn of(pid: u32) -> io::Result<Self> {
+        let pid = Pid::from_raw(pid.cast_signed());
+        let pid = pid.ok_or_else(|| io::Error::other("the system does not tell who it is"))?;
+        let process = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
+        // SAFETY: the `OwnedFd` is open, nobody else has it, and it stays the same one until the `AsyncFd` is dropped.
+        let process = unsafe { AsyncFd::register(process) }.map_err(io::Error::other)?;
+        Ok(Peer { pid: pid.as_raw_pid().cast_unsigned(), process })
+    }
+
     pub(super) async fn ended(&self) {
         // An error would mean that the runtime is going down.
         let _ended = self.process.readable().await;

@@ -70,6 +70,7 @@ metrics! {
     "tidegate_commands" counter "" ["method,outcome"] "Commands that were answered, by method and outcome";
     "tidegate_command_duration_seconds" histogram "seconds" ["method"] "From a command's arrival to its answer";
     "tidegate_decisions_denied" counter "" ["policy"] "Decisions that denied or limited something, by policy, as the decision log has them";
+    "tidegate_decisions_dropped" counter "" [""] "Decisions that are not in the decision log: the disk refused, or too many waited";
     "tidegate_policy_calls" counter "" ["policy,digest"] "Calls of a policy's component";
     "tidegate_policy_failures" counter "" ["policy,digest"] "Calls that failed: trap, timeout, memory, bad answer";
     "tidegate_policy_phase_microseconds" counter "microseconds" ["policy,digest,phase"] "Time of decisions by phase: queue, instantiate, guest, host";

@@ -45,6 +45,8 @@ pub struct PolicyNumbers {
     pub samples: Vec<PolicySample>,
     /// Decisions that said no, by the name of the policy: as many as the decision log calls denied.
     pub denied: Vec<(&'static str, u64)>,
+    /// Decisions that are in no decision log.
+    pub dropped: u64,
     pub shadow: ShadowSample,
 }
 
@@ -78,7 +80,7 @@ impl PolicySource {
 
 impl Collector for PolicySource {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let PolicyNumbers { samples, denied, shadow } = self.numbers();
+        let PolicyNumbers { samples, denied, dropped, shadow } = self.numbers();
         if samples.is_empty() {
             return Ok(());
         }
@@ -87,6 +89,9 @@ impl Collector for PolicySource {
         for (policy, count) in &denied {
             ConstCounter::new(*count).encode(metric.encode_family(&[("policy", *policy)])?)?;
         }
+        let drops = row("tidegate_decisions_dropped");
+        let metric = encoder.encode_descriptor(drops.name, &help(drops), None, MetricType::Counter)?;
+        ConstCounter::new(dropped).encode(metric)?;
         for (name, number) in [
             ("tidegate_policy_calls", (|sample| sample.calls) as fn(&PolicySample) -> u64),
             ("tidegate_policy_failures", |sample| sample.failures),

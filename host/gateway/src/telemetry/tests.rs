@@ -46,6 +46,7 @@ fn numbers(samples: usize) -> PolicyNumbers {
     PolicyNumbers {
         samples: vec![sample(); samples],
         denied: vec![("access", 4), ("rate-limit", 0)],
+        dropped: 9,
         ..Default::default()
     }
 }
@@ -99,6 +100,7 @@ fn labelled_counts_land_in_their_series() {
         r#"tidegate_swaps_total{outcome="refused",code="plugin.unsigned"} 0"#,
         r#"tidegate_swaps_total{outcome="swapped",code=""} 0"#,
         r#"tidegate_decisions_denied_total{policy="access"} 4"#,
+        "tidegate_decisions_dropped_total 9",
         r#"tidegate_policy_phase_microseconds_total{policy="access",digest="0123456789ab",phase="guest"} 7"#,
     ] {
         assert!(text.contains(line), "{line}\n{text}");

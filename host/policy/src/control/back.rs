@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Attempt, Control, files_of, taken_back};
+use crate::failure::Closure;
 use crate::gate::{Loaded, Refusal, RefusalCode};
 use crate::generation::{Set, Unclaimed};
 use crate::model::Policy;
@@ -116,6 +117,7 @@ impl Control {
         let flipped = match set {
             Ok(set) => {
                 history.shun(&serving, &set);
+                let set = set.closed_since(&serving, Closure::Refused(RefusalCode::Poisoned));
                 self.flip(&mut history, set, attempt)
             }
             Err(refusal) => Err((refusal, attempt)),

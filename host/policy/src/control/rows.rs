@@ -1,7 +1,7 @@
 //! A policy's row in the listing. Knows neither flips nor what lies behind the serving set.
 
 use crate::contract::Contract;
-use crate::failure::REMOVED_RULE;
+use crate::failure::CLOSED_RULE;
 use crate::gate::Loaded;
 use crate::generation::NOBODY;
 use crate::model::Policy;
@@ -32,7 +32,7 @@ pub(super) fn closed(policy: Policy) -> PolicyRow {
         digest: NOBODY,
         settings_digest: NOBODY,
         origin: Origin::Closed,
-        rules: vec![REMOVED_RULE.to_owned()],
+        rules: vec![CLOSED_RULE.to_owned()],
         contract: Contract::NEWEST.name(),
         signer: None,
     }

@@ -104,7 +104,7 @@ impl Record {
         let generation = self.facts.generation;
         match self.member() {
             None => {
-                format!("in generation {generation} nothing answered access: what did was removed, and all is denied")
+                format!("in generation {generation} nothing answered access, and all is denied")
             }
             Some(of) => format!(
                 "{} {} decided, from {} (component {}, settings {}), in generation {generation}, in {:.1} µs",

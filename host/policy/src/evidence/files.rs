@@ -19,6 +19,17 @@ pub(super) struct Files {
     open: Option<Open>,
     /// First id of this run, for the line at the top of each file.
     run: (u64, u64),
+    /// What stands in the way of files, told once.
+    odd: bool,
+}
+
+/// What is in the folder under names of ours.
+#[derive(Debug, Default)]
+pub(super) struct Numbers {
+    /// Rising.
+    pub(super) logs: Vec<u64>,
+    /// No regular files: passed over, and their names are not used.
+    odd: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -36,13 +47,15 @@ struct Open {
 const END_BYTES: u64 = 16;
 /// And for the one that begins it, with its two numbers.
 const TOP_BYTES: u64 = 96;
+/// No gateway writes so many files.
+const NUMBER_MAX: u64 = 1 << 48;
 
 // === impl Files ===
 
 impl Files {
     pub(super) fn new(folder: &Path, config: DecisionLog, first: u64, at_ms: u64) -> io::Result<Self> {
         private_folder(folder)?;
-        Ok(Self { folder: folder.to_owned(), config, open: None, run: (first, at_ms) })
+        Ok(Self { folder: folder.to_owned(), config, open: None, run: (first, at_ms), odd: false })
     }
 
     /// Appends, in one write; on an error nothing of it counts as written.
@@ -99,8 +112,14 @@ impl Files {
         if let Some(open) = self.open.take().filter(|_| !fresh) {
             return Ok(open);
         }
-        let numbers = numbers(&self.folder)?;
-        let last = numbers.last().copied().unwrap_or(0);
+        let Numbers { logs, odd } = numbers(&self.folder)?;
+        if let Some(first) = odd.first().filter(|_| !self.odd) {
+            tracing::warn!(path = %path(&self.folder, *first).display(), count = odd.len(),
+                "among the files of the decision log stands something else; it is passed over");
+            self.odd = true;
+        }
+        // The first name behind all that is there.
+        let free = logs.last().max(odd.last()).map_or(1, |last| last + 1);
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true);
         #[cfg(unix)]
@@ -108,13 +127,13 @@ impl Files {
             use std::os::unix::fs::OpenOptionsExt;
             options.mode(0o600);
         }
-        let mut file = options.open(path(&self.folder, last.max(1)))?;
+        let mut file = options.open(path(&self.folder, logs.last().copied().unwrap_or(free)))?;
         let mut bytes = file.seek(SeekFrom::End(0))?;
         if fresh && bytes > 0 || bytes + TOP_BYTES + END_BYTES > self.config.file_bytes_max {
-            file = options.open(path(&self.folder, last + 1))?;
+            file = options.open(path(&self.folder, if logs.is_empty() { free + 1 } else { free }))?;
             bytes = 0;
-            let surplus = (numbers.len() + 1).saturating_sub(self.config.files_max);
-            for number in numbers.iter().take(surplus) {
+            let surplus = (logs.len() + 1).saturating_sub(self.config.files_max);
+            for number in logs.iter().take(surplus) {
                 let _ = fs::remove_file(path(&self.folder, *number));
             }
         }
@@ -147,16 +166,21 @@ impl Open {
     }
 }
 
-/// Rising; what is named otherwise is none of ours.
-pub(super) fn numbers(folder: &Path) -> io::Result<Vec<u64>> {
-    let mut numbers = Vec::new();
+/// What is named otherwise is none of ours.
+pub(super) fn numbers(folder: &Path) -> io::Result<Numbers> {
+    let mut numbers = Numbers::default();
     for entry in fs::read_dir(folder)? {
-        let name = entry?.file_name();
+        let entry = entry?;
+        let name = entry.file_name();
         let number: Option<u64> =
             name.to_str().and_then(|name| name.strip_suffix(".log")).and_then(|number| number.parse().ok());
-        numbers.extend(number);
+        let Some(number) = number.filter(|number| *number < NUMBER_MAX) else { continue };
+        // A link, a folder or a pipe is nothing that this process made.
+        let regular = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if regular { &mut numbers.logs } else { &mut numbers.odd }.push(number);
     }
-    numbers.sort_unstable();
+    numbers.logs.sort_unstable();
+    numbers.odd.sort_unstable();
     Ok(numbers)
 }
 

@@ -96,7 +96,7 @@ impl Reading {
             Last::Count(count) => count.min(RECORDS_MAX),
             Last::Since(_) => RECORDS_MAX,
         };
-        let newest_first: Vec<u64> = numbers(folder)?.into_iter().rev().collect();
+        let newest_first: Vec<u64> = numbers(folder)?.logs.into_iter().rev().collect();
         for number in newest_first {
             let mut bytes = Vec::new();
             match File::open(path(folder, number)) {

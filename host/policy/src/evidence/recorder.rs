@@ -16,6 +16,7 @@ use super::files::Files;
 use super::question::{Asked, IntoAnswered};
 use super::{DecisionId, DecisionLog, FLUSH, Last, Reading, Record, SetFacts, Window};
 use crate::model::*;
+use crate::store::Trouble;
 
 /// Hands decisions over; cheap to share.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ struct Desk {
     done: Mutex<u64>,
     dealt: Condvar,
     dropped: AtomicU64,
+    /// Of writing; told by health.
+    trouble: Trouble,
     /// Decisions that denied something, by policy, whether they were kept or not.
     denied: [AtomicU64; 5],
     /// The newest, for the gate's comparison; filled by the writing thread.
@@ -80,6 +83,7 @@ impl Recorder {
             done: Mutex::new(first),
             dealt: Condvar::new(),
             dropped: AtomicU64::new(0),
+            trouble: Trouble::default(),
             denied: Default::default(),
             recent: Mutex::default(),
             listener: Mutex::default(),
@@ -173,6 +177,16 @@ impl Recorder {
         self.desk.dropped.load(Ordering::Relaxed)
     }
 
+    /// Dropped, and no file says so yet.
+    pub(crate) fn untold(&self) -> u64 {
+        self.desk.inbox.lock().dropped
+    }
+
+    /// Why decisions are not kept just now, if so. It is tried again at once and all the time.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.desk.trouble.get()
+    }
+
     pub(crate) fn stop(&self) {
         self.desk.inbox.lock().stopped = true;
         if let Some(thread) = self.thread.lock().take() {
@@ -197,15 +211,19 @@ impl Desk {
                 (inbox.next, std::mem::take(&mut inbox.dropped), inbox.stopped)
             };
             let records: Vec<_> = waiting.drain(..).map(Arc::new).collect();
-            if let Some(files) = files.as_deref_mut().filter(|_| !records.is_empty() || dropped > 0)
-                && let Err(error) = files.append(&records, dropped)
-            {
-                self.dropped.fetch_add(records.len() as u64, Ordering::Relaxed);
-                self.inbox.lock().dropped += dropped + records.len() as u64;
-                if told.is_none_or(|at| at.elapsed() > TELL) {
-                    tracing::error!(%error, "decisions cannot be kept; they are counted as dropped");
-                    told = Some(Instant::now());
+            if let Some(files) = files.as_deref_mut().filter(|_| !records.is_empty() || dropped > 0) {
+                let written = files.append(&records, dropped);
+                if let Err(error) = &written {
+                    self.dropped.fetch_add(records.len() as u64, Ordering::Relaxed);
+                    self.inbox.lock().dropped += dropped + records.len() as u64;
+                    if told.is_none_or(|at| at.elapsed() > TELL) {
+                        tracing::error!(%error, "decisions cannot be kept; they are counted as dropped");
+                        told = Some(Instant::now());
+                    }
+                } else if told.take().is_some() {
+                    tracing::info!("decisions are kept again");
                 }
+                self.trouble.note(written);
             }
             if let Some(listener) = &*self.listener.lock() {
                 records.iter().for_each(|record| listener.heard(record));

@@ -2,13 +2,15 @@
 //! components. Invariants: each file is there as a whole or not at all; the ones before are kept until it is known
 //! how it went; nobody but the swapping thread calls this, so no look of ours sees the half of it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Folder, MANIFEST};
+use super::{Folder, Heard, MANIFEST};
 use crate::gate::{Refusal, RefusalCode};
+use crate::model::Digest;
 
 /// A candidate as files, by the ending behind its stem.
 #[derive(Clone, Debug, Default)]
@@ -82,6 +84,30 @@ impl Folder {
                 Err(refuse(format!("the plugins folder cannot be written: {error}")))
             }
         }
+    }
+
+    /// Of this name nothing stands there but what is `known`. Read anew: what an operator has put there meanwhile is not
+    /// lost because nobody has looked yet, or because it was refused.
+    pub(crate) fn holds_only(&self, stem: &str, known: &[Digest]) -> Result<(), Refusal> {
+        let mut anew = Self {
+            path: self.path.clone(),
+            config: self.config.clone(),
+            seen: BTreeMap::new(),
+            rewritten: BTreeSet::new(),
+        };
+        let look = anew.look(&Heard::default(), true)?;
+        let of_stem = |name: &String| ENDINGS.iter().any(|ending| *name == format!("{stem}.{ending}"));
+        let there: Vec<String> = anew.seen.keys().filter(|name| of_stem(name)).cloned().collect();
+        let is_known = look.versions.get(stem).is_none_or(|version| known.contains(&version.identity));
+        if is_known && !look.pending.iter().any(of_stem) {
+            return Ok(());
+        }
+        let message = format!(
+            "{} in the plugins folder is not what serves, and would be lost; take it away, or put back what serves, and \
+             promote again",
+            there.join(" with ")
+        );
+        Err(Refusal::new(RefusalCode::NotPlaced, there.first().map_or(stem, String::as_str), message))
     }
 
     fn write_all(&self, stem: &str, papers: &Papers, placed: &mut Placed) -> io::Result<()> {

@@ -104,7 +104,12 @@ impl PolicyHost {
     pub fn decisions(&self, window: &Window) -> Result<Reading, PastError> {
         let folder = self.inner.recorder.folder().ok_or(PastError::Off)?;
         self.inner.recorder.flush();
-        Ok(Reading::of(folder, window)?)
+        let mut reading = Reading::of(folder, window)?;
+        // As long as nothing can be written, no file tells of them, and none of them lies between two that are there.
+        let untold = self.inner.recorder.untold();
+        reading.lost += untold;
+        reading.dropped += untold;
+        Ok(reading)
     }
 
     /// Asks the same components what they were asked before.

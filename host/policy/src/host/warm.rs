@@ -13,11 +13,12 @@ use crate::decider::Decider;
 use crate::embedded;
 use crate::engine::Engines;
 use crate::evidence::Recorder;
+use crate::failure::Closure;
 use crate::folder::Folder;
 use crate::gate::{Gate, Loaded, Refusal, RefusalCode};
 use crate::generation::Set;
 use crate::instance::PolicySource;
-use crate::model::Digest;
+use crate::model::{Digest, Policy};
 use crate::shadow::Shadow;
 use crate::store::{ContentStore, Member, Remembered};
 use crate::swapper::Swapper;
@@ -46,6 +47,20 @@ struct LastGood {
     loaded: Vec<Arc<Loaded>>,
     /// File and reason of each that was not taken up.
     refused: Vec<String>,
+    /// Why nothing would answer access, where something did.
+    closed: Option<Closure>,
+}
+
+// === impl LastGood ===
+
+impl LastGood {
+    /// Which of several answered access is not known; the one of that name did, most likely.
+    fn refuse(&mut self, refusal: &Refusal) {
+        self.refused.push(refusal.to_string());
+        if self.closed.is_none() || refusal.file.split('.').next() == Some(Policy::Access.name()) {
+            self.closed = Some(Closure::Refused(refusal.code));
+        }
+    }
 }
 
 // === impl Warm ===
@@ -69,16 +84,13 @@ impl Warm {
         let folder = config.plugins_dir.as_deref().map(|path| Folder::open(path, &config)).transpose()?;
         let remembered = store.remembered();
         // Without a folder nothing is chosen; but what had been chosen is missing then.
-        let chosen = match folder {
-            Some(_) => last_good(&gate, &store, &remembered, &vouching),
-            None => LastGood::default(),
-        };
+        let chosen = taken_up(folder.as_ref(), &gate, &store, &remembered, &vouching);
         let members = remembered.last_good;
         let shadow = KeptShadow::new(&config.store_dir).take(&gate, &vouching, &config.limits);
         Ok(Self { config, store, gate, cache_trouble, embedded, vouching, folder, members, chosen, shadow })
     }
 
-    /// What serves now and would not be taken up, each with its reason.
+    /// What serves now and would not be taken up, each with its reason; and that access would be closed.
     pub fn refused(&self) -> &[String] {
         &self.chosen.refused
     }
@@ -89,16 +101,18 @@ impl Warm {
         let store_wrong = |e: std::io::Error| StartError::Store { path: config.store_dir.clone(), why: e.to_string() };
         let remembered = store.remembered();
         // Another set may have begun to serve since.
-        let chosen = if folder.is_none() || remembered.last_good == members {
+        let chosen = if remembered.last_good == members {
             chosen
         } else {
-            last_good(&gate, &store, &remembered, &vouching)
+            taken_up(folder.as_ref(), &gate, &store, &remembered, &vouching)
         };
         let refused = |refusal: Refusal| StartError::Embedded(refusal.to_string());
         let unclaimed = remembered.unclaimed();
-        let first = Set::compose(&chosen.loaded, &embedded, unclaimed)
+        let mut first = Set::compose(&chosen.loaded, &embedded, unclaimed)
             .or_else(|_| Set::compose(&[], &embedded, unclaimed))
             .map_err(refused)?;
+        let closed_by = remembered.closed.as_deref().map(Closure::parse).or(chosen.closed);
+        first.closed_by = closed_by.unwrap_or(Closure::Forgotten);
         let known = remembered.pin.iter().flat_map(|pin| &pin.known).filter_map(|hex| Digest::from_hex(hex)).collect();
         let control = Arc::new(Control::new(embedded, first, config.clone(), store, &remembered).map_err(refused)?);
         let spawned = |e: std::io::Error| StartError::Engine(format!("starting a thread: {e}"));
@@ -148,6 +162,31 @@ impl Warm {
     }
 }
 
+/// What a start goes on with. Without a folder nothing is chosen; but what had been chosen is missing then.
+fn taken_up(
+    folder: Option<&Folder>,
+    gate: &Gate,
+    store: &ContentStore,
+    remembered: &Remembered,
+    vouching: &Vouching,
+) -> LastGood {
+    let mut found = match folder {
+        Some(_) => last_good(gate, store, remembered, vouching),
+        None => LastGood::default(),
+    };
+    let answered = found.loaded.iter().any(|loaded| loaded.answers.contains(&Policy::Access));
+    if answered || !remembered.access_chosen || remembered.closed.is_some() {
+        found.closed = None;
+        return found;
+    }
+    let why = match folder {
+        None => Closure::NoFolder,
+        Some(_) => found.closed.unwrap_or(Closure::Forgotten),
+    };
+    found.refused.push(format!("nothing would answer access, and everything would be denied: {}", why.as_str()));
+    LastGood { closed: Some(why), ..found }
+}
+
 /// The set that served when the last run ended. Trouble with it is told and passed over: the folder and
 /// the embedded defaults are there.
 fn last_good(gate: &Gate, store: &ContentStore, remembered: &Remembered, vouching: &Vouching) -> LastGood {
@@ -159,13 +198,13 @@ fn last_good(gate: &Gate, store: &ContentStore, remembered: &Remembered, vouchin
             Ok(source) if remembered.poisoned.contains(&source.identity().to_hex()) => {
                 let refusal = taken_back(&source.file, &source.identity());
                 tracing::error!(%refusal, "a policy of the last run is not taken up");
-                found.refused.push(refusal.to_string());
+                found.refuse(&refusal);
             }
             Ok(mut source) => match vouching.vouch(&mut source) {
                 Ok(()) => sources.push(source),
                 Err(refusal) => {
                     tracing::error!(%refusal, "a policy of the last run is not taken up");
-                    found.refused.push(refusal.to_string());
+                    found.refuse(&refusal);
                 }
             },
             Err(error) => {
@@ -179,7 +218,7 @@ fn last_good(gate: &Gate, store: &ContentStore, remembered: &Remembered, vouchin
             Ok(loaded) => found.loaded.push(loaded),
             Err(refusal) => {
                 tracing::error!(%refusal, "a policy of the last run cannot be taken up");
-                found.refused.push(refusal.to_string());
+                found.refuse(&refusal);
             }
         }
     }

@@ -136,7 +136,9 @@ impl Scanner {
             // Settings that were in force do not go by leaving them out: an empty file says so.
             papers.settings = Some(("toml".to_owned(), String::new()));
         }
-        let placed = match folder.place(stem, &papers) {
+        let serves = basis.chosen.iter().filter(|old| old.source.stem == *stem).map(|old| old.source.identity());
+        let known: Vec<Digest> = serves.chain([new.source.identity()]).collect();
+        let placed = match folder.holds_only(stem, &known).and_then(|()| folder.place(stem, &papers)) {
             Ok(placed) => placed,
             Err(refusal) => return refused(refusal),
         };
@@ -169,9 +171,10 @@ impl Scanner {
     /// None: nothing to change.
     pub(super) fn scan(&mut self, trigger: Trigger, heard: &Heard) -> Option<SwapRecord> {
         let record = self.look(trigger, heard);
-        let refused = record.as_ref().is_some_and(|record| record.outcome == Outcome::Refused);
-        if trigger == Trigger::Start && refused && self.folder.as_ref().is_some_and(Folder::may_answer_access) {
-            self.control.close(attempt(trigger));
+        if trigger == Trigger::Start {
+            let unsure = self.folder.as_ref().is_some_and(Folder::may_answer_access);
+            let refused = record.as_ref().filter(|record| unsure && record.outcome == Outcome::Refused);
+            self.control.begun(refused.and_then(|record| Some((record.access_code()?, attempt(trigger)))));
         }
         record
     }

@@ -262,9 +262,7 @@ pub(super) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
 pub(super) async fn watch(args: Watch) -> anyhow::Result<()> {
     let project = Project::open(&args.dir)?;
     if let Some(into) = &args.into {
-        // A gateway takes nothing from a folder that others may write.
-        let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(into);
-        made.map_err(|error| Usage(format!("{} is no folder and cannot be made one: {error}", into.display())))?;
+        make(into)?;
     }
     let mut seen = None;
     loop {
@@ -292,19 +290,30 @@ fn take(project: &Project, into: Option<&Path>) -> anyhow::Result<()> {
     test(&Test { of: project.folder.clone(), vectors: None, json: false })?;
     check(&Check { of: made.clone(), settings: None, json: false })?;
     let Some(into) = into else { return Ok(()) };
-    let (name, bytes) = (format!("{}.wasm", project.name), files::component(&made)?);
+    put(&format!("{}.wasm", project.name), &files::component(&made)?, into)?;
+    output::line(format_args!("put into {}", into.display()))?;
+    Ok(())
+}
+
+/// A gateway takes nothing from a folder that others may write.
+fn make(into: &Path) -> anyhow::Result<()> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(into);
+    made.map_err(|error| Usage(format!("{} is no folder and cannot be made one: {error}", into.display())).into())
+}
+
+/// Makes the folder again if it has gone meanwhile.
+fn put(name: &str, bytes: &[u8], into: &Path) -> anyhow::Result<()> {
+    make(into)?;
     // Beside it first, under a name that no gateway looks at: a rename is seen as a whole.
     let part = into.join(format!(".{name}.part"));
     let written = (|| {
         let _left_by_one_that_was_killed = fs::remove_file(&part);
         // Whatever the umask: what others may write is refused.
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&part)?;
-        file.write_all(&bytes)?;
-        fs::rename(&part, into.join(&name))
+        file.write_all(bytes)?;
+        fs::rename(&part, into.join(name))
     })();
-    written.context("putting it into the folder")?;
-    output::line(format_args!("put into {}", into.display()))?;
-    Ok(())
+    written.with_context(|| format!("putting {name} into {}", into.display()))
 }
 
 /// Names, sizes and times of what a build reads.
@@ -443,4 +452,24 @@ fn name_of(path: &Path) -> String {
 fn percent(text: &str) -> Result<f64, String> {
     let number = text.trim().trim_end_matches('%').trim().parse::<f64>().map_err(|e| e.to_string())?;
     if (0.0..=1000.0).contains(&number) { Ok(number) } else { Err("0% to 1000%".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // shows: X-14
+    #[test]
+    fn what_watch_fills_is_made_again_and_named_when_it_cannot_be() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let into = dir.path().join("plugins.d");
+        for _ in 0..2 {
+            put("mine.wasm", b"bytes", &into).expect("put there");
+            assert_eq!(fs::read(into.join("mine.wasm")).expect("there"), b"bytes");
+            fs::remove_dir_all(&into).expect("removed");
+        }
+        fs::write(&into, b"").expect("written");
+        let error = format!("{:#}", put("mine.wasm", b"bytes", &into).expect_err("it is a file"));
+        assert!(error.contains(&into.display().to_string()), "{error}");
+    }
 }

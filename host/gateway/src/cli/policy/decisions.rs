@@ -144,8 +144,14 @@ impl CandidateFiles {
 }
 
 pub(super) async fn explain(args: Explain) -> anyhow::Result<()> {
-    let window =
-        DecisionWindow { decision_id: args.id.clone(), tag: args.tag.unwrap_or_default(), ..DecisionWindow::default() };
+    if args.id.is_empty() {
+        return Err(Usage("an id is 16 hexadecimal digits, not nothing".to_owned()).into());
+    }
+    let window = DecisionWindow {
+        decision_id: Some(args.id.clone()),
+        tag: args.tag.unwrap_or_default(),
+        ..DecisionWindow::default()
+    };
     let found = args.local.admin().await?.decisions(window).await?;
     // A gateway of before says nothing instead of `policy.decision_unknown`.
     let Some(decision) = found.decisions.first() else {
