@@ -8,6 +8,7 @@ mod vectors;
 mod workbench;
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
@@ -85,8 +86,16 @@ impl Gate {
         self.halted.store(true, Ordering::SeqCst);
     }
 
-    /// The whole way for one component.
+    /// The whole way for one component. Whatever it sets off here, whoever watches the folder goes on.
     pub(crate) fn load(&self, source: PolicySource) -> Result<Loaded, Refusal> {
+        let file = Arc::clone(&source.file);
+        catch_unwind(AssertUnwindSafe(|| self.pass(source))).unwrap_or_else(|_told| {
+            let message = "the gateway itself failed while it judged it; its log says where";
+            Err(Refusal::new(RefusalCode::StartFailed, &file, message))
+        })
+    }
+
+    fn pass(&self, source: PolicySource) -> Result<Loaded, Refusal> {
         let (loaded, description) = self.prepare(source)?;
         if self.halted.load(Ordering::SeqCst) {
             return Err(Refusal::new(RefusalCode::StartFailed, &loaded.source.file, STOPPING));
