@@ -104,6 +104,7 @@ impl Control {
             retiring: Vec::new(),
             pin,
             judged: BTreeMap::new(),
+            files: BTreeMap::new(),
             poisoned: remembered.poisoned.iter().filter_map(|hex| Digest::from_hex(hex)).collect(),
             shunned: remembered.shunned.iter().filter_map(|hex| Digest::from_hex(hex)).collect(),
             revision: 0,
@@ -170,7 +171,12 @@ impl Control {
 
     /// The swapper's: what was tried is not tried again by itself. Gives what was held and is not in the folder any
     /// more: should it come back, it is held anew.
-    pub(crate) fn judged(&self, judged: BTreeMap<String, Digest>, pending: Vec<String>) -> Vec<Digest> {
+    pub(crate) fn judged(
+        &self,
+        judged: BTreeMap<String, Digest>,
+        files: BTreeMap<String, String>,
+        pending: Vec<String>,
+    ) -> Vec<Digest> {
         let mut history = self.history.lock();
         let (held, gone) = std::mem::take(&mut history.held)
             .into_iter()
@@ -179,6 +185,7 @@ impl Control {
         history.refused.retain(|(identity, _)| judged.values().any(|stands| stands == identity));
         history.owed.retain(|owed| judged.values().any(|stands| stands == owed));
         history.judged = judged;
+        history.files = files;
         history.pending = pending;
         gone.into_iter().map(|held: Held| held.identity).collect()
     }
@@ -205,13 +212,21 @@ impl Control {
         history.trying = identities.to_vec();
     }
 
-    /// The swapper's: the set that was tried is refused, and these of it are sound.
-    pub(crate) fn owed(&self, sound: &[Digest]) {
+    /// The swapper's: the set that was tried is refused, and these of it are sound. Gives those that wait now.
+    pub(crate) fn owed(&self, sound: &[Digest]) -> Vec<Digest> {
         let mut history = self.history.lock();
         // Without what a roll-back took meanwhile.
         let trying = std::mem::take(&mut history.trying);
-        let sound: Vec<_> = trying.into_iter().filter(|id| sound.contains(id) && !history.owed.contains(id)).collect();
-        history.owed.extend(sound);
+        let sound: Vec<_> = trying.into_iter().filter(|identity| sound.contains(identity)).collect();
+        history.owed.retain(|owed| !sound.contains(owed));
+        history.owed.extend(&sound);
+        sound
+    }
+
+    /// The swapper's: by now the folder says otherwise than it was judged, so nothing of `tried` comes of this attempt.
+    pub(crate) fn moved_on(&self, basis: &Basis, tried: &[Digest], attempt: Attempt) -> SwapRecord {
+        self.history.lock().give_back(&basis.judged, tried);
+        self.records.moved_on(attempt, self.generation())
     }
 
     /// The swapper's: why the folder as a whole cannot be looked at.

@@ -76,6 +76,12 @@ impl Records {
         self.keep(SwapRecord { message, ..blank(attempt, Outcome::Unchanged, at, at) })
     }
 
+    /// The folder says otherwise than what was judged.
+    pub(super) fn moved_on(&self, attempt: Attempt, at: GenerationId) -> SwapRecord {
+        let message = "the folder changed while this was judged; what stands there now is judged instead".to_owned();
+        self.keep(SwapRecord { message, ..blank(attempt, Outcome::Unchanged, at, at) })
+    }
+
     pub(super) fn amend(&self, number: u64, change: impl FnOnce(&mut SwapRecord)) {
         if let Some(record) = self.kept.lock().last.iter_mut().rev().find(|record| record.number == number) {
             change(record);

@@ -128,12 +128,13 @@ pub(crate) fn tagged(name: &str) -> Vec<u8> {
     assemble(name, "(i32.eq (i32.load offset=60 (local.get $args)) (i32.const 4))")
 }
 
-/// A guest that takes its time for `configure`, and so for each instance.
-pub(crate) fn slow(name: &str) -> Vec<u8> {
+/// A guest that takes its time for `configure`, and so for each instance; its bytes differ by `mark`.
+pub(crate) fn slow(name: &str, mark: u32) -> Vec<u8> {
     let text = std::fs::read_to_string(folder().join(format!("{name}.wat"))).expect("guest");
     let spin = "(local $n i32) (local.set $n (i32.const 400000000))
         (loop $more (local.set $n (i32.sub (local.get $n) (i32.const 1))) (br_if $more (local.get $n)))";
-    wat::parse_str(framed(&format!("{text}\n;; part CONFIGURE\n{spin}\n"), WHEN)).expect("slow guest")
+    let text = framed(&format!("{text}\n;; part CONFIGURE\n{spin}\n"), WHEN);
+    wat::parse_str(text.replace("\"guest\"", &format!("\"g{mark:04}\""))).expect("slow guest")
 }
 
 /// A well-behaved guest whose bytes differ by `mark`.
