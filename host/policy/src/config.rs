@@ -117,6 +117,8 @@ pub enum StartError {
     Keys(#[from] KeyError),
     #[error("the WebAssembly engine does not start: {0}")]
     Engine(String),
+    #[error("the start was given up")]
+    GivenUp,
     /// A defect of this build: its own components do not pass its own gate.
     #[error("an embedded policy is refused: {0}")]
     Embedded(String),

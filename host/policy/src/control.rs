@@ -11,7 +11,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -27,6 +27,7 @@ use crate::generation::{Generation, Set, Unclaimed};
 use crate::instance::PolicySource;
 use crate::model::*;
 use crate::record::*;
+use crate::starting::Starting;
 use crate::store::{ContentStore, Member, POISONED_MAX, Remembered, RememberedPin, Trouble};
 
 use history::History;
@@ -56,8 +57,8 @@ pub(crate) struct Control {
     store: ContentStore,
     /// Of writing what is remembered.
     store_trouble: Trouble,
-    /// The gateway stops: what serves serves to the end.
-    halted: AtomicBool,
+    /// Given up when the gateway stops: what serves serves to the end.
+    starting: Starting,
     pub(crate) reverts: AtomicU64,
 }
 
@@ -91,6 +92,7 @@ impl Control {
         config: PolicyConfig,
         store: ContentStore,
         remembered: &Remembered,
+        starting: Starting,
     ) -> Result<Self, Refusal> {
         let generation = Generation::new(GenerationId(1), first, config.threads, &[])?;
         let (announced, _) = watch::channel(GenerationId(1));
@@ -128,7 +130,7 @@ impl Control {
             config,
             store,
             store_trouble: Trouble::default(),
-            halted: AtomicBool::new(false),
+            starting,
             reverts: AtomicU64::new(0),
         })
     }
@@ -293,6 +295,10 @@ impl Control {
         unclaimed: Unclaimed,
         attempt: Attempt,
     ) -> SwapRecord {
+        if self.is_halted() {
+            drop(history);
+            return self.unchanged(attempt);
+        }
         let set = match Set::compose(chosen, &self.embedded, unclaimed) {
             Ok(set) => set,
             Err(refusal) => {
@@ -338,11 +344,11 @@ impl Control {
 
     /// From here on nothing is flipped to.
     pub(crate) fn halt(&self) {
-        self.halted.store(true, Ordering::SeqCst);
+        self.starting.give_up();
     }
 
     fn is_halted(&self) -> bool {
-        self.halted.load(Ordering::SeqCst)
+        self.starting.is_given_up()
     }
 
     pub(crate) fn pin(&self, on: bool) {

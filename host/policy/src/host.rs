@@ -28,6 +28,7 @@ use crate::instance::{CallFailure, GUEST_CALLS, PolicyInstance};
 use crate::model::*;
 use crate::record::*;
 use crate::shadow::{Shadow, ShadowCounts};
+use crate::starting::Starting;
 use crate::swapper::{Command, Swapper};
 use crate::trust::Vouching;
 use crate::warden::Warden;
@@ -73,7 +74,7 @@ impl PolicyHost {
     /// Loads the embedded defaults, then what the folder or the last run gives, and starts watching. Takes
     /// as long as compiling does; call it where that does no harm.
     pub fn start(config: PolicyConfig) -> Result<Self, StartError> {
-        Warm::new(config)?.start()
+        Warm::new(config, &Starting::default())?.start()
     }
 
     /// The gateway is told to stop: what decides now decides to the end, and whatever was on its way in (a change of the

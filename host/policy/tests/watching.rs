@@ -117,6 +117,29 @@ async fn what_is_written_in_parts_is_taken_when_it_is_closed_or_left_for_long() 
     assert!(allowed(&host).await);
 }
 
+// shows: X-06, E-16
+#[tokio::test]
+async fn a_start_that_is_given_up_leaves_everything_as_it_was() {
+    let bench = Bench::new();
+    bench.put("access.wasm", &guest("deny"));
+    drop(bench.start());
+    let remembered = || fs::read(bench.config.store_dir.join("remembered.json")).expect("remembered");
+    let cached = || fs::read_dir(bench.config.store_dir.join("cache")).expect("cache").count();
+    let before = (remembered(), cached());
+    bench.put("access.wasm", &busy());
+    let starting = Starting::default();
+    let (config, given_up) = (bench.config.clone(), starting.clone());
+    let start = std::thread::spawn(move || Warm::new(config, &given_up).and_then(Warm::start).map(drop));
+    until("it is being compiled", || starting.compiling() == ["access.wasm"]).await;
+    starting.give_up();
+    let ended = start.join().expect("no panic");
+    assert!(matches!(ended, Err(StartError::GivenUp)), "{ended:?}");
+    assert_eq!((remembered(), cached()), before);
+    bench.put("access.wasm", &guest("deny"));
+    let host = bench.start();
+    assert!(denied(&host).await, "the next start is as any other");
+}
+
 // shows: X-02
 #[tokio::test]
 async fn after_the_word_to_stop_nothing_is_swapped() {

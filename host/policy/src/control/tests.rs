@@ -23,7 +23,8 @@ impl Bed {
         let embedded: Vec<_> = embedded::sources().map(load).collect();
         let first = Set::compose(&[], &embedded, Unclaimed::Default).expect("a set");
         let store = ContentStore::open(dir.path()).expect("store");
-        let control = Control::new(embedded, first, config, store, &Remembered::default()).expect("control");
+        let control = Control::new(embedded, first, config, store, &Remembered::default(), Starting::default());
+        let control = control.expect("control");
         Self { control, gate, _dir: dir }
     }
 
