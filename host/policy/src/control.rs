@@ -386,6 +386,18 @@ impl Control {
         self.records.enforced(generation, micros);
     }
 
+    /// The record of a swap once it says when it was enforced, or another one has taken its place.
+    pub(crate) async fn until_enforced(&self, record: SwapRecord) -> SwapRecord {
+        let mut attempts = self.records.watch();
+        loop {
+            let latest = self.records.latest(record.clone());
+            let over = latest.enforced_us.is_some() || self.generation() != latest.to;
+            if latest.outcome != Outcome::Swapped || over || attempts.changed().await.is_err() {
+                return latest;
+            }
+        }
+    }
+
     /// Lets go of replaced generations whose last call has ended; here, so that no deciding thread does. The one that a
     /// roll-back leads to keeps its instances, so that the way back does not take as long as making them.
     pub(crate) fn reap(&self) {

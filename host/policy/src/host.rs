@@ -201,6 +201,12 @@ impl PolicyHost {
         self.inner.control.enforced(generation, micros);
     }
 
+    /// The record of a swap as it is when every stream has been judged by what it brought, or after so long.
+    pub async fn until_enforced(&self, record: SwapRecord, within: Duration) -> SwapRecord {
+        let enforced = self.inner.control.until_enforced(record.clone());
+        tokio::time::timeout(within, enforced).await.unwrap_or(record)
+    }
+
     pub fn list(&self) -> Listing {
         self.inner.control.listing()
     }

@@ -541,7 +541,12 @@ async fn a_flip_runs_its_hooks_and_keeps_their_fences() {
     host.on_flip(Box::new(|id| vec![Fence { stream: "s/1".into(), epoch: 7, sequence: id.0 * 10 }]));
     bench.put("access.wasm", &guest("deny"));
     until_generation(&host, 2).await;
-    host.enforced(GenerationId(2), 1_234);
+    let swap = host.list().swaps.last().cloned().expect("a swap");
+    let early = host.until_enforced(swap.clone(), Duration::ZERO).await;
+    assert_eq!(early.enforced_us, None, "nobody has reported it");
+    let patience = Duration::from_secs(30);
+    let (done, ()) = tokio::join!(host.until_enforced(swap, patience), async { host.enforced(GenerationId(2), 1_234) });
+    assert_eq!(done.enforced_us, Some(1_234));
     until("the record is complete", || host.list().swaps.last().is_some_and(|swap| !swap.fences.is_empty())).await;
     let swap = host.list().swaps.last().cloned().expect("a swap");
     assert_eq!(swap.fences, [Fence { stream: "s/1".into(), epoch: 7, sequence: 20 }]);

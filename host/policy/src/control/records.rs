@@ -94,7 +94,14 @@ impl Records {
         let of = |record: &&mut SwapRecord| record.to == generation && record.outcome == Outcome::Swapped;
         if let Some(record) = kept.last.iter_mut().rev().find(of) {
             record.enforced_us = Some(record.enforced_us.unwrap_or(0).max(micros));
+            self.newest.send_modify(|_| {});
         }
+    }
+
+    /// As it is now, or as it was given if it is too old to be known.
+    pub(super) fn latest(&self, record: SwapRecord) -> SwapRecord {
+        let kept = self.kept.lock();
+        kept.last.iter().rev().find(|kept| kept.number == record.number).cloned().unwrap_or(record)
     }
 
     /// Swapped and refused.
