@@ -2,6 +2,7 @@
 
 use crate::{
     harness::{Launch, eventually, is_alive},
+    hostile::guests::busy,
     restart::{TAGS, again, signal},
     takeover::{goes_on, usual},
 };
@@ -54,6 +55,38 @@ async fn sockets_of_a_service_manager_outlive_a_restart_and_refuse_nobody() {
         let ended =
             tokio::task::spawn_blocking(move || gateway.wait()).await.expect("no panic").expect("waiting works");
         assert!(ended.success(), "{}", fs::read_to_string(folder.path().join("log")).expect("a log"));
+    }
+}
+
+// shows: E-13, E-16
+#[tokio::test]
+async fn a_start_that_compiles_for_long_says_so_and_ends_when_it_is_told() {
+    for flag in [None, Some("--take-over")] {
+        let launch =
+            Launch::new().prepare(|folder| fs::write(folder.join("plugins/access.wasm"), busy()).expect("written"));
+        let launch = if let Some(flag) = flag { usual(launch).switch(flag) } else { launch };
+        let folder = launch.folder();
+        let path = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&path).expect("bound");
+        socket.set_nonblocking(true).expect("set");
+        let mut starting = launch.env("NOTIFY_SOCKET", path.to_str().expect("a path")).begun();
+        let told = eventually("a word of what takes so long", async || {
+            let mut message = [0; 4_096];
+            let read = socket.recv(&mut message).ok()?;
+            Some(String::from_utf8_lossy(&message[..read]).into_owned())
+                .filter(|told| told.contains("STATUS=compiling"))
+        })
+        .await;
+        assert!(told.contains("access.wasm") && told.contains("EXTEND_TIMEOUT_USEC="), "{told}");
+        starting.signal(Signal::TERM);
+        let status = starting.ended().await;
+        let log = fs::read_to_string(folder.path().join("gateway.log")).expect("a log");
+        assert!(status.success(), "{status} {log}");
+        assert!(
+            log.contains("until these policies are compiled") && log.contains("asked to stop before it served"),
+            "{log}"
+        );
+        assert!(!folder.path().join("data/addresses.json").exists(), "it never served");
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     keys::{FirstKeyOut, Keys, resume::ResumeTokens},
     nodes::{self, Nodes},
     people::{Aliases, Directory, People},
-    policies::{self, Policies},
+    policies::{self, Policies, Waiting},
     sessions::{self, Patience, Sessions, rejudge::Flips, session::Bounds},
     storage::{self, Storage},
     takeover::{Given, Sockets},
@@ -126,8 +126,8 @@ struct Parts {
 
 impl App {
     /// Makes every part, and has workers taken back; clients wait until `open`. An error leaves nothing running, and
-    /// ends no worker that could go on.
-    pub async fn begin(config: ServeConfig, beginning: Beginning) -> Result<Self> {
+    /// ends no worker that could go on; so does a word to `waiting` that it is not to begin after all.
+    pub async fn begin(config: ServeConfig, beginning: Beginning, waiting: &Waiting) -> Result<Self> {
         let metrics = Metrics::new();
         let files = descriptors::raise();
         if files.is_tight() {
@@ -166,9 +166,9 @@ impl App {
         let (admin, workers) = (sockets.admin()?, sockets.workers()?);
         let warm = match warm {
             Some(warm) => warm,
-            None => policies::warm(&config, data.policy_store()).await?,
+            None => policies::warm(&config, data.policy_store(), waiting).await?,
         };
-        let host = policies::start(warm).await?;
+        let host = policies::start(warm, waiting).await?;
         metrics.policies.set(policies::samples(&host));
         let policies = Policies::new(host.clone(), clock.clone());
 

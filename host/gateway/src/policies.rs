@@ -3,6 +3,7 @@
 //! Invariant: a policy that fails never widens what is allowed.
 
 mod buckets;
+mod waiting;
 
 use crate::{
     clock::Clock,
@@ -16,8 +17,9 @@ use std::{path::PathBuf, sync::Arc};
 use tidegate_policy::{
     Action, Admission, ClientNode, Decision, DecisionLog, FailureCause, ItemVerdict, Origin, Outcome, PastError,
     Policy, PolicyConfig, PolicyHost, Principal, PromoteError, RateAnswer, RateRequest, RollbackError, SessionFacts,
-    ShadowStatus, StartError, SwapRecord, Trigger, Trust, Verdict, Warm,
+    ShadowStatus, StartError, Starting, SwapRecord, Trigger, Trust, Verdict, Warm,
 };
+pub use waiting::Waiting;
 
 /// Asks the policies and turns their answers into errors. Clones share the buckets.
 #[derive(Clone, Debug)]
@@ -212,7 +214,7 @@ impl Policies {
 }
 
 /// Makes what a start of the host needs, off the runtime's threads: it compiles.
-pub async fn warm(config: &ServeConfig, store_dir: PathBuf) -> Result<Warm> {
+pub async fn warm(config: &ServeConfig, store_dir: PathBuf, waiting: &Waiting) -> Result<Warm> {
     let limits = &config.policies;
     let mut policy = PolicyConfig::new(store_dir);
     policy.plugins_dir = config.plugins.clone();
@@ -224,31 +226,26 @@ pub async fn warm(config: &ServeConfig, store_dir: PathBuf) -> Result<Warm> {
     policy.cache_bytes_max = limits.cache_bytes;
     policy.trust = Trust { keys: limits.keys.clone(), signed_only: limits.signed_only };
     policy.limits.memory_bytes_max = usize::try_from(limits.memory_bytes).unwrap_or(usize::MAX);
-    off_the_runtime(move || Warm::new(policy)).await
+    let starting = Starting::default();
+    let given_up = starting.clone();
+    waiting.until(starting, move || Warm::new(policy, &given_up)).await
 }
 
 /// Starts the host. Looks at the folder once, so off the runtime's threads as well.
-pub async fn start(warm: Warm) -> Result<PolicyHost> {
-    off_the_runtime(move || warm.start()).await
+pub async fn start(warm: Warm, waiting: &Waiting) -> Result<PolicyHost> {
+    waiting.until(warm.starting().clone(), move || warm.start()).await
 }
 
-async fn off_the_runtime<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StartError> + Send + 'static,
-) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    let done = done.map_err(|panic| Error::new(Code::Internal, format!("the policy host failed: {panic}")))?;
-    done.map_err(|error| match error {
-        StartError::PluginsFolder { ref path, .. } => {
-            Error::new(Code::PluginsFolderUnusable, error.to_string()).with("path", path.display())
-        }
-        StartError::Store { ref path, .. } => {
-            Error::new(Code::DataFolderUnusable, error.to_string()).with("path", path.display())
-        }
-        StartError::Keys(ref wrong) => {
-            Error::new(Code::ConfigInvalid, error.to_string()).with("policy-keys", wrong.path.display())
-        }
-        StartError::Engine(_) | StartError::Embedded(_) => Error::new(Code::Internal, error.to_string()),
-    })
+/// Why there are no policies, for whoever started the gateway.
+fn not_started(error: &StartError) -> Error {
+    let of = |code| Error::new(code, error.to_string());
+    match error {
+        StartError::PluginsFolder { path, .. } => of(Code::PluginsFolderUnusable).with("path", path.display()),
+        StartError::Store { path, .. } => of(Code::DataFolderUnusable).with("path", path.display()),
+        StartError::Keys(wrong) => of(Code::ConfigInvalid).with("policy-keys", wrong.path.display()),
+        StartError::GivenUp => of(Code::Draining),
+        StartError::Engine(_) | StartError::Embedded(_) => of(Code::Internal),
+    }
 }
 
 /// What has been counted, per policy and component, for each scrape.

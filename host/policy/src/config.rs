@@ -97,6 +97,9 @@ pub struct Watch {
     pub settle: Duration,
     /// Pause between two looks; two equal ones make a file readable where no notice came.
     pub poll: Duration,
+    /// How long a file that somebody began to write and has not closed may stand still until it is taken as it is; without
+    /// notices nobody knows that.
+    pub unclosed: Duration,
     /// How long a removed file stays in force.
     pub removal_quiet: Duration,
     /// Off: only `poll` finds changes (file systems that send no notices).
@@ -114,6 +117,8 @@ pub enum StartError {
     Keys(#[from] KeyError),
     #[error("the WebAssembly engine does not start: {0}")]
     Engine(String),
+    #[error("the start was given up")]
+    GivenUp,
     /// A defect of this build: its own components do not pass its own gate.
     #[error("an embedded policy is refused: {0}")]
     Embedded(String),
@@ -182,6 +187,7 @@ impl Default for Watch {
         Self {
             settle: Duration::from_millis(20),
             poll: Duration::from_secs(2),
+            unclosed: Duration::from_secs(30),
             removal_quiet: Duration::from_secs(2),
             notify: true,
         }

@@ -11,7 +11,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -27,6 +27,7 @@ use crate::generation::{Generation, Set, Unclaimed};
 use crate::instance::PolicySource;
 use crate::model::*;
 use crate::record::*;
+use crate::starting::Starting;
 use crate::store::{ContentStore, Member, POISONED_MAX, Remembered, RememberedPin, Trouble};
 
 use history::History;
@@ -58,8 +59,8 @@ pub(crate) struct Control {
     served_before: bool,
     /// Of writing what is remembered.
     store_trouble: Trouble,
-    /// The gateway stops: what serves serves to the end.
-    halted: AtomicBool,
+    /// Given up when the gateway stops: what serves serves to the end.
+    starting: Starting,
     pub(crate) reverts: AtomicU64,
 }
 
@@ -93,6 +94,7 @@ impl Control {
         config: PolicyConfig,
         store: ContentStore,
         remembered: &Remembered,
+        starting: Starting,
     ) -> Result<Self, Refusal> {
         let generation = Generation::new(GenerationId(1), first, config.threads, &[])?;
         let (announced, _) = watch::channel(GenerationId(1));
@@ -106,6 +108,7 @@ impl Control {
             retiring: Vec::new(),
             pin,
             judged: BTreeMap::new(),
+            files: BTreeMap::new(),
             poisoned: remembered.poisoned.iter().filter_map(|hex| Digest::from_hex(hex)).collect(),
             shunned: remembered.shunned.iter().filter_map(|hex| Digest::from_hex(hex)).collect(),
             revision: 0,
@@ -130,7 +133,7 @@ impl Control {
             store,
             served_before: remembered.before,
             store_trouble: Trouble::default(),
-            halted: AtomicBool::new(false),
+            starting,
             reverts: AtomicU64::new(0),
         })
     }
@@ -173,7 +176,12 @@ impl Control {
 
     /// The swapper's: what was tried is not tried again by itself. Gives what was held and is not in the folder any
     /// more: should it come back, it is held anew.
-    pub(crate) fn judged(&self, judged: BTreeMap<String, Digest>, pending: Vec<String>) -> Vec<Digest> {
+    pub(crate) fn judged(
+        &self,
+        judged: BTreeMap<String, Digest>,
+        files: BTreeMap<String, String>,
+        pending: Vec<String>,
+    ) -> Vec<Digest> {
         let mut history = self.history.lock();
         let (held, gone) = std::mem::take(&mut history.held)
             .into_iter()
@@ -182,6 +190,7 @@ impl Control {
         history.refused.retain(|(identity, _)| judged.values().any(|stands| stands == identity));
         history.owed.retain(|owed| judged.values().any(|stands| stands == owed));
         history.judged = judged;
+        history.files = files;
         history.pending = pending;
         gone.into_iter().map(|held: Held| held.identity).collect()
     }
@@ -208,13 +217,21 @@ impl Control {
         history.trying = identities.to_vec();
     }
 
-    /// The swapper's: the set that was tried is refused, and these of it are sound.
-    pub(crate) fn owed(&self, sound: &[Digest]) {
+    /// The swapper's: the set that was tried is refused, and these of it are sound. Gives those that wait now.
+    pub(crate) fn owed(&self, sound: &[Digest]) -> Vec<Digest> {
         let mut history = self.history.lock();
         // Without what a roll-back took meanwhile.
         let trying = std::mem::take(&mut history.trying);
-        let sound: Vec<_> = trying.into_iter().filter(|id| sound.contains(id) && !history.owed.contains(id)).collect();
-        history.owed.extend(sound);
+        let sound: Vec<_> = trying.into_iter().filter(|identity| sound.contains(identity)).collect();
+        history.owed.retain(|owed| !sound.contains(owed));
+        history.owed.extend(&sound);
+        sound
+    }
+
+    /// The swapper's: by now the folder says otherwise than it was judged, so nothing of `tried` comes of this attempt.
+    pub(crate) fn moved_on(&self, basis: &Basis, tried: &[Digest], attempt: Attempt) -> SwapRecord {
+        self.history.lock().give_back(&basis.judged, tried);
+        self.records.moved_on(attempt, self.generation())
     }
 
     /// The swapper's: why the folder as a whole cannot be looked at.
@@ -289,6 +306,10 @@ impl Control {
         (unclaimed, why): (Unclaimed, Closure),
         attempt: Attempt,
     ) -> SwapRecord {
+        if self.is_halted() {
+            drop(history);
+            return self.unchanged(attempt);
+        }
         let set = match Set::compose(chosen, &self.embedded, unclaimed) {
             Ok(set) => set.closed_since(&self.current.load().set, why),
             Err(refusal) => {
@@ -334,11 +355,11 @@ impl Control {
 
     /// From here on nothing is flipped to.
     pub(crate) fn halt(&self) {
-        self.halted.store(true, Ordering::SeqCst);
+        self.starting.give_up();
     }
 
     fn is_halted(&self) -> bool {
-        self.halted.load(Ordering::SeqCst)
+        self.starting.is_given_up()
     }
 
     pub(crate) fn pin(&self, on: bool) {
@@ -374,6 +395,18 @@ impl Control {
 
     pub(crate) fn enforced(&self, generation: GenerationId, micros: u64) {
         self.records.enforced(generation, micros);
+    }
+
+    /// The record of a swap once it says when it was enforced, or another one has taken its place.
+    pub(crate) async fn until_enforced(&self, record: SwapRecord) -> SwapRecord {
+        let mut attempts = self.records.watch();
+        loop {
+            let latest = self.records.latest(record.clone());
+            let over = latest.enforced_us.is_some() || self.generation() != latest.to;
+            if latest.outcome != Outcome::Swapped || over || attempts.changed().await.is_err() {
+                return latest;
+            }
+        }
     }
 
     /// Lets go of replaced generations whose last call has ended; here, so that no deciding thread does. The one that a

@@ -1,22 +1,25 @@
 //! Everything that is said to wasmtime: engines, limits, what WASI grants (nothing), and the deadlines that the ticker
 //! makes real. Knows components, not policies. Invariant: a deadline is set together with the ticks that it takes to pass.
 
+mod still;
+
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wasmtime::component::{Component, Linker, Resource, ResourceTable};
+use wasmtime::component::{Component, Linker, ResourceTable};
 use wasmtime::{
     Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter, Store, UpdateDeadline,
 };
-use wasmtime_wasi::clocks::{HostMonotonicClock, HostWallClock};
-use wasmtime_wasi::p2::DynPollable;
+use wasmtime_wasi::clocks::HostWallClock;
 use wasmtime_wasi::random::Deterministic;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::config::Limits;
 use crate::ticker::{Pulse, TICK, Ticker};
 use crate::words::Words;
+
+pub(crate) use still::Waited;
 
 /// How many deadlines a guest that gets no processor time may take, beyond the first.
 const WALL_FACTOR: u32 = 20;
@@ -76,11 +79,6 @@ struct GuestLimits {
     instances_max: usize,
     refused: bool,
 }
-
-/// Raised from a host function that would have made the thread wait.
-#[derive(Debug, thiserror::Error)]
-#[error("a policy must not wait: {0} is not offered")]
-pub(crate) struct Waited(&'static str);
 
 // === impl Engines ===
 
@@ -277,16 +275,7 @@ impl Side {
     fn new(engine: Engine) -> wasmtime::Result<Self> {
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?;
-        // Waiting happens in the host, where no epoch reaches; so there is nothing to wait with.
-        linker.allow_shadowing(true);
-        let mut poll = linker.instance("wasi:io/poll@0.2.12")?;
-        poll.func_wrap("[method]pollable.block", |_, (_,): (Resource<DynPollable>,)| -> wasmtime::Result<()> {
-            Err(Waited("wasi:io/poll block").into())
-        })?;
-        poll.func_wrap("poll", |_, (_,): (Vec<Resource<DynPollable>>,)| -> wasmtime::Result<(Vec<u32>,)> {
-            Err(Waited("wasi:io/poll poll").into())
-        })?;
-        linker.allow_shadowing(false);
+        still::add_to_linker(&mut linker)?;
         Ok(Self { engine, linker })
     }
 }
@@ -308,7 +297,6 @@ impl GuestState {
             .stdout(words.clone())
             .stderr(words.clone())
             .wall_clock(Standing)
-            .monotonic_clock(Standing)
             .secure_random(Deterministic::new(vec![4]))
             .insecure_random(Deterministic::new(vec![4]))
             .insecure_random_seed(4)
@@ -334,7 +322,7 @@ impl WasiView for GuestState {
     }
 }
 
-/// A clock that always shows the same time.
+/// A calendar clock that always shows the same time; the one for durations is in `still`.
 struct Standing;
 
 impl HostWallClock for Standing {
@@ -343,15 +331,6 @@ impl HostWallClock for Standing {
     }
     fn now(&self) -> Duration {
         Duration::ZERO
-    }
-}
-
-impl HostMonotonicClock for Standing {
-    fn resolution(&self) -> u64 {
-        1_000_000
-    }
-    fn now(&self) -> u64 {
-        0
     }
 }
 

@@ -1,6 +1,6 @@
 //! Looks at the plugins folder and says which files stand there, complete. Knows no component. Invariant:
 //! a file is read only when its writer has told that it is finished (closed, renamed) or when two looks
-//! apart saw the same; what is judged later are the very bytes read here.
+//! apart saw the same, far apart if it was begun and not closed; what is judged later are the very bytes read here.
 
 mod manifest;
 mod place;
@@ -46,6 +46,8 @@ pub(crate) struct Heard {
     pub(crate) closed: BTreeMap<String, SystemTime>,
     /// A link that others lead through was put in place: what is a link and leads to another file is complete.
     pub(crate) flipped: bool,
+    /// Names that somebody began to write and has not closed; also those of which that was heard before the last look.
+    pub(crate) unclosed: BTreeSet<String>,
 }
 
 /// One look.
@@ -81,7 +83,28 @@ impl Heard {
     /// These, by one who knows.
     pub(crate) fn of(names: &[String]) -> Self {
         let now = SystemTime::now();
-        Self { closed: names.iter().map(|name| (name.clone(), now)).collect(), flipped: false }
+        Self { closed: names.iter().map(|name| (name.clone(), now)).collect(), ..Self::default() }
+    }
+}
+
+// === impl Look ===
+
+impl Look {
+    /// A file of this stem may still be being written.
+    pub(crate) fn is_unfinished(&self, stem: &str) -> bool {
+        self.pending.iter().any(|name| stem_of(name) == Some(stem))
+    }
+}
+
+// === impl Version ===
+
+impl Version {
+    /// To name in messages.
+    pub(crate) fn file(&self) -> &str {
+        match &self.source {
+            Ok(source) => &source.file,
+            Err(refusal) => &refusal.file,
+        }
     }
 }
 
@@ -111,11 +134,40 @@ impl Folder {
             }
         }
         let rewritten = std::mem::take(&mut self.rewritten);
-        let stem = |name: &String| match name.strip_suffix(SEAL).unwrap_or(name) {
-            MANIFEST => Some(MANIFEST.to_owned()),
-            name => name.rsplit_once('.').map(|(stem, _)| stem.to_owned()),
-        };
+        let stem = |name: &String| stem_of(name).map(str::to_owned);
         Ok(Look { rewritten: rewritten.iter().filter_map(stem).collect(), ..self.pair(pending) })
+    }
+
+    /// Which files of these stems are not what was read of them by now: written again, gone, or there for the first time.
+    /// Looks at names and stamps, and reads only what has another stamp.
+    pub(crate) fn moved_on(&self, stems: &BTreeSet<String>) -> Vec<String> {
+        let names = stems.iter().flat_map(|stem| match stem.as_str() {
+            MANIFEST => vec![MANIFEST.to_owned()],
+            stem => place::ENDINGS.iter().map(|ending| format!("{stem}.{ending}")).collect(),
+        });
+        names.filter(|name| !self.stands_as_read(name)).collect()
+    }
+
+    fn stands_as_read(&self, name: &str) -> bool {
+        let is_there = counts(name) && self.path.join(name).symlink_metadata().is_ok();
+        let known = self.seen.get(name).and_then(|seen| seen.read.as_ref());
+        match known {
+            Some(known) if is_there => {
+                let opened = read::open(&self.path, name);
+                let same = |now: Content| now.digest == known.digest;
+                Stamp::of(&opened) == known.stamp || read::read(opened, name, self.bytes_max(name)).is_some_and(same)
+            }
+            known => known.is_some() == is_there,
+        }
+    }
+
+    fn bytes_max(&self, name: &str) -> u64 {
+        let limits = &self.config.limits;
+        match name.rsplit_once('.').map(|(_, ending)| ending) {
+            Some("wasm") => limits.component_bytes_max,
+            Some("minisig") => SEAL_BYTES_MAX,
+            _ => limits.settings_bytes_max,
+        }
     }
 
     /// Digest of a file as it was last read.
@@ -161,12 +213,7 @@ impl Folder {
 
     /// False: the file changed and may not be finished.
     fn look_at(&mut self, name: &str, heard: &Heard, force: bool) -> bool {
-        let limits = &self.config.limits;
-        let max = match name.rsplit_once('.').map(|(_, ending)| ending) {
-            Some("wasm") => limits.component_bytes_max,
-            Some("minisig") => SEAL_BYTES_MAX,
-            _ => limits.settings_bytes_max,
-        };
+        let max = self.bytes_max(name);
         let opened = read::open(&self.path, name);
         let stamp = Stamp::of(&opened);
         let now = Instant::now();
@@ -179,8 +226,11 @@ impl Folder {
             seen.stamp = stamp;
             seen.since = now;
         }
-        // Two equal looks: the time between them is the pause of the poll, less what clocks differ.
-        let settled = now.duration_since(seen.since) >= self.config.watch.poll.mul_f64(0.9);
+        // Two equal looks: the time between them is the pause of the poll, less what clocks differ. Whoever writes in parts
+        // pauses for longer than that, and says when he is done.
+        let watch = &self.config.watch;
+        let still = if heard.unclosed.contains(name) { watch.unclosed.max(watch.poll) } else { watch.poll };
+        let settled = now.duration_since(seen.since) >= still.mul_f64(0.9);
         // Changed after that was heard: somebody writes it again. The word of this may be on its way.
         let closed = heard.closed.get(name).is_some_and(|at| stamp.changed().is_none_or(|changed| changed <= *at));
         let led_on = || {
@@ -267,6 +317,14 @@ impl Folder {
     }
 }
 
+/// What a file belongs to: component, settings and signature of one stem go together; `generation.toml` to itself.
+fn stem_of(name: &str) -> Option<&str> {
+    match name.strip_suffix(SEAL).unwrap_or(name) {
+        MANIFEST => Some(MANIFEST),
+        name => name.rsplit_once('.').map(|(stem, _)| stem),
+    }
+}
+
 /// Hidden files (`..data` of a ConfigMap, editors' swap files), back-ups and anything else is not ours.
 pub(crate) fn counts(name: &str) -> bool {
     let ours =
@@ -279,6 +337,12 @@ type Found<'a> = Option<(String, Option<&'a Content>)>;
 
 fn source(stem: &str, component: Named, toml: Named, json: Named) -> Result<PolicySource, Refusal> {
     let wrong = |file: &str, message: String| Refusal::new(RefusalCode::SettingsInvalid, file, message);
+    // What is no file cannot be told to be one too many.
+    if let Some(Err(refusal)) =
+        [&toml, &json].into_iter().flatten().map(|(_, content)| &content.bytes).find(|of| of.is_err())
+    {
+        return Err(refusal.clone());
+    }
     let settings = match (toml, json) {
         (Some((name, _)), Some((other, _))) => {
             return Err(wrong(&name, format!("{other} stands beside it; keep one of them")));

@@ -8,8 +8,8 @@ mod vectors;
 mod workbench;
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -26,6 +26,7 @@ use crate::failure::BreakerState;
 use crate::instance::{AnswerLimits, CallFailure, PolicyPre, PolicySource, clip};
 use crate::model::*;
 use crate::quick::Quickness;
+use crate::starting::Starting;
 use crate::words::Patience;
 
 pub use refusal::{Refusal, RefusalCode};
@@ -57,7 +58,7 @@ pub(crate) struct Gate {
     config: PolicyConfig,
     /// A compilation that took too long. It cannot be stopped; while it lasts, no other is begun.
     overdue: Mutex<Option<JoinHandle<()>>>,
-    halted: AtomicBool,
+    starting: Starting,
 }
 
 /// First bytes of a component in binary form; a core module differs in the last four.
@@ -77,18 +78,35 @@ const HALT_SEEN: Duration = Duration::from_millis(20);
 
 impl Gate {
     pub(crate) fn new(engines: Arc<Engines>, cache: CompileCache, config: PolicyConfig) -> Self {
-        Self { engines, cache, config, overdue: Mutex::new(None), halted: AtomicBool::new(false) }
+        Self::of_start(engines, cache, config, Starting::default())
+    }
+
+    pub(crate) fn of_start(
+        engines: Arc<Engines>,
+        cache: CompileCache,
+        config: PolicyConfig,
+        starting: Starting,
+    ) -> Self {
+        Self { engines, cache, config, overdue: Mutex::new(None), starting }
     }
 
     /// Nothing passes any more. A compilation under way is left to the end of the process: it writes nothing.
     pub(crate) fn halt(&self) {
-        self.halted.store(true, Ordering::SeqCst);
+        self.starting.give_up();
     }
 
-    /// The whole way for one component.
+    /// The whole way for one component. Whatever it sets off here, whoever watches the folder goes on.
     pub(crate) fn load(&self, source: PolicySource) -> Result<Loaded, Refusal> {
+        let file = Arc::clone(&source.file);
+        catch_unwind(AssertUnwindSafe(|| self.pass(source))).unwrap_or_else(|_told| {
+            let message = "the gateway itself failed while it judged it; its log says where";
+            Err(Refusal::new(RefusalCode::StartFailed, &file, message))
+        })
+    }
+
+    fn pass(&self, source: PolicySource) -> Result<Loaded, Refusal> {
         let (loaded, description) = self.prepare(source)?;
-        if self.halted.load(Ordering::SeqCst) {
+        if self.starting.is_given_up() {
             return Err(Refusal::new(RefusalCode::StartFailed, &loaded.source.file, STOPPING));
         }
         vectors::run(&loaded.pre, &loaded.answers, &description.vectors, self.config.deadlines.vectors)
@@ -162,7 +180,10 @@ impl Gate {
         if let Some(found) = self.cache.load(&self.engines, &source.digest) {
             return Ok(found);
         }
-        let compiled = self.compile_in_time(&source.bytes).map_err(refuse)?;
+        let compiled = {
+            let _told = self.starting.compile(&source.file);
+            self.compile_in_time(&source.bytes).map_err(refuse)?
+        };
         self.cache.keep(&self.engines, &source.digest, &compiled);
         // SAFETY: `compiled` was made by this engine a line above.
         unsafe { self.engines.load(&compiled) }.map_err(|error| refuse(format!("{error:#}")))
@@ -188,7 +209,7 @@ impl Gate {
         loop {
             let left = end.saturating_duration_since(Instant::now());
             match compiled.recv_timeout(left.min(HALT_SEEN)) {
-                _ if self.halted.load(Ordering::SeqCst) => return Err(STOPPING.to_owned()),
+                _ if self.starting.is_given_up() => return Err(STOPPING.to_owned()),
                 Ok(compiled) => return compiled.map_err(|error| format!("{error:#}")),
                 Err(RecvTimeoutError::Disconnected) => return Err("the compiler gave up".to_owned()),
                 Err(RecvTimeoutError::Timeout) if left.is_zero() => {

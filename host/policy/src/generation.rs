@@ -2,6 +2,9 @@
 //! anyone can see it. Knows neither folder nor history. Invariant: nothing of it changes after it is made,
 //! except instances that failed and are made anew.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +14,7 @@ use crate::counters::Phases;
 use crate::evidence::{DecisionId, SetFacts};
 use crate::failure::{Closure, Silence};
 use crate::gate::{Loaded, Refusal, RefusalCode};
-use crate::instance::{CallFailure, PolicyInstance};
+use crate::instance::{CallFailure, PolicyInstance, caught};
 use crate::model::*;
 
 /// Five answerers; what folder, settings and embedded defaults come to.
@@ -187,7 +190,7 @@ impl Generation {
         let instance = slot.as_mut()?;
         instance.set_brief(true);
         let start = Instant::now();
-        let answer = call(instance, self.id);
+        let answer = caught(|| call(instance, self.id));
         let guest = start.elapsed();
         instance.set_brief(false);
         loaded.tell(&instance.words());
@@ -236,7 +239,7 @@ impl Generation {
         let was_there = slot.is_some() || remade.is_some();
         let asked = instance(&mut slot, loaded, remade, &mut phases).and_then(|instance| {
             let start = Instant::now();
-            let answer = call(instance, self.id);
+            let answer = caught(|| call(instance, self.id));
             phases.guest = start.elapsed();
             loaded.tell(&instance.words());
             answer
@@ -330,36 +333,4 @@ fn instance<'a>(
         *slot = Some(made?);
     }
     slot.as_mut().ok_or_else(|| CallFailure { cause: FailureCause::Trap, message: "no instance".into() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cache::CompileCache;
-    use crate::config::PolicyConfig;
-    use crate::embedded;
-    use crate::engine::Engines;
-    use crate::gate::Gate;
-
-    // shows: X-07
-    #[test]
-    fn a_way_back_takes_over_the_instances_of_before() {
-        let dir = tempfile::tempdir().expect("tempdir");
-        let config = PolicyConfig::new(dir.path());
-        let engines = Arc::new(Engines::new(&config.limits, config.threads).expect("engines"));
-        let gate = Gate::new(engines, CompileCache::open(dir.path(), 1 << 30).expect("cache"), config);
-        let source = embedded::sources().find(|source| &*source.stem == "access").expect("access");
-        let members = vec![Arc::new(gate.load(source).expect("passes"))];
-        let answerer = [Some(0), None, None, None, None];
-        let set = || Set { members: members.clone(), answerer, closed_by: Closure::Removed };
-        let made = |id, kept: &[Arc<Generation>]| {
-            Arc::new(Generation::new(GenerationId(id), set(), 2, kept).expect("a generation"))
-        };
-        let lacks = |of: &Generation| (0..2).filter(|thread| of.lacks(*thread, Policy::Access).is_some()).count();
-        let kept = [made(1, &[])];
-        let called = Arc::clone(&kept[0]);
-        assert_eq!((lacks(&made(2, &kept)), lacks(&called)), (0, 0), "a call may be under way");
-        drop(called);
-        assert_eq!((lacks(&made(3, &kept)), lacks(&kept[0])), (0, 2), "taken over, not made");
-    }
 }

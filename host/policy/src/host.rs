@@ -28,6 +28,7 @@ use crate::instance::{CallFailure, GUEST_CALLS, PolicyInstance};
 use crate::model::*;
 use crate::record::*;
 use crate::shadow::{Shadow, ShadowCounts};
+use crate::starting::Starting;
 use crate::swapper::{Command, Swapper};
 use crate::trust::Vouching;
 use crate::warden::Warden;
@@ -73,7 +74,7 @@ impl PolicyHost {
     /// Loads the embedded defaults, then what the folder or the last run gives, and starts watching. Takes
     /// as long as compiling does; call it where that does no harm.
     pub fn start(config: PolicyConfig) -> Result<Self, StartError> {
-        Warm::new(config)?.start()
+        Warm::new(config, &Starting::default())?.start()
     }
 
     /// The gateway is told to stop: what decides now decides to the end, and whatever was on its way in (a change of the
@@ -203,6 +204,12 @@ impl PolicyHost {
     /// The gateway reports that every stream has been judged by `generation`, so long after the flip.
     pub fn enforced(&self, generation: GenerationId, micros: u64) {
         self.inner.control.enforced(generation, micros);
+    }
+
+    /// The record of a swap as it is when every stream has been judged by what it brought, or after so long.
+    pub async fn until_enforced(&self, record: SwapRecord, within: Duration) -> SwapRecord {
+        let enforced = self.inner.control.until_enforced(record.clone());
+        tokio::time::timeout(within, enforced).await.unwrap_or(record)
     }
 
     pub fn list(&self) -> Listing {

@@ -4,6 +4,7 @@
 //! Invariant: an answer that leaves here was checked as hostile input; after a failure the instance is
 //! not used again.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -371,6 +372,15 @@ pub(crate) fn classify(error: &wasmtime::Error, store: &Store<GuestState>) -> Ca
         FailureCause::BadAnswer
     };
     CallFailure { cause, message: clip(&format!("{error:#}"), 512) }
+}
+
+/// A panic of the host on the way to the guest and back ends no thread and no request: it is a failure like a trap, after
+/// which the instance is not used again.
+pub(crate) fn caught<T>(ask: impl FnOnce() -> Result<T, CallFailure>) -> Result<T, CallFailure> {
+    catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|_told| {
+        let message = "the gateway itself failed while it asked; its log says where".to_owned();
+        Err(CallFailure { cause: FailureCause::Trap, message })
+    })
 }
 
 /// There was no memory to make it in, or no place: nothing that a guest could help.

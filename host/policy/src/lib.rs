@@ -27,6 +27,7 @@ mod quick;
 mod record;
 mod shadow;
 mod sign;
+mod starting;
 mod store;
 mod swapper;
 mod ticker;
@@ -51,3 +52,4 @@ pub use shadow::{ShadowCounts, ShadowStatus};
 pub use sign::{
     KeyError, SignatureFault, TrustedKeys, new_keys, settings_json, settings_statement, sign, sign_settings, statement,
 };
+pub use starting::Starting;

@@ -5,7 +5,7 @@
 mod notices;
 mod scan;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -46,6 +46,7 @@ struct Desk {
 
 #[derive(Debug, Default)]
 struct Inbox {
+    /// Since the last look, except `unclosed`, which stays.
     heard: Heard,
     /// When the first and the latest of `heard` were.
     since: Option<(Instant, Instant)>,
@@ -167,7 +168,7 @@ impl Desk {
                     let trigger = command.trigger();
                     let record = match command {
                         Command::Reload => scanner.scan(trigger, &Heard::default()),
-                        Command::Promote(candidate, papers) => scanner.promote(&candidate, &papers),
+                        Command::Promote(candidate, papers) => scanner.promote(&candidate, &papers, || self.unclosed()),
                         Command::Approve(identity, reason) => scanner.approve(&identity, &reason),
                     };
                     let record = record.unwrap_or_else(|| scanner.unchanged(trigger));
@@ -185,6 +186,10 @@ impl Desk {
         }
     }
 
+    fn unclosed(&self) -> BTreeSet<String> {
+        self.inbox.lock().heard.unclosed.clone()
+    }
+
     fn wait(&self, next_look: Instant, settle: Duration) -> Wake {
         let mut inbox = self.inbox.lock();
         loop {
@@ -199,12 +204,13 @@ impl Desk {
             let settled = inbox.since.map(|(first, latest)| (latest + settle).min(first + settle * SETTLES_MAX));
             if inbox.look {
                 inbox.look = false;
-                return Wake::Look(Heard::default());
+                return Wake::Look(Heard { unclosed: inbox.heard.unclosed.clone(), ..Heard::default() });
             }
             let until = settled.unwrap_or(next_look);
             if now >= until {
                 inbox.since = None;
-                return Wake::Look(std::mem::take(&mut inbox.heard));
+                let unclosed = inbox.heard.unclosed.clone();
+                return Wake::Look(std::mem::replace(&mut inbox.heard, Heard { unclosed, ..Heard::default() }));
             }
             self.arrived.wait_until(&mut inbox, until);
         }

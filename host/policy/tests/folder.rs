@@ -179,7 +179,7 @@ async fn a_restart_goes_on_with_the_embedded_default_where_a_change_was_not_take
         bench.put("access.toml", text);
         assert_eq!(until_refused(&host, 1).await.code, Some(code));
         // A start beside it, as for a take-over, and one after it.
-        let warm = Warm::new(bench.config.clone()).expect("compiles");
+        let warm = Warm::new(bench.config.clone(), &Starting::default()).expect("compiles");
         assert_eq!(warm.refused(), [""; 0]);
         drop(host);
         let host = warm.start().expect("starts");
@@ -207,7 +207,8 @@ async fn a_restart_goes_on_with_the_embedded_default_where_a_change_was_not_take
 async fn whoever_would_close_access_by_starting_is_told_so_before() {
     let bench = Bench::new();
     let host = bench.start();
-    let would = |config: &PolicyConfig| Warm::new(config.clone()).expect("compiles").refused().join("; ");
+    let would =
+        |config: &PolicyConfig| Warm::new(config.clone(), &Starting::default()).expect("compiles").refused().join("; ");
     let mut folderless = bench.config.clone();
     folderless.plugins_dir = None;
     assert_eq!((would(&bench.config), would(&folderless)), (String::new(), String::new()), "the default serves");
@@ -356,6 +357,15 @@ async fn what_no_one_should_load_is_refused_with_a_name() {
         assert_eq!((refused.code, refused.to), (Some(*code), GenerationId(1)), "{what}: {refused:?}");
         assert!(!denied(&host).await);
     }
+    clear();
+    fs::create_dir(bench.plugins().join("access.json")).expect("folder");
+    bench.put("access.toml", b"");
+    let refused = until_refused(&host, count + 1).await;
+    assert_eq!(
+        (refused.code, refused.file.as_deref()),
+        (Some(RefusalCode::NotRegular), Some("access.json")),
+        "{refused:?}"
+    );
 }
 
 // shows: X-05
@@ -603,7 +613,12 @@ async fn a_flip_runs_its_hooks_and_keeps_their_fences() {
     host.on_flip(Box::new(|id| vec![Fence { stream: "s/1".into(), epoch: 7, sequence: id.0 * 10 }]));
     bench.put("access.wasm", &guest("deny"));
     until_generation(&host, 2).await;
-    host.enforced(GenerationId(2), 1_234);
+    let swap = host.list().swaps.last().cloned().expect("a swap");
+    let early = host.until_enforced(swap.clone(), Duration::ZERO).await;
+    assert_eq!(early.enforced_us, None, "nobody has reported it");
+    let patience = Duration::from_secs(30);
+    let (done, ()) = tokio::join!(host.until_enforced(swap, patience), async { host.enforced(GenerationId(2), 1_234) });
+    assert_eq!(done.enforced_us, Some(1_234));
     until("the record is complete", || host.list().swaps.last().is_some_and(|swap| !swap.fences.is_empty())).await;
     let swap = host.list().swaps.last().cloned().expect("a swap");
     assert_eq!(swap.fences, [Fence { stream: "s/1".into(), epoch: 7, sequence: 20 }]);

@@ -44,6 +44,7 @@ const FAILING: &[(&str, FailureCause)] = &[
     ("memory_bomb", FailureCause::Memory),
     ("recursion", FailureCause::Trap),
     ("table_bomb", FailureCause::Memory),
+    ("talks", FailureCause::Trap),
     ("trap", FailureCause::Trap),
     ("unknown_case", FailureCause::BadAnswer),
     ("unknown_rule", FailureCause::BadAnswer),
@@ -268,6 +269,28 @@ async fn a_loop_after_a_quick_start_leaves_the_asking_thread() {
     assert_eq!((looped.cause, looped.value.is_allow()), (Some(FailureCause::Timeout), false));
     assert!(turns > 100, "the thread had {turns} turns while the guest looped");
     assert_eq!(host.access(&who, &place("fine!"), Action::Read).await.cause, None);
+}
+
+/// Asked often enough to be asked on this very thread, which drives a runtime.
+// shows
+#[tokio::test]
+async fn a_panic_after_a_quick_start_is_a_trap_that_the_breaker_counts() {
+    let mut bench = Bench::new();
+    bench.config.breaker.window = Duration::from_secs(600);
+    let host = bench.start();
+    bench.put("access.wasm", &guest("talks"));
+    until_generation(&host, 2).await;
+    let who = key("k", "");
+    for n in 1..=bench.config.breaker.failures {
+        for _ in 0..200 {
+            let fine = host.access(&who, &place("fine!"), Action::Read).await;
+            assert!(fine.value.is_allow() && fine.cause.is_none(), "{fine:?}");
+        }
+        let failed = host.access(&who, &place("boom"), Action::Read).await;
+        assert_eq!((failed.cause, failed.value.is_allow()), (Some(FailureCause::Trap), false), "panic {n}");
+    }
+    until_generation(&host, 3).await;
+    assert_eq!(host.list().swaps.last().map(|swap| swap.trigger), Some(Trigger::Breaker));
 }
 
 // shows: X-03

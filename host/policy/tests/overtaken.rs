@@ -55,7 +55,7 @@ async fn sees(host: &PolicyHost) -> bool {
 async fn a_pin_during_the_gate_holds_and_loses_nothing() {
     let bench = patient();
     let host = bench.start();
-    judging(&bench, &slow("deny")).await;
+    judging(&bench, &slow("deny", 0)).await;
     host.pin(true);
     looked(&host).await;
     let listing = host.list();
@@ -74,7 +74,7 @@ async fn a_rollback_during_the_gate_stays_over_a_restart_too() {
     until_generation(&host, 2).await;
     bench.put("access.wasm", &guest("deny"));
     until_generation(&host, 3).await;
-    judging(&bench, &slow("deny")).await;
+    judging(&bench, &slow("deny", 0)).await;
     host.rollback("3 a.m.").await.expect("rolled back");
     looked(&host).await;
     assert_eq!((host.generation(), host.list().pinned), (GenerationId(4), Some(PinReason::Rollback)));
@@ -87,7 +87,7 @@ async fn a_rollback_during_the_gate_stays_over_a_restart_too() {
     drop(host);
     let host = bench.start();
     assert_eq!(serving(&host, Policy::Access).digest, Digest::of(&guest("well")), "nor does a restart");
-    assert_eq!(named(&host), [("access".to_owned(), RefusalCode::RolledBack)], "and it is told");
+    assert_eq!(named(&host), [("access.wasm".to_owned(), RefusalCode::RolledBack)], "and it is told");
     // Put there once more, as before a slip of the hand: said aloud, with what else there is.
     bench.put("access.wasm", &guest("deny"));
     assert_eq!(until_refused(&host, 1).await.code, Some(RefusalCode::RolledBack), "left in the run before");
@@ -158,8 +158,13 @@ async fn a_refused_set_comes_when_what_was_wrong_with_it_goes() {
     assert!(sees(&host).await);
     together(b"deny = [\"Area1.*\"]");
     assert_eq!(until_refused(&host, 1).await.code, Some(RefusalCode::NotAComponent));
+    let waits = ("access.toml".to_owned(), RefusalCode::Waits);
+    until("what waits for it is named, too", || named(&host).contains(&waits)).await;
+    let told = host.list().refused.into_iter().find(|of| of.code == RefusalCode::Waits).expect("a row");
+    assert!(told.message.contains("bad.wasm"), "and for what: {told}");
     remove("bad.wasm");
     until_generation(&host, 2).await;
+    assert!(named(&host).is_empty());
     assert!(!sees(&host).await, "the new denial is in force");
     // Bad, good, bad: told each time.
     for (n, good) in [(2, true), (3, false)] {
@@ -195,6 +200,14 @@ async fn two_answerers_hold_up_nothing_else_and_one_that_is_left_answers() {
         (serving(&host, Policy::RateLimit).origin, named(&host)),
         (Origin::File("rate-limit.toml".into()), twice("a.wasm"))
     );
+    let why = |host: &PolicyHost| host.list().refused.into_iter().find(|of| of.file == "a.wasm").map(|of| of.message);
+    assert!(why(&host).is_some_and(|why| why.starts_with("mine.wasm answers access, too")), "{:?}", why(&host));
+    // The file that it is named after holds something else by now.
+    bench.put("mine.wasm", b"rubbish");
+    until("it is refused", || named(&host).contains(&("mine.wasm".to_owned(), RefusalCode::NotAComponent))).await;
+    bench.put("a.wasm", &marked("deny", 8));
+    let said = || why(&host).is_some_and(|why| why.contains("served as mine.wasm before"));
+    until("it is told of what serves on", said).await;
     bench.put("mine.wasm", &marked("well", 7));
     until_generation(&host, 4).await;
     assert!(!denied(&host).await);
@@ -202,4 +215,48 @@ async fn two_answerers_hold_up_nothing_else_and_one_that_is_left_answers() {
     until_generation(&host, 5).await;
     assert_eq!((serving(&host, Policy::Access).origin, named(&host)), (Origin::File("a.wasm".into()), vec![]));
     assert!(denied(&host).await);
+}
+
+// shows
+#[tokio::test]
+async fn what_is_removed_or_overwritten_while_it_is_judged_never_decides() {
+    let bench = patient();
+    let host = bench.start();
+    let flips = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let counted = std::sync::Arc::clone(&flips);
+    host.on_flip(Box::new(move |_| {
+        counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Vec::new()
+    }));
+    judging(&bench, &slow("deny", 1)).await;
+    fs::remove_file(bench.plugins().join("access.wasm")).expect("remove");
+    looked(&host).await;
+    assert_eq!(host.generation(), GenerationId(1), "it is gone");
+    judging(&bench, &slow("deny", 2)).await;
+    bench.put("access.wasm", &guest("well"));
+    until_generation(&host, 2).await;
+    assert_eq!(serving(&host, Policy::Access).digest, Digest::of(&guest("well")));
+    assert_eq!(flips.load(std::sync::atomic::Ordering::SeqCst), 1, "nothing decided in between");
+    let told: Vec<_> = host.list().swaps.into_iter().map(|swap| (swap.outcome, swap.files, swap.message)).collect();
+    let left = told.iter().filter(|(outcome, files, message)| {
+        *outcome == Outcome::Unchanged && *files == ["access.wasm"] && message.contains("changed while")
+    });
+    assert_eq!(left.count(), 2, "each is told as what it is: {told:?}");
+    assert_eq!((host.counters().refused_swaps, named(&host)), (0, vec![]));
+}
+
+// shows: X-02
+#[tokio::test]
+async fn what_is_written_more_often_than_it_can_be_judged_comes_nevertheless() {
+    let bench = patient();
+    let host = bench.start();
+    let mut written = 0;
+    while host.generation() == GenerationId(1) {
+        written += 1;
+        assert!(written < 7, "it is kept out for as long as somebody writes it");
+        judging(&bench, &slow("deny", written)).await;
+    }
+    assert!(denied(&host).await);
+    let last = Digest::of(&slow("deny", written));
+    until("the last that was written serves", || serving(&host, Policy::Access).digest == last).await;
 }

@@ -77,6 +77,71 @@ async fn a_name_that_would_forge_a_line_is_none() {
 
 // shows: X-02
 #[tokio::test]
+async fn what_is_written_in_parts_is_taken_when_it_is_closed_or_left_for_long() {
+    use std::io::Write;
+    let mut bench = Bench::new();
+    bench.config.watch.poll = Duration::from_millis(50);
+    bench.config.watch.unclosed = Duration::from_secs(600);
+    bench.put("access.toml", b"deny = [\"Area1.*\"]");
+    let host = bench.start();
+    let allowed = async |host: &PolicyHost| {
+        host.judge_items(&key("k", "sessions:own"), &place("s"), &tags(1)).await.value[0].allow
+    };
+    assert!(!allowed(&host).await);
+    let serves = host.generation();
+    // A whole file, up to here, that allows everything.
+    let mut file = fs::File::create(bench.plugins().join("access.toml")).expect("create");
+    file.write_all(b"# what is denied:\n").expect("write");
+    until("it is told as being written", || host.list().pending.contains(&"access.toml".to_owned())).await;
+    // Others of which no close is told, either, but that nobody writes: two equal looks take them.
+    for (n, name) in ["rate-limit.toml", "backpressure.toml", "version-floor.toml"].into_iter().enumerate() {
+        let beside = bench.dir.path().join(name);
+        fs::write(&beside, b"# as it is").expect("write");
+        fs::hard_link(&beside, bench.plugins().join(name)).expect("link");
+        until_generation(&host, serves.0 + 1 + n as u64).await;
+        assert!(!allowed(&host).await, "half a file was taken");
+    }
+    assert!(host.list().pending.contains(&"access.toml".to_owned()));
+    file.write_all(b"deny = [\"Area1.*\", \"Area2.*\"]").expect("write");
+    drop(file);
+    until_generation(&host, serves.0 + 4).await;
+    assert!(!allowed(&host).await && host.list().pending.is_empty());
+    drop(host);
+    // Whoever never closes it is not waited for without end.
+    bench.config.watch.unclosed = Duration::from_millis(200);
+    let host = bench.start();
+    let serves = host.generation();
+    let mut file = fs::File::create(bench.plugins().join("access.toml")).expect("create");
+    file.write_all(b"# nothing is denied").expect("write");
+    until_generation(&host, serves.0 + 1).await;
+    assert!(allowed(&host).await);
+}
+
+// shows: X-06, E-16
+#[tokio::test]
+async fn a_start_that_is_given_up_leaves_everything_as_it_was() {
+    let bench = Bench::new();
+    bench.put("access.wasm", &guest("deny"));
+    drop(bench.start());
+    let remembered = || fs::read(bench.config.store_dir.join("remembered.json")).expect("remembered");
+    let cached = || fs::read_dir(bench.config.store_dir.join("cache")).expect("cache").count();
+    let before = (remembered(), cached());
+    bench.put("access.wasm", &busy());
+    let starting = Starting::default();
+    let (config, given_up) = (bench.config.clone(), starting.clone());
+    let start = std::thread::spawn(move || Warm::new(config, &given_up).and_then(Warm::start).map(drop));
+    until("it is being compiled", || starting.compiling() == ["access.wasm"]).await;
+    starting.give_up();
+    let ended = start.join().expect("no panic");
+    assert!(matches!(ended, Err(StartError::GivenUp)), "{ended:?}");
+    assert_eq!((remembered(), cached()), before);
+    bench.put("access.wasm", &guest("deny"));
+    let host = bench.start();
+    assert!(denied(&host).await, "the next start is as any other");
+}
+
+// shows: X-02
+#[tokio::test]
 async fn after_the_word_to_stop_nothing_is_swapped() {
     let bench = Bench::new();
     bench.put("access.wasm", &guest("well"));

@@ -60,7 +60,7 @@ pub(crate) struct Gateway {
     key: String,
 }
 
-/// A gateway that was started to follow another one. Dropping it kills it.
+/// A gateway that does not serve yet: it was started to follow another one, or takes its time. Dropping it kills it.
 pub(crate) struct Follower {
     /// `None` once it is a gateway of its own.
     child: Option<Child>,
@@ -252,6 +252,13 @@ impl Launch {
     /// that both write to.
     pub(crate) fn follow(self) -> Follower {
         let (child, _) = self.switch("--take-over").spawn();
+        Follower { child: Some(child) }
+    }
+
+    /// Starts a gateway of which nobody waits until it serves.
+    pub(crate) fn begun(self) -> Follower {
+        self.warm();
+        let (child, _) = self.spawn();
         Follower { child: Some(child) }
     }
 

@@ -248,6 +248,9 @@ async fn list(local: Local) -> anyhow::Result<()> {
         })
         .collect();
     output::table(["POLICY", "ANSWERED BY", "FROM", "CONTRACT", "DIGEST", "CALLS", "FAILURES"], &rows)?;
+    if !listing.pending.is_empty() {
+        output::line(format_args!("\nbeing written: {}", listing.pending.join(", ")))?;
+    }
     if !listing.refused.is_empty() {
         output::line("\nin the folder and not taken:")?;
         refusals(&listing.refused, 0)?;
@@ -358,13 +361,15 @@ pub fn swap_line(swap: &SwapRecord) -> String {
             let others = if others > 0 { format!(" and {others} more") } else { String::new() };
             format!("refused ({trigger}): {file}{message} [{code}]{others}; generation {generation} serves on")
         }
-        "unchanged" => format!("unchanged ({trigger}): generation {generation} serves"),
-        _ => format!(
-            "{outcome} to generation {generation} ({trigger}): gate {:.1} ms, enforced after {:.1} ms{}",
-            *gate_us as f64 / 1e3,
-            *enforced_us as f64 / 1e3,
-            differs(swap)
-        ),
+        "unchanged" => format!("unchanged ({trigger}): {message}; generation {generation} serves"),
+        _ => {
+            let enforced = match *enforced_us as f64 / 1e3 {
+                0.0 => "being enforced".to_owned(),
+                ms => format!("enforced after {ms:.1} ms"),
+            };
+            let gate = *gate_us as f64 / 1e3;
+            format!("{outcome} to generation {generation} ({trigger}): gate {gate:.1} ms, {enforced}{}", differs(swap))
+        }
     }
 }
 
@@ -409,6 +414,7 @@ fn listing_json(listing: &ListPoliciesResponse) -> Json {
     json!({
         "generation": listing.generation, "pinned": listing.pinned, "plugins_dir": listing.plugins_dir,
         "held": held_json(listing), "approved": approved_json(listing), "decisions_dropped": listing.decisions_dropped,
+        "pending": listing.pending,
         "refused": listing.refused.iter().map(refusal_json).collect::<Vec<_>>(),
         "policies": policies, "swaps": listing.swaps.iter().map(swap_json).collect::<Vec<_>>(),
     })

@@ -7,6 +7,8 @@ mod notify;
 use crate::{
     app::{App, Beginning},
     config::{ServeArgs, ServeConfig},
+    error::Code,
+    policies::Waiting,
     takeover::{self, Desk, Followed, Given, Outcome, Successor},
     telemetry::{self, LogFile, LogLevel},
 };
@@ -124,18 +126,27 @@ impl Asked {
     }
 }
 
-/// `None`: it was asked to stop before it had taken over from another gateway, which goes on.
+/// `None`: it was asked to stop before it served; another gateway from which it was to take over goes on.
 async fn start(config: ServeConfig, take_over: bool, stop: &CancellationToken) -> anyhow::Result<Option<App>> {
+    let waiting = Waiting { stop: stop.clone(), tell: notify::still_starting };
     let followed = if take_over {
-        Box::pin(takeover::follow(config, stop)).await?
+        Box::pin(takeover::follow(config, &waiting)).await?
     } else {
         let given = Given::by_service_manager(&config)?;
-        let mut app = App::begin(config, Beginning::Afresh(given)).await?;
-        app.open();
-        Followed::Nobody(Box::new(app))
+        match App::begin(config, Beginning::Afresh(given), &waiting).await {
+            Ok(mut app) => {
+                app.open();
+                Followed::Nobody(Box::new(app))
+            }
+            Err(error) if error.code() == Code::Draining => Followed::Stopped,
+            Err(error) => return Err(error.into()),
+        }
     };
     Ok(Some(match followed {
-        Followed::Stopped => return Ok(None),
+        Followed::Stopped => {
+            tracing::info!("asked to stop before it served");
+            return Ok(None);
+        }
         Followed::Nobody(app) => {
             tracing::info!(grpc = %app.addresses.grpc, http = %app.addresses.http, "serving");
             *app

@@ -142,7 +142,8 @@ impl Admin for AdminService {
         &self,
         _: Request<ReloadPoliciesRequest>,
     ) -> Result<Response<ReloadPoliciesResponse>, Status> {
-        let swap = super::policies::swap_record(&self.policies.host().reload().await);
+        let host = self.policies.host();
+        let swap = super::policies::made(host, host.reload().await).await;
         Ok(Response::new(ReloadPoliciesResponse { swap: Some(swap) }))
     }
 
@@ -151,7 +152,8 @@ impl Admin for AdminService {
         request: Request<RollbackPoliciesRequest>,
     ) -> Result<Response<RollbackPoliciesResponse>, Status> {
         let swap = self.policies.rollback(&request.get_ref().reason).await.map_err(|error| status(&error))?;
-        Ok(Response::new(RollbackPoliciesResponse { swap: Some(super::policies::swap_record(&swap)) }))
+        let swap = super::policies::made(self.policies.host(), swap).await;
+        Ok(Response::new(RollbackPoliciesResponse { swap: Some(swap) }))
     }
 
     async fn start_shadow(
@@ -172,7 +174,8 @@ impl Admin for AdminService {
         request: Request<PromoteShadowRequest>,
     ) -> Result<Response<PromoteShadowResponse>, Status> {
         let swap = super::shadow::promote(&self.policies, request.into_inner()).await?;
-        Ok(Response::new(PromoteShadowResponse { swap: Some(super::policies::swap_record(&swap)) }))
+        let swap = super::policies::made(self.policies.host(), swap).await;
+        Ok(Response::new(PromoteShadowResponse { swap: Some(swap) }))
     }
 
     async fn stop_shadow(&self, _: Request<StopShadowRequest>) -> Result<Response<StopShadowResponse>, Status> {
@@ -190,7 +193,8 @@ impl Admin for AdminService {
             return Err(status(&error));
         }
         let swap = self.policies.approve(&identity, &reason).await.map_err(|error| status(&error))?;
-        Ok(Response::new(ApprovePolicyResponse { swap: Some(super::policies::swap_record(&swap)) }))
+        let swap = super::policies::made(self.policies.host(), swap).await;
+        Ok(Response::new(ApprovePolicyResponse { swap: Some(swap) }))
     }
 
     async fn list_decisions(

@@ -1,12 +1,16 @@
 //! The policy host's state in the form of the admin API. Decides nothing.
 
 use crate::policies::{fence_parts, outcome};
+use std::time::Duration;
 use tidegate_policy::{Held, PolicyHost, Refusal, SwapRecord};
 use tidegate_proto::v1::{
     self, ListPoliciesResponse, PolicyRefusal, PolicySummary,
     list_policies_response::{Approval, HeldPolicy},
     swap_record::Fence,
 };
+
+/// How long an operator's call waits for it: many streams take some hundred milliseconds. Guessed.
+const ENFORCED_WITHIN: Duration = Duration::from_secs(2);
 
 /// The whole state, newest swap first.
 pub(super) fn listing(host: &PolicyHost) -> ListPoliciesResponse {
@@ -44,6 +48,7 @@ pub(super) fn listing(host: &PolicyHost) -> ListPoliciesResponse {
         approved: listing.approved.iter().map(approval).collect(),
         decisions_dropped: counters.decisions_dropped,
         refused: listing.refused.iter().map(refusal).collect(),
+        pending: listing.pending.clone(),
     }
 }
 
@@ -69,6 +74,11 @@ fn approval(of: &tidegate_policy::Approval) -> Approval {
     Approval { identity: of.identity.clone(), at_unix_ms: of.at_ms as i64, reason: of.reason.clone() }
 }
 
+/// One attempt of an operator's, once it is known how long it took until it held everywhere, or after a while.
+pub(super) async fn made(host: &PolicyHost, swap: SwapRecord) -> v1::SwapRecord {
+    swap_record(&host.until_enforced(swap, ENFORCED_WITHIN).await)
+}
+
 /// One attempt, as the admin API shows it.
 pub(super) fn swap_record(swap: &SwapRecord) -> v1::SwapRecord {
     v1::SwapRecord {
@@ -79,7 +89,7 @@ pub(super) fn swap_record(swap: &SwapRecord) -> v1::SwapRecord {
         code: swap.code.map(|code| code.as_str().to_owned()).unwrap_or_default(),
         message: swap.message.clone(),
         gate_us: swap.gate_us,
-        enforced_us: swap.enforced_us.unwrap_or_default(),
+        enforced_us: swap.enforced_us.map_or(0, |micros| micros.max(1)),
         refusals: swap.refusals.iter().map(refusal).collect(),
         refusals_more: u32::try_from(swap.refusals_more).unwrap_or(u32::MAX),
         difference: swap.difference.clone().map(super::decisions::difference),

@@ -13,7 +13,8 @@ use crate::{
     config::ServeConfig,
     data_dir::DataDir,
     error::{CODES, Code, Error, Result},
-    policies, storage,
+    policies::{self, Waiting},
+    storage,
     tls::Tls,
 };
 use std::{io, time::Duration};
@@ -45,12 +46,19 @@ pub enum Followed {
     Stopped,
 }
 
-/// Follows the gateway that works on the folder; without one it starts as usual. `stop`: it is asked to end; once it has let
+/// Follows the gateway that works on the folder; without one it starts as usual. `waiting.stop`: it is asked to end; once it has let
 /// somebody in that is the caller's business.
-pub async fn follow(config: ServeConfig, stop: &CancellationToken) -> Result<Followed> {
+pub async fn follow(config: ServeConfig, waiting: &Waiting) -> Result<Followed> {
+    let stop = &waiting.stop;
     let Some((data, mut line)) = call(&config).await? else {
         let given = Given::by_service_manager(&config)?;
-        let mut app = App::begin(config, Beginning::Afresh(given)).await.map_err(|error| match error.code() {
+        let begun = App::begin(config, Beginning::Afresh(given), waiting).await;
+        if let Err(error) = &begun
+            && error.code() == Code::Draining
+        {
+            return Ok(Followed::Stopped);
+        }
+        let mut app = begun.map_err(|error| match error.code() {
             Code::DataFolderLocked => {
                 let why = "and does not hand over: it is of an earlier version, or ending";
                 Error::new(Code::DataFolderLocked, format!("{}, {why}", error.message()))
@@ -60,7 +68,7 @@ pub async fn follow(config: ServeConfig, stop: &CancellationToken) -> Result<Fol
         app.open();
         return Ok(Followed::Nobody(Box::new(app)));
     };
-    let followed = take(config, &data, &mut line, stop).await;
+    let followed = Box::pin(take(config, &data, &mut line, waiting)).await;
     if let Err(error) = &followed {
         // For the log of the other one. It may be gone, or have refused.
         let _gone = line.say(&Word::Failed { message: error.to_string() }).await;
@@ -86,7 +94,8 @@ async fn call(config: &ServeConfig) -> Result<Option<(DataDir, Line)>> {
     }
 }
 
-async fn take(config: ServeConfig, data: &DataDir, line: &mut Line, stop: &CancellationToken) -> Result<Followed> {
+async fn take(config: ServeConfig, data: &DataDir, line: &mut Line, waiting: &Waiting) -> Result<Followed> {
+    let stop = &waiting.stop;
     let instance = data.instance().ok_or_else(|| Error::new(Code::TakeOverFailed, "the folder has no instance id"))?;
     let hello = Word::Hello {
         protocol: PROTOCOL,
@@ -121,7 +130,7 @@ async fn take(config: ServeConfig, data: &DataDir, line: &mut Line, stop: &Cance
             // Read again at the start; what is wrong with it is to be known now.
             drop(Tls::load(settings, crate::telemetry::Metrics::new().tls)?);
         }
-        let warm = policies::warm(&config, data.policy_store()).await?;
+        let warm = policies::warm(&config, data.policy_store(), waiting).await?;
         match warm.refused() {
             [] => Ok((given, warm)),
             refused => {
@@ -150,7 +159,7 @@ async fn take(config: ServeConfig, data: &DataDir, line: &mut Line, stop: &Cance
     };
     let released = Instant::now();
     let data = locked(&config).await?;
-    let mut app = App::begin(config, Beginning::Following { data, given, warm: Box::new(warm) }).await?;
+    let mut app = App::begin(config, Beginning::Following { data, given, warm: Box::new(warm) }, waiting).await?;
     match agreed(&app, line, released + within, stop).await {
         // Until the doors are open the other one takes a word to the contrary.
         Ok(()) if !stop.is_cancelled() => {}

@@ -11,6 +11,7 @@ use crate::{
     app::{App, Beginning},
     config::ServeConfig,
     error::{Code, Error, Result},
+    policies::Waiting,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
@@ -174,7 +175,7 @@ async fn end(line: &mut Line, peer: &Peer, farewell: Duration) {
 async fn back(config: &ServeConfig, sockets: &Arc<Sockets>, follower: &Peer) -> Result<App> {
     let (until, patience) = (Instant::now() + BACK, Instant::now() + FAREWELL);
     loop {
-        let begun = App::begin(config.clone(), Beginning::Returning(sockets.clone())).await;
+        let begun = App::begin(config.clone(), Beginning::Returning(sockets.clone()), &Waiting::patiently()).await;
         match begun {
             Ok(mut app) => {
                 // So that nobody who comes now is told that his session is on its way; who does not come back is given up.

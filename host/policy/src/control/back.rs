@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::history::History;
 use super::{Attempt, Control, files_of, taken_back};
 use crate::failure::Closure;
 use crate::gate::{Loaded, Refusal, RefusalCode};
@@ -17,9 +18,12 @@ use crate::store::POISONED_MAX;
 
 impl Control {
     /// Back to the newest set before this one that holds nothing which was taken back; the folder is not followed until
-    /// it changes, and what is being judged is left, too.
+    /// it changes, and what is being judged is left, too; that alone, if there is no such set.
     pub(crate) fn rollback(&self, reason: &str) -> Result<SwapRecord, RollbackError> {
         let mut history = self.history.lock();
+        if history.earlier.is_empty() && !history.trying.is_empty() {
+            return self.leave_what_is_tried(&mut history, reason);
+        }
         let newest = history.earlier.last().ok_or(RollbackError::Nothing)?;
         let bad = history.poisoned_in(newest).map(|bad| (bad.source.file.to_string(), bad.source.identity()));
         let sound = history.earlier.iter().rposition(|set| history.poisoned_in(set).is_none());
@@ -67,6 +71,29 @@ impl Control {
                 Err(refusal.into())
             }
         }
+    }
+
+    /// There is nothing to go back to, and something is on its way in: it is left, as it would be by going back.
+    fn leave_what_is_tried(&self, history: &mut History, reason: &str) -> Result<SwapRecord, RollbackError> {
+        if self.is_halted() {
+            return Err(RollbackError::Nothing);
+        }
+        let serving = self.current.load().set.clone();
+        let trying = std::mem::take(&mut history.trying);
+        let files: Vec<String> = trying.iter().filter_map(|identity| history.file_of(identity)).collect();
+        history.moved();
+        history.shun_all(trying, &serving);
+        history.owed.clear();
+        history.pin = Some(PinReason::Rollback);
+        self.remember(history);
+        let message =
+            format!("{} was being judged and is left; there is no earlier set to go back to", files.join(", "));
+        tracing::warn!(reason, "{message}");
+        let attempt = Attempt { trigger: Trigger::Rollback, files, gate: Duration::ZERO, difference: None };
+        let mut record = self.records.unchanged(attempt, self.generation());
+        record.message = crate::instance::clip(&format!("{message} ({reason})"), 256);
+        self.records.amend(record.number, |kept| kept.message.clone_from(&record.message));
+        Ok(record)
     }
 
     /// Takes back what the breaker tripped on: to the newest earlier set without it, or else to nothing in

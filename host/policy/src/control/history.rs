@@ -22,6 +22,8 @@ pub(super) struct History {
     pub(super) pin: Option<PinReason>,
     /// Stem to identity: what the folder holds and was tried, accepted or not.
     pub(super) judged: BTreeMap<String, Digest>,
+    /// Stem to the file that is named for it.
+    pub(super) files: BTreeMap<String, String>,
     pub(super) poisoned: Vec<Digest>,
     /// Identities that a roll-back left.
     pub(super) shunned: Vec<Digest>,
@@ -83,11 +85,18 @@ impl History {
         // Held back by a pin of an earlier run, so not judged in this one.
         let told = |of: &Digest| self.refused.iter().any(|(identity, _)| identity == of);
         let poisoned = self.judged.iter().filter(|(_, of)| self.poisoned.contains(of) && !told(of) && !serves(of));
-        let poisoned = poisoned.map(|(stem, identity)| taken_back(stem, identity));
+        let file = |stem: &str| self.files.get(stem).cloned().unwrap_or_else(|| stem.to_owned());
+        let poisoned = poisoned.map(|(stem, identity)| taken_back(&file(stem), identity));
         let left = |of: &Digest| self.shunned.contains(of) && !self.poisoned.contains(of);
         let left = self.judged.iter().filter(|(_, of)| left(of) && !told(of) && !serves(of));
-        let left = left.map(|(stem, identity)| left_behind(stem, identity));
+        let left = left.map(|(stem, identity)| left_behind(&file(stem), identity));
         self.folder_trouble.iter().chain(refused).cloned().chain(poisoned).chain(left).collect()
+    }
+
+    /// The file that stands in the folder for it.
+    pub(super) fn file_of(&self, identity: &Digest) -> Option<String> {
+        let stem = self.judged.iter().find(|(_, of)| *of == identity).map(|(stem, _)| stem)?;
+        Some(self.files.get(stem).unwrap_or(stem).clone())
     }
 
     /// A member of this set that was taken back.

@@ -76,6 +76,12 @@ impl Records {
         self.keep(SwapRecord { message, ..blank(attempt, Outcome::Unchanged, at, at) })
     }
 
+    /// The folder says otherwise than what was judged.
+    pub(super) fn moved_on(&self, attempt: Attempt, at: GenerationId) -> SwapRecord {
+        let message = "the folder changed while this was judged; what stands there now is judged instead".to_owned();
+        self.keep(SwapRecord { message, ..blank(attempt, Outcome::Unchanged, at, at) })
+    }
+
     pub(super) fn amend(&self, number: u64, change: impl FnOnce(&mut SwapRecord)) {
         if let Some(record) = self.kept.lock().last.iter_mut().rev().find(|record| record.number == number) {
             change(record);
@@ -88,7 +94,14 @@ impl Records {
         let of = |record: &&mut SwapRecord| record.to == generation && record.outcome == Outcome::Swapped;
         if let Some(record) = kept.last.iter_mut().rev().find(of) {
             record.enforced_us = Some(record.enforced_us.unwrap_or(0).max(micros));
+            self.newest.send_modify(|_| {});
         }
+    }
+
+    /// As it is now, or as it was given if it is too old to be known.
+    pub(super) fn latest(&self, record: SwapRecord) -> SwapRecord {
+        let kept = self.kept.lock();
+        kept.last.iter().rev().find(|kept| kept.number == record.number).cloned().unwrap_or(record)
     }
 
     /// Swapped and refused.

@@ -23,7 +23,8 @@ impl Bed {
         let embedded: Vec<_> = embedded::sources().map(load).collect();
         let first = Set::compose(&[], &embedded, Unclaimed::Default).expect("a set");
         let store = ContentStore::open(dir.path()).expect("store");
-        let control = Control::new(embedded, first, config, store, &Remembered::default()).expect("control");
+        let control = Control::new(embedded, first, config, store, &Remembered::default(), Starting::default());
+        let control = control.expect("control");
         Self { control, gate, _dir: dir }
     }
 
@@ -55,7 +56,7 @@ fn what_was_taken_back_while_another_file_was_judged_stays_away() {
     assert!(bed.serves(&bad));
     let basis = bed.control.basis();
     let judged = BTreeMap::from([("rate-limit".to_owned(), other.source.identity())]);
-    bed.control.judged(judged, Vec::new());
+    bed.control.judged(judged, BTreeMap::new(), Vec::new());
     bed.control.trying(&[other.source.identity()]);
     bed.control.take_back(&bad);
     assert_eq!(bed.swap(&basis, &[&bad, &other]).expect_err("overtaken"), Overtaken);
@@ -65,6 +66,27 @@ fn what_was_taken_back_while_another_file_was_judged_stays_away() {
     assert_eq!((anew.poisoned, anew.pin), (vec![bad.source.identity()], Some(PinReason::Rollback)));
     bed.swap(&bed.control.basis(), &[&other]).expect("planned anew");
     assert!(!bed.serves(&bad) && bed.serves(&other));
+}
+
+// shows: X-06
+#[test]
+fn with_nothing_to_go_back_to_a_rollback_leaves_what_is_being_judged() {
+    let bed = Bed::new();
+    assert_eq!(bed.control.rollback("why").expect_err("nothing at all"), RollbackError::Nothing);
+    let first = bed.component("access", "{}");
+    let basis = bed.control.basis();
+    let judged = BTreeMap::from([("access".to_owned(), first.source.identity())]);
+    bed.control.judged(judged, BTreeMap::from([("access".to_owned(), "access.wasm".to_owned())]), Vec::new());
+    bed.control.trying(&[first.source.identity()]);
+    let left = bed.control.rollback("3 a.m.").expect("an answer");
+    assert_eq!(
+        (left.outcome, left.to, left.files.as_slice()),
+        (Outcome::Unchanged, GenerationId(1), &["access.wasm".to_owned()][..])
+    );
+    assert!(left.message.contains("access.wasm") && left.message.contains("3 a.m."), "{}", left.message);
+    assert_eq!(bed.swap(&basis, &[&first]).expect_err("left"), Overtaken);
+    let anew = bed.control.basis();
+    assert_eq!((anew.pin, anew.shunned), (Some(PinReason::Rollback), vec![first.source.identity()]));
 }
 
 // shows: X-06

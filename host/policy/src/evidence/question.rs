@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::host::TAGS_PER_CALL;
-use crate::instance::{CallFailure, PolicyInstance};
+use crate::instance::{CallFailure, PolicyInstance, caught};
 use crate::model::*;
 use crate::packed::{CERTIFICATE, Labels, WhoFacts};
 
@@ -155,6 +155,10 @@ impl Asked {
 
     /// Asks a component, outside of any generation.
     pub(crate) fn put(&self, guest: &mut PolicyInstance) -> Result<Ruled<Answered>, CallFailure> {
+        caught(|| self.put_to(guest))
+    }
+
+    fn put_to(&self, guest: &mut PolicyInstance) -> Result<Ruled<Answered>, CallFailure> {
         Ok(match self {
             Asked::Access { who, place, what } => Answered::Access(guest.access(who, place, what)?).into(),
             Asked::Items { who, place, tags } => {

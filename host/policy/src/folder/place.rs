@@ -29,7 +29,7 @@ pub(crate) struct Placed {
     pub(crate) names: Vec<String>,
 }
 
-const ENDINGS: [&str; 6] = ["wasm", "toml", "json", "wasm.minisig", "toml.minisig", "json.minisig"];
+pub(super) const ENDINGS: [&str; 6] = ["wasm", "toml", "json", "wasm.minisig", "toml.minisig", "json.minisig"];
 
 // === impl Papers ===
 

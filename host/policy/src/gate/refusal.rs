@@ -46,7 +46,7 @@ refusal_codes! {
     TooLarge = "plugin.too_large", "The file is larger than the limit.",
         "Make it smaller; a component of more than 64 MiB is no policy.";
     Unreadable = "plugin.unreadable", "The file or the folder cannot be read.",
-        "Let the gateway's user read it.";
+        "Let the gateway's user read it; put it back if it is gone.";
     WritableByOthers = "plugin.writable_by_others", "Group or others may write the file or the folder.",
         "`chmod go-w`, for the file and for the folder.";
     NotRegular = "plugin.not_regular", "The file is not a regular one (a pipe, a folder, a device).",
@@ -95,6 +95,8 @@ refusal_codes! {
         "Let a trusted key sign it, or add the key to those of `policy_keys`.";
     SignatureInvalid = "plugin.signature_invalid", "The signature is not of this component with these settings.",
         "Sign it again, with the settings that stand beside it.";
+    Waits = "plugin.waits", "It is sound, and came with something that was refused: both come together or not at all.",
+        "Mend the file that the message names, or take it away; or write this one again.";
     Held = "plugin.held", "It wants imports that nothing which answered this here was given; an operator has to approve it.",
         "Read what it wants, then `tidegate policy approve`.";
     Differs = "plugin.differs", "It would have answered more of the latest questions otherwise than is allowed.",

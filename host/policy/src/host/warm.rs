@@ -20,6 +20,7 @@ use crate::generation::Set;
 use crate::instance::PolicySource;
 use crate::model::{Digest, Policy};
 use crate::shadow::Shadow;
+use crate::starting::Starting;
 use crate::store::{ContentStore, Member, Remembered};
 use crate::swapper::Swapper;
 use crate::trust::Vouching;
@@ -29,6 +30,7 @@ use crate::warden::Warden;
 #[derive(Debug)]
 pub struct Warm {
     config: PolicyConfig,
+    starting: Starting,
     store: ContentStore,
     gate: Arc<Gate>,
     cache_trouble: CacheTrouble,
@@ -66,8 +68,9 @@ impl LastGood {
 // === impl Warm ===
 
 impl Warm {
-    /// Compiles, or reads what was compiled, and has everything judged.
-    pub fn new(mut config: PolicyConfig) -> Result<Self, StartError> {
+    /// Compiles, or reads what was compiled, and has everything judged. `starting` says how far it is, and ends it and what
+    /// comes of it.
+    pub fn new(mut config: PolicyConfig, starting: &Starting) -> Result<Self, StartError> {
         config.threads = config.threads.max(1);
         let store_wrong = |e: std::io::Error| StartError::Store { path: config.store_dir.clone(), why: e.to_string() };
         let store = ContentStore::open(&config.store_dir).map_err(store_wrong)?;
@@ -75,11 +78,14 @@ impl Warm {
         let cache_trouble = cache.trouble();
         let engines =
             Arc::new(Engines::new(&config.limits, config.threads).map_err(|e| StartError::Engine(format!("{e:#}")))?);
-        let gate = Arc::new(Gate::new(engines, cache, config.clone()));
+        let gate = Arc::new(Gate::of_start(engines, cache, config.clone(), starting.clone()));
         let embedded = load_all(&gate, embedded::sources().collect())
             .into_iter()
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|refusal| StartError::Embedded(refusal.to_string()))?;
+            .map_err(|refusal| match starting.is_given_up() {
+                true => StartError::GivenUp,
+                false => StartError::Embedded(refusal.to_string()),
+            })?;
         let vouching = Arc::new(Vouching::new(config.trust.clone())?);
         let folder = config.plugins_dir.as_deref().map(|path| Folder::open(path, &config)).transpose()?;
         let remembered = store.remembered();
@@ -87,7 +93,17 @@ impl Warm {
         let chosen = taken_up(folder.as_ref(), &gate, &store, &remembered, &vouching);
         let members = remembered.last_good;
         let shadow = KeptShadow::new(&config.store_dir).take(&gate, &vouching, &config.limits);
-        Ok(Self { config, store, gate, cache_trouble, embedded, vouching, folder, members, chosen, shadow })
+        let starting = starting.clone();
+        // What it could not take up for that reason is no trouble of the last run's.
+        if starting.is_given_up() {
+            return Err(StartError::GivenUp);
+        }
+        Ok(Self { config, starting, store, gate, cache_trouble, embedded, vouching, folder, members, chosen, shadow })
+    }
+
+    /// What it is at while it starts, and the word to give up.
+    pub fn starting(&self) -> &Starting {
+        &self.starting
     }
 
     /// What serves now and would not be taken up, each with its reason; and that access would be closed.
@@ -97,7 +113,8 @@ impl Warm {
 
     /// Decides from here on, and watches the folder.
     pub fn start(self) -> Result<PolicyHost, StartError> {
-        let Self { config, store, gate, cache_trouble, embedded, vouching, folder, members, chosen, shadow } = self;
+        let Self { config, starting, store, gate, cache_trouble, embedded, vouching, folder, members, chosen, shadow } =
+            self;
         let store_wrong = |e: std::io::Error| StartError::Store { path: config.store_dir.clone(), why: e.to_string() };
         let remembered = store.remembered();
         // Another set may have begun to serve since.
@@ -114,7 +131,11 @@ impl Warm {
         let closed_by = remembered.closed.as_deref().map(Closure::parse).or(chosen.closed);
         first.closed_by = closed_by.unwrap_or(Closure::Forgotten);
         let known = remembered.pin.iter().flat_map(|pin| &pin.known).filter_map(|hex| Digest::from_hex(hex)).collect();
-        let control = Arc::new(Control::new(embedded, first, config.clone(), store, &remembered).map_err(refused)?);
+        if starting.is_given_up() {
+            return Err(StartError::GivenUp);
+        }
+        let control = Control::new(embedded, first, config.clone(), store, &remembered, starting.clone());
+        let control = Arc::new(control.map_err(refused)?);
         let spawned = |e: std::io::Error| StartError::Engine(format!("starting a thread: {e}"));
         let recorder = Recorder::start(&config.store_dir.join("decisions"), &config.decisions).map_err(store_wrong)?;
         let recorder = Arc::new(recorder);
@@ -141,7 +162,7 @@ impl Warm {
             Shadow::start(loaded, papers, config.breaker.clone(), Arc::clone(&recorder))
         };
         let shadow = shadow.map(begin).transpose().map_err(spawned)?;
-        Ok(PolicyHost {
+        let host = PolicyHost {
             inner: Arc::new(Inner {
                 control,
                 decider,
@@ -158,7 +179,13 @@ impl Warm {
                 breaker: config.breaker,
                 limits: config.limits,
             }),
-        })
+        };
+        if starting.is_given_up() {
+            // Its threads end with it; it has decided nothing.
+            drop(host);
+            return Err(StartError::GivenUp);
+        }
+        Ok(host)
     }
 }
 

@@ -49,6 +49,7 @@ impl Notices {
             return;
         }
         if self.watched.take().is_some() {
+            self.desk.inbox.lock().heard.unclosed.clear();
             tracing::warn!(folder = %folder.display(), "another plugins folder stands in the place of the one before");
         }
         // Without a folder there is nothing to watch; the look says so.
@@ -113,9 +114,13 @@ impl Desk {
                 true
             }
             // Something went, or links were made: worth a look, but it finishes no file.
-            EventKind::Remove(_) | EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)) => {
-                paths.iter().for_each(|path| inbox.heard.begun(path));
-                if matches!(event.kind, EventKind::Create(CreateKind::File | CreateKind::Any)) {
+            EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)) => {
+                paths.iter().for_each(|path| inbox.heard.went(path));
+                true
+            }
+            EventKind::Create(of) => {
+                paths.iter().for_each(|path| inbox.heard.created(path));
+                if matches!(of, CreateKind::File | CreateKind::Any) {
                     paths.iter().for_each(|path| inbox.heard.linked(path));
                 }
                 true
@@ -146,9 +151,9 @@ impl Desk {
 impl Heard {
     /// Its writer closed it.
     fn finished(&mut self, path: &Path) {
-        if let Some(name) = name(path).filter(|name| counts(name))
-            && self.closed.len() < HEARD_MAX
-        {
+        let Some(name) = name(path).filter(|name| counts(name)) else { return };
+        self.unclosed.remove(name);
+        if self.closed.len() < HEARD_MAX {
             self.closed.insert(name.to_owned(), SystemTime::now());
         }
     }
@@ -159,10 +164,30 @@ impl Heard {
         self.finished(path);
     }
 
-    /// Somebody writes it, or it went.
+    /// Somebody writes it.
     fn begun(&mut self, path: &Path) {
         if let Some(name) = name(path) {
             self.closed.remove(name);
+            // Elsewhere nothing tells of a close.
+            if cfg!(target_os = "linux") && counts(name) && self.unclosed.len() < HEARD_MAX {
+                self.unclosed.insert(name.to_owned());
+            }
+        }
+    }
+
+    /// A file that is begun, if it is empty; a link has no writer, and no close follows.
+    fn created(&mut self, path: &Path) {
+        match path.symlink_metadata() {
+            Ok(metadata) if metadata.is_file() && metadata.len() == 0 => self.begun(path),
+            _ => self.went(path),
+        }
+    }
+
+    /// It is not there any more, or is another one.
+    fn went(&mut self, path: &Path) {
+        if let Some(name) = name(path) {
+            self.closed.remove(name);
+            self.unclosed.remove(name);
         }
     }
 
@@ -234,10 +259,13 @@ mod tests {
         until("it is closed", || closed("a.toml"));
         let again = fs::File::create(at("a.toml")).expect("create");
         until("it is open again", || !closed("a.toml"));
+        assert!(desk.unclosed().contains("a.toml"), "and its writer is known");
         drop(again);
         until("it is closed again", || closed("a.toml"));
+        assert!(desk.unclosed().is_empty());
         fs::rename(at("a.toml"), at("a.toml~")).expect("rename");
         until("it is gone", || !closed("a.toml"));
+        assert!(desk.unclosed().is_empty(), "nobody writes any more");
         fs::write(at("b.toml"), b"").expect("write");
         until("the next is told", || closed("b.toml"));
         assert!(!desk.inbox.lock().heard.flipped, "a plain file is no link");

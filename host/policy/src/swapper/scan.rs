@@ -21,6 +21,10 @@ use crate::trust::Vouching;
 /// Plans of one look, if roll-backs, pins or the breaker overtake it; then the next look goes on. Guessed: operators
 /// are slower.
 const PLANS_MAX: usize = 8;
+/// Attempts in a row that come to nothing because the folder says otherwise by the time they are judged. What is written
+/// more often than it can be judged comes after that as it was judged, so that nobody keeps it and its neighbours out for
+/// ever; what stands there then is judged next. Guessed.
+const MOVED_ON_MAX: u32 = 3;
 
 pub(super) struct Scanner {
     config: PolicyConfig,
@@ -37,6 +41,10 @@ pub(super) struct Scanner {
     known: Vec<Digest>,
     /// Served from the folder, and gone since.
     missing: BTreeMap<String, Instant>,
+    /// Attempts in a row that the folder overtook.
+    moved_on: u32,
+    /// It overtook the latest: the next look is due at once.
+    again: bool,
     /// The folder's own trouble, told once.
     trouble: Option<Refusal>,
     vouching: Arc<Vouching>,
@@ -55,6 +63,8 @@ struct Change {
     optional: BTreeSet<Digest>,
     keep: Vec<Arc<Loaded>>,
     files: Vec<String>,
+    /// Stems that have to stand there as they were read when it comes into force; of `generation.toml` that alone.
+    looked_at: BTreeSet<String>,
 }
 
 /// What a set was refused for, first what the attempt is named by.
@@ -82,6 +92,8 @@ impl Scanner {
             ready: Vec::new(),
             known,
             missing: BTreeMap::new(),
+            moved_on: 0,
+            again: false,
             trouble: None,
             vouching,
             recorder,
@@ -92,8 +104,11 @@ impl Scanner {
         self.control.unchanged(attempt(trigger))
     }
 
-    /// When the next look is due because a removal has to be quiet for a while.
+    /// When the next look is due because the folder moved on, or because a removal has to be quiet for a while.
     pub(super) fn wants_look_at(&self) -> Option<Instant> {
+        if self.again {
+            return Some(Instant::now());
+        }
         self.missing.values().min().map(|since| *since + self.config.watch.removal_quiet)
     }
 
@@ -106,7 +121,12 @@ impl Scanner {
 
     /// A candidate that was compared is put into the folder, under the name of what it replaces, and taken up from
     /// there; refused, the folder is as it was.
-    pub(super) fn promote(&mut self, new: &Arc<Loaded>, papers: &Papers) -> Option<SwapRecord> {
+    pub(super) fn promote(
+        &mut self,
+        new: &Arc<Loaded>,
+        papers: &Papers,
+        unclosed: impl Fn() -> BTreeSet<String>,
+    ) -> Option<SwapRecord> {
         let basis = self.control.basis();
         let file = new.source.file.to_string();
         let refused = |refusal: Refusal| {
@@ -146,7 +166,8 @@ impl Scanner {
         self.refused.remove(&identity);
         self.known.retain(|known| *known != identity);
         self.control.wanted(&identity);
-        let record = self.scan(Trigger::Promotion, &Heard::of(&placed.names));
+        let heard = |names: &[String]| Heard { unclosed: unclosed(), ..Heard::of(names) };
+        let record = self.scan(Trigger::Promotion, &heard(&placed.names));
         let serves = self.control.basis().chosen.iter().any(|loaded| loaded.source.identity() == identity);
         if serves {
             placed.keep();
@@ -154,7 +175,7 @@ impl Scanner {
         }
         let back = placed.put_back();
         // What stands there now was judged before, and serves: a look that finds nothing to do.
-        self.scan(Trigger::Folder, &Heard::of(&back));
+        self.scan(Trigger::Folder, &heard(&back));
         record.or_else(|| {
             let message = match self.control.basis().pin {
                 Some(PinReason::Operator) => "the set was pinned meanwhile",
@@ -190,11 +211,14 @@ impl Scanner {
                 tracing::error!(%error, "the keys of trusted signers cannot be read again; the ones before count");
             }
         }
+        self.again = false;
         // What overtakes a plan came after the operator's word, and counts.
         let mut planned = (0..PLANS_MAX).map(|n| self.attempt(trigger, heard, operator && n == 0));
         let record = planned.find_map(Result::ok).flatten();
         drop(planned);
-        self.ready.clear();
+        if !self.again {
+            self.ready.clear();
+        }
         record
     }
 
@@ -232,6 +256,8 @@ impl Scanner {
         if let Some((identity, _)) = &look.manifest {
             judged.insert(MANIFEST.to_owned(), *identity);
         }
+        let files = look.versions.iter().map(|(stem, version)| (stem.clone(), version.file().to_owned())).collect();
+        let quiet = look.pending.is_empty();
         let planned = match look.manifest.is_some() {
             true => self.plan_by_manifest(trigger, all, &basis, look, &judged),
             false => Ok(self.plan(trigger, all, &basis, look, &judged)),
@@ -240,7 +266,7 @@ impl Scanner {
             Ok(planned) => planned,
             Err((refusal, pending)) => {
                 let named = judged.get(MANIFEST).copied();
-                self.judged(judged, pending);
+                self.judged(judged, files, pending);
                 if let Some(named) = named {
                     self.control.note_refused(named, refusal.clone());
                 }
@@ -249,8 +275,15 @@ impl Scanner {
             }
         };
         let named = judged.get(MANIFEST).copied();
-        self.judged(judged, pending);
-        let Plan::Change(mut change) = plan else { return Ok(None) };
+        self.judged(judged, files, pending);
+        let Plan::Change(mut change) = plan else {
+            if quiet {
+                self.moved_on = 0;
+            }
+            return Ok(None);
+        };
+        let of_identity: BTreeMap<Digest, String> =
+            change.stems.iter().map(|(_, version)| (version.identity, version.file().to_owned())).collect();
         let required = change.stems.iter().map(|(_, version)| version.identity);
         let required = required.filter(|identity| !change.optional.contains(identity));
         let tried: Vec<Digest> = required.chain(named).collect();
@@ -266,6 +299,20 @@ impl Scanner {
             Ok(_) if change.files.is_empty() && !all => {
                 self.control.owed(&[]);
                 return Ok(None);
+            }
+            Ok(chosen) if self.is_overtaken(&change) => {
+                self.ready = chosen;
+                let record = self.control.moved_on(&basis, &tried, attempt(change.files));
+                return match trigger {
+                    Trigger::Folder => {
+                        self.again = true;
+                        Ok(Some(record))
+                    }
+                    // Whoever promotes says that something else writes there.
+                    Trigger::Promotion => Ok(None),
+                    // Takes what stands there, finished or not.
+                    _ => Err(Overtaken),
+                };
             }
             Ok(chosen) => match self.control.swap(&basis, &chosen, &tried, attempt(change.files)) {
                 Ok(record) => {
@@ -284,20 +331,41 @@ impl Scanner {
             },
             Err((first, others)) => self.control.refused(first, others, attempt(change.files)),
         };
+        self.moved_on = 0;
         if record.outcome == Outcome::Refused {
             let sound: Vec<_> = tried.into_iter().filter(|identity| !self.refused.contains(identity)).collect();
-            self.control.owed(&sound);
+            for identity in self.control.owed(&sound) {
+                let Some(file) = of_identity.get(&identity) else { continue };
+                self.control.note_refused(identity, waits(file, &record));
+            }
         }
         Ok(Some(record))
     }
 
+    /// Does the folder say otherwise by now? True a few times in a row at most.
+    fn is_overtaken(&mut self, change: &Change) -> bool {
+        let Some(folder) = &self.folder else { return false };
+        let moved = folder.moved_on(&change.looked_at);
+        if moved.is_empty() {
+            return false;
+        }
+        let files = moved.join(", ");
+        if self.moved_on >= MOVED_ON_MAX {
+            tracing::warn!(%files, "changed again while it was judged, and is taken as it was: it changes too often");
+            return false;
+        }
+        self.moved_on += 1;
+        tracing::info!(%files, "changed while it was judged; what stands there now is judged instead");
+        true
+    }
+
     /// What is not in the folder any more is judged anew should it come back.
-    fn judged(&mut self, judged: BTreeMap<String, Digest>, pending: Vec<String>) {
+    fn judged(&mut self, judged: BTreeMap<String, Digest>, files: BTreeMap<String, String>, pending: Vec<String>) {
         let stands: BTreeSet<Digest> = judged.values().copied().collect();
         self.known.retain(|identity| stands.contains(identity));
         self.refused.retain(|identity| stands.contains(identity));
         self.rivals.retain(|rival| stands.contains(&rival.source.identity()));
-        for gone in self.control.judged(judged, pending) {
+        for gone in self.control.judged(judged, files, pending) {
             self.refused.remove(&gone);
         }
     }
@@ -320,7 +388,8 @@ impl Scanner {
             // What serves is not wanted more by being written again.
             differs && !left(identity) || look.rewritten.contains(stem) && !serves(stem, identity)
         };
-        let news = judged.iter().any(|(stem, identity)| fresh(stem, identity));
+        // What was read of a file that is being written again is not what its writer means.
+        let news = judged.iter().any(|(stem, identity)| fresh(stem, identity) && !look.is_unfinished(stem));
         // Something that did not serve went: what was refused with it, or because of it, may come.
         let went = |stem: &String| stem != MANIFEST && !judged.contains_key(stem) && serving(stem).is_none();
         let withdrawn = basis.judged.keys().any(went);
@@ -329,14 +398,12 @@ impl Scanner {
         if basis.pin == Some(PinReason::Rollback) && !news && !owed && !all {
             return (Plan::Nothing, look.pending);
         }
-        let waiting =
-            |stem: &str| look.pending.iter().any(|name| name.rsplit_once('.').is_some_and(|(s, _)| s == stem));
         let mut gone = Vec::new();
         let now = Instant::now();
         self.missing.retain(|stem, _| !look.versions.contains_key(stem));
         for loaded in &basis.chosen {
             let stem = loaded.source.stem.to_string();
-            if look.versions.contains_key(&stem) || waiting(&stem) {
+            if look.versions.contains_key(&stem) || look.is_unfinished(&stem) {
                 continue;
             }
             let since = *self.missing.entry(stem.clone()).or_insert(now);
@@ -361,7 +428,7 @@ impl Scanner {
         let mut stems: Vec<(String, Version)> = Vec::new();
         for (stem, version) in &look.versions {
             let identity = &version.identity;
-            if serves(stem, identity) {
+            if serves(stem, identity) || look.is_unfinished(stem) {
                 continue;
             }
             let must = all || fresh(stem, identity) || !held(identity);
@@ -383,7 +450,8 @@ impl Scanner {
             .map(|(stem, version)| version.source.as_ref().map_or(stem.clone(), |source| source.file.to_string()))
             .chain(gone.iter().map(|stem| format!("{stem} (removed)")))
             .collect();
-        (Plan::Change(Change { stems, optional, keep, files }), look.pending)
+        let looked_at = stems.iter().map(|(stem, _)| stem).chain(&gone).cloned().collect();
+        (Plan::Change(Change { stems, optional, keep, files, looked_at }), look.pending)
     }
 
     /// With it: only its own change counts, and it names everything.
@@ -421,7 +489,8 @@ impl Scanner {
         let selected = manifest.clone().and_then(|manifest| manifest.select(&look, &raw));
         let stems = selected.map_err(|refusal| (refusal, pending.clone()))?;
         let files = vec![MANIFEST.to_owned()];
-        let change = Change { stems, optional: BTreeSet::new(), keep: Vec::new(), files };
+        let looked_at = BTreeSet::from([MANIFEST.to_owned()]);
+        let change = Change { stems, optional: BTreeSet::new(), keep: Vec::new(), files, looked_at };
         Ok((Plan::Change(change), pending))
     }
 }
@@ -482,6 +551,14 @@ fn insist_on_component(basis: &Basis, look: &mut Look) {
         version.identity = refused;
         version.source = Err(Refusal::new(RefusalCode::ComponentMissing, &format!("{stem}.toml"), message));
     }
+}
+
+/// Why a sound file does not serve: what came with it was refused.
+fn waits(file: &str, refused: &SwapRecord) -> Refusal {
+    let mut others: Vec<&str> = refused.refusals.iter().map(|of| &*of.file).collect();
+    others.dedup();
+    let message = format!("it waits for {}, which came with it and was refused", others.join(", "));
+    Refusal::new(RefusalCode::Waits, file, message)
 }
 
 pub(super) fn attempt(trigger: Trigger) -> Attempt {

@@ -128,12 +128,40 @@ pub(crate) fn tagged(name: &str) -> Vec<u8> {
     assemble(name, "(i32.eq (i32.load offset=60 (local.get $args)) (i32.const 4))")
 }
 
-/// A guest that takes its time for `configure`, and so for each instance.
-pub(crate) fn slow(name: &str) -> Vec<u8> {
+/// A guest that takes its time for `configure`, and so for each instance; its bytes differ by `mark`.
+pub(crate) fn slow(name: &str, mark: u32) -> Vec<u8> {
     let text = std::fs::read_to_string(folder().join(format!("{name}.wat"))).expect("guest");
     let spin = "(local $n i32) (local.set $n (i32.const 400000000))
         (loop $more (local.set $n (i32.sub (local.get $n) (i32.const 1))) (br_if $more (local.get $n)))";
-    wat::parse_str(framed(&format!("{text}\n;; part CONFIGURE\n{spin}\n"), WHEN)).expect("slow guest")
+    let text = framed(&format!("{text}\n;; part CONFIGURE\n{spin}\n"), WHEN);
+    wat::parse_str(text.replace("\"guest\"", &format!("\"g{mark:04}\""))).expect("slow guest")
+}
+
+/// Keeps the compiler busy for much longer than a word to stop takes, and is no policy.
+pub(crate) fn busy() -> Vec<u8> {
+    const FUNCTIONS: u32 = 4_000;
+    let leb = |mut n: usize| {
+        let mut bytes = Vec::new();
+        while n > 0x7f {
+            bytes.push(n as u8 | 0x80);
+            n >>= 7;
+        }
+        bytes.push(n as u8);
+        bytes
+    };
+    let section = |id: u8, body: Vec<u8>| [vec![id], leb(body.len()), body].concat();
+    // local 0 = local 0 * (local 0 + 7), again and again.
+    let steps = [0x20, 0, 0x20, 0, 0x41, 7, 0x6a, 0x6c, 0x21, 0].repeat(500);
+    let body = [vec![0], steps, vec![0x20, 0, 0x0b]].concat();
+    let body = [leb(body.len()), body].concat();
+    let count = leb(FUNCTIONS as usize);
+    let module = [
+        b"\0asm\x01\0\0\0".to_vec(),
+        section(1, vec![1, 0x60, 1, 0x7f, 1, 0x7f]),
+        section(3, [count.clone(), vec![0; FUNCTIONS as usize]].concat()),
+        section(10, [count, body.repeat(FUNCTIONS as usize)].concat()),
+    ];
+    [b"\0asm\x0d\0\x01\0".to_vec(), section(1, module.concat())].concat()
 }
 
 /// A well-behaved guest whose bytes differ by `mark`.

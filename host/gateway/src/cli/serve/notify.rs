@@ -5,6 +5,9 @@ use sd_notify::NotifyState;
 use std::time::Duration;
 use tokio::task::AbortHandle;
 
+/// How much longer a start that is still under way may take, from each such word on; they come every few seconds. Guessed.
+const MORE_TIME_US: u32 = 30_000_000;
+
 /// Whoever started this process and wants to hear, if anybody.
 #[derive(Debug)]
 pub(super) struct ServiceManager {
@@ -70,6 +73,11 @@ impl Drop for Watchdog {
             task.abort();
         }
     }
+}
+
+/// It takes longer, and for what: more time, please.
+pub(super) fn still_starting(status: &str) {
+    tell(&[NotifyState::ExtendTimeoutUsec(MORE_TIME_US), NotifyState::Status(status)]);
 }
 
 fn tell(words: &[NotifyState<'_>]) {

@@ -106,7 +106,7 @@ impl Scanner {
                 if change.optional.contains(&identity) {
                     continue;
                 }
-                let message = format!("{} answers {policy}, too; take one of them away", other.source.file);
+                let message = rivalry(basis, policy, other);
                 let refusal = Refusal::new(RefusalCode::DuplicatePolicy, &loser.source.file, message);
                 self.refused.insert(identity);
                 self.control.note_refused(identity, refusal.clone());
@@ -129,6 +129,20 @@ impl Scanner {
             }
         }
         refusals
+    }
+}
+
+/// Who answers the question, too: what stands in the folder under that name, or what served under it before and stays.
+fn rivalry(basis: &Basis, policy: Policy, other: &Arc<Loaded>) -> String {
+    let file = &other.source.file;
+    let serves = basis.chosen.iter().any(|old| Arc::ptr_eq(old, other));
+    let stands = basis.judged.get(&*other.source.stem).is_none_or(|of| *of == other.source.identity());
+    match serves && !stands {
+        true => format!(
+            "what served as {file} before answers {policy} on, though the file of that name holds something else by now; \
+             take this one away, or put that one right"
+        ),
+        false => format!("{file} answers {policy}, too; take one of them away"),
     }
 }
 
