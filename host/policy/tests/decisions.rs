@@ -216,7 +216,7 @@ async fn the_log_is_bounded_and_can_be_off() {
 #[tokio::test]
 async fn what_cannot_be_written_is_told_and_what_is_no_file_is_passed_over() {
     let mut bench = Bench::new();
-    bench.config.decisions = DecisionLog { file_bytes_max: 8 << 10, files_max: 3 };
+    bench.config.decisions = DecisionLog { file_bytes_max: 8 << 10, files_max: 40 };
     let folder = settings(&bench);
     // Under the first names stand a folder, a pipe and a link to nothing.
     fs::create_dir_all(folder.join("00000001.log")).expect("a folder");
