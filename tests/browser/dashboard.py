@@ -162,6 +162,7 @@ class Job:
         self.part(self.the_first_load_is_small_and_quick)
         self.part(self.events_come_without_a_reload)
         self.part(self.an_administrator_acknowledges_by_keyboard)
+        self.part(self.many_windows_leave_connections_for_links_and_forms)
         self.part(self.a_shadow_is_promoted)
         self.part(self.every_page_is_accessible)
         self.part(self.every_page_fits_a_phone)
@@ -200,9 +201,9 @@ class Job:
         page.wait("!document.body.innerText.includes('pinned: changes')", "the pin to be gone")
         # A change that wants confirmation and a reason.
         page.go(f"{self.gateway.url}/sessions/{self.other}")
-        page.tab_to("e.tagName === 'SUMMARY'", "the confirmation")
+        page.tab_to("e.innerText?.startsWith('End this session')", "the way to the end")
         page.press("Enter")
-        page.wait("document.querySelector('details').open", "the form")
+        page.wait("location.pathname.endsWith('/end') && document.readyState === 'complete'", "the form")
         page.tab_to("e.name === 'reason'", "the reason")
         page.type("moved elsewhere")
         page.press("Tab")
@@ -268,6 +269,35 @@ class Job:
         kept = tag and page.events["Page.loadEventFired"] == loads
         self.promise("events_come_without_a_reload", kept, f"sequences {seen}")
         page.close()
+
+    def many_windows_leave_connections_for_links_and_forms(self):
+        # All of one browser and all seen: six connections to one host are all that it has.
+        state = "document.getElementById('connection')?.dataset.state"
+        pages = []
+        for _ in range(8):
+            page = self.page(self.ada)
+            page.go(self.gateway.url + "/alarms")
+            page.wait(f"{state} === 'active'", "the live connection of a new window")
+            pages.append(page)
+        for page in pages[:5]:
+            page.wait(f"{state} === 'paused'", "the older windows to make room")
+        live = [page.run(state) for page in pages[5:]]
+        first = pages[0]
+        first.go(self.gateway.url + "/policies")
+        first.run("document.querySelector('form[action=\"/policies/reload\"]').requestSubmit()")
+        first.wait("location.pathname === '/policies' && document.readyState === 'complete'", "a form to be sent")
+        first.go(self.gateway.url + "/")
+        first.wait(f"{state} === 'active'", "the window that is used to be live")
+        # One that is used goes on; one that is closed gives its place back.
+        pages[1].press("Tab")
+        pages[1].wait(f"{state} === 'active'", "the window that is used to go on")
+        for page in pages[2:]:
+            page.close()
+        alone = [page.run(state) for page in (first, pages[1])]
+        kept = live == ["active"] * 3 and alone == ["active"] * 2
+        self.promise("many_windows_leave_connections_for_links_and_forms", kept, "" if kept else f"{live} {alone}")
+        first.close()
+        pages[1].close()
 
     def an_administrator_acknowledges_by_keyboard(self):
         watching, page, ben = self.page(self.ben), self.page(self.ada), self.page(self.ben)

@@ -51,7 +51,9 @@ async fn alarms_stand_on_open_pages_are_acknowledged_there_and_go_with_the_tag()
 
     // Who may not, without the form of that sign-in, too much of a comment, nothing chosen: nothing is acknowledged.
     let acknowledge = format!("/alarms/{}/acknowledge", one.id);
-    let chosen = format!("alarm-{}=yes", high.alarm_id);
+    // As the page shows it.
+    let field = format!("alarm-{}", high.alarm_id);
+    let chosen = format!("{field}={}", ada.field(&mine, &field).await);
     for (who, form, status) in [
         (&ben, format!("form_token={his}&{chosen}"), 403),
         (&ada, format!("form_token={his}&{chosen}"), 403),
@@ -74,12 +76,18 @@ async fn alarms_stand_on_open_pages_are_acknowledged_there_and_go_with_the_tag()
     let now = standing(&api, &one.id).await.remove(0);
     assert_eq!((now.state(), now.acknowledged_by.as_str()), (AlarmState::Acknowledged, "dashboard:ada"));
     let partly = ada.post(&acknowledge, &format!("form_token={hers}&{chosen}&alarm-4711=yes")).await;
-    assert!(partly.status == 409 && partly.body.contains("1 of 2 were not acknowledged. 4711:"), "{}", partly.body);
+    assert!(
+        partly.status == 409 && partly.body.contains("1 of 2 were not acknowledged. 4711: it does not stand"),
+        "{}",
+        partly.body
+    );
 
     // The access policy has its say, as about a key.
     gw.swap("access", "deny = [\"Line2.*\"]\n").await;
     let flow_of = format!("/alarms/{}/acknowledge", two.id);
-    let denied = ada.post(&flow_of, &format!("form_token={hers}&alarm-{}=yes", flows.alarm_id)).await;
+    let field = format!("alarm-{}", flows.alarm_id);
+    let seen = ada.field(&flow_of, &field).await;
+    let denied = ada.post(&flow_of, &format!("form_token={hers}&{field}={seen}")).await;
     assert!(denied.status == 403 && denied.body.contains("policy.denied"), "{}", denied.body);
     let counted = ada.get(&format!("/alarms/{}", two.id)).await.body;
     assert!(counted.contains(FLOW) && counted.contains("active"), "the page shows the whole session still");
@@ -129,7 +137,11 @@ async fn of_many_alarms_the_most_urgent_are_shown_and_the_rest_is_counted() {
 
     // What is acknowledged gives its place to what is not.
     let token = ada.form_token("/").await;
-    let chosen: Vec<String> = (1..=200).map(|id| format!("alarm-{id}=yes")).collect();
+    let seen = |id: usize| {
+        let (_, value) = form.split_once(&format!("name=\"alarm-{id}\" value=\"")).expect("a row of the form");
+        format!("alarm-{id}={}", value.split('"').next().expect("a value"))
+    };
+    let chosen: Vec<String> = (1..=200).map(seen).collect();
     let done = ada.post(&several, &format!("form_token={token}&{}", chosen.join("&"))).await;
     assert_eq!(done.status, 303, "{}", done.body);
     let page = eventually("the others to be first", async || {
@@ -146,6 +158,7 @@ async fn of_many_alarms_the_most_urgent_are_shown_and_the_rest_is_counted() {
         page.contains("lost: this is how it was").then_some(())
     })
     .await;
-    let refused = ada.post(&several, &format!("form_token={token}&alarm-205=yes")).await;
+    let seen = ada.field(&several, "alarm-205").await;
+    let refused = ada.post(&several, &format!("form_token={token}&alarm-205={seen}")).await;
     assert!(refused.status == 409 && refused.body.contains("alarm.not_acknowledged"), "{}", refused.body);
 }

@@ -147,7 +147,8 @@ async fn administrators_change_things_and_the_audit_knows() {
     gw.swap("access", "deny = [\"Area2.*\"]\n").await;
     let generation = async || gw.admin().await.policies().await.expect("a listing").generation;
     let before = generation().await;
-    let rolled = ada.post("/policies/rollback", &format!("form_token={hers}&reason=too+strict")).await;
+    let rollback = format!("form_token={hers}&generation={before}&reason=too+strict");
+    let rolled = ada.post("/policies/rollback", &rollback).await;
     assert_eq!(rolled.header("location"), Some("/policies"), "{}", rolled.body);
     assert!(generation().await > before);
     assert!(ada.get("/policies").await.body.contains("pinned"));
@@ -198,7 +199,7 @@ async fn what_the_gate_holds_waits_for_an_administrator_and_what_it_then_decides
     assert!(held.contains("Held back by the gate") && !held.contains("/policies/approve"), "{held}");
     let before = gw.admin().await.policies().await.expect("a listing").generation;
     let approve = async |who: &Browser, token: &str, identity: &str, reason: &str| {
-        let form = format!("form_token={token}&identity={identity}&reason={reason}");
+        let form = format!("form_token={token}&generation={before}&identity={identity}&reason={reason}");
         who.post("/policies/approve", &form).await.status
     };
     assert_eq!(approve(&ben, &his, &identity, "because").await, 403);
@@ -263,8 +264,9 @@ async fn a_shadow_is_promoted_and_stopped_on_the_dashboard() {
     start().await;
     let page = ada.get("/shadow").await.body;
     assert!(page.contains("dashboard-tags.toml") && page.contains("0 of "), "{page}");
+    let identity = ada.field("/shadow", "identity").await;
     let promote = async |token: &str, most: &str, least: &str| {
-        let form = format!("form_token={token}&most_percent={most}&least_answers={least}");
+        let form = format!("form_token={token}&identity={identity}&most_percent={most}&least_answers={least}");
         ada.post("/shadow/promote", &form).await
     };
     for (form_token, most, least, status) in
@@ -301,7 +303,8 @@ async fn a_shadow_is_promoted_and_stopped_on_the_dashboard() {
     ada.get("/").await;
     let page = ada.get("/shadow").await.body;
     assert!(page.contains("dashboard-tags.toml") && page.contains("being asked"), "{page}");
-    assert_eq!(ada.post("/shadow/stop", &format!("form_token={token}")).await.status, 303);
+    let identity = ada.field("/shadow", "identity").await;
+    assert_eq!(ada.post("/shadow/stop", &format!("form_token={token}&identity={identity}")).await.status, 303);
     assert!(ada.get("/shadow").await.body.contains("There is no shadow"));
     let audit = ada.get("/audit").await.body;
     let parts =
@@ -358,7 +361,9 @@ async fn people_have_another_name_in_the_log_and_operators_find_them_by_it() {
     add(&gw, "lovelace", "Admin", &["engine-room"]).await;
     let browser = Browser::signed_in(&gw, "lovelace").await;
     let token = browser.form_token("/").await;
-    assert_eq!(browser.post("/policies/reload", &format!("form_token={token}")).await.status, 303);
+    let generation = browser.field("/policies", "generation").await;
+    let reload = format!("form_token={token}&generation={generation}");
+    assert_eq!(browser.post("/policies/reload", &reload).await.status, 303);
     assert_eq!(browser.post("/sign-in", "name=Lovelace&password=wrong").await.status, 401);
     let listed: serde_json::Value =
         serde_json::from_slice(&gw.run(&["user", "list", "--json"]).await.stdout).expect("JSON");

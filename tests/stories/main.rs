@@ -19,6 +19,7 @@ mod line;
 mod logs;
 mod manager;
 mod nodes;
+mod old_pages;
 mod operate;
 mod policies;
 mod pressure;

@@ -253,6 +253,7 @@ impl App {
             sessions: sessions.clone(),
             nodes: nodes.clone(),
             keys: keys.clone(),
+            instance: instance.clone(),
             config: in_force.subscribe(),
             stopping: serving.clone(),
         });

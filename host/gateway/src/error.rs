@@ -131,6 +131,9 @@ codes! {
     PolicyNothingToRollBack = "policy.nothing_to_roll_back", FailedPrecondition,
         "There is no earlier generation.",
         "Put the wanted components into the plugins folder.";
+    PolicyChanged = "policy.changed", FailedPrecondition,
+        "The policies, or the shadow, are not any more those that the dashboard's page showed; nothing was done.",
+        "Open the page again, and repeat what is still wanted.";
     PolicyNoShadow = "policy.no_shadow", FailedPrecondition,
         "There is no shadow to look at or to promote.",
         "Start one with `tidegate policy shadow start`.";
@@ -197,6 +200,9 @@ codes! {
     AlarmNotAcknowledged = "alarm.not_acknowledged", FailedPrecondition,
         "Some of the alarms that were chosen on the dashboard could not be acknowledged; the message names each with its reason.",
         "Open the session's alarms again: the others are acknowledged. While a provider is lost, wait for the next one.";
+    AlarmChanged = "alarm.changed", FailedPrecondition,
+        "An alarm that was chosen on the dashboard is not any more as the page showed it; nothing was acknowledged.",
+        "Look at what it is now, and acknowledge that.";
     CommandLimit = "command.limit", ResourceExhausted,
         "As many commands as `max_pending_commands_per_session` are waiting.",
         "Wait for answers before sending more.";
@@ -213,7 +219,7 @@ codes! {
         "The MXAccess method raised; the details carry the HRESULT.",
         "See the HRESULT; a write before the first data change is a common cause: advise first.";
     RateLimited = "rate.limited", ResourceExhausted,
-        "The rate-limit policy refused the request.",
+        "The rate-limit policy refused the request; or so many sign in just now that no password more is checked.",
         "Wait as long as the details say.";
     LimitItems = "limit.items", ResourceExhausted,
         "The session has as many items as `max_items_per_session`.",
@@ -284,6 +290,9 @@ codes! {
     HttpHostRefused = "http.host_refused", PermissionDenied,
         "The request's Host header does not name this machine's loopback.",
         "Use the address that the gateway listens on, e.g. `http://127.0.0.1:7411`.";
+    HttpPages = "http.pages", ResourceExhausted,
+        "This person, or all together, have as many live pages open as may be.",
+        "Close some; a page without a live connection shows what was when it was loaded.";
     HttpTooLarge = "http.too_large", InvalidArgument,
         "The request's body is larger than the HTTP address takes.",
         "Send less.";

@@ -1,5 +1,6 @@
 //! How the gateway is: ready or not, and which parts do not do their work. Knows no part, only their names
-//! and what they say. Invariant: asking costs no wait and no input or output.
+//! and what they say. Invariants: asking costs no wait and no input or output; who may not see everything hears which part
+//! and which code, not its words.
 
 use crate::error::Error;
 use serde::Serialize;
@@ -22,7 +23,8 @@ pub struct Health {
 pub struct Degraded {
     /// One of `PARTS`.
     pub part: &'static str,
-    /// For people; no secrets, no values.
+    /// For operators: it can name sessions, files and what is in them. No secrets.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// Dotted error code, where the part has one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,12 +36,31 @@ pub trait HealthSource: Send + Sync + 'static {
     fn health(&self) -> Health;
 }
 
+// === impl Health ===
+
+impl Health {
+    /// For everybody.
+    pub fn without_words(mut self) -> Self {
+        self.degraded.iter_mut().for_each(|part| part.message.clear());
+        self
+    }
+}
+
 // === impl Degraded ===
 
 impl Degraded {
     pub fn new(part: &'static str, message: impl Into<String>) -> Self {
         debug_assert!(PARTS.contains(&part), "{part} has no runbook");
         Self { part, message: message.into(), code: None }
+    }
+
+    /// In one line.
+    pub fn told(&self) -> String {
+        match (self.message.as_str(), self.code) {
+            ("", Some(code)) => format!("{}: {code}", self.part),
+            ("", None) => self.part.to_owned(),
+            (message, _) => format!("{}: {message}", self.part),
+        }
     }
 
     /// A part that says itself what is wrong.

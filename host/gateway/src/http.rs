@@ -24,7 +24,7 @@ use crate::{
 use axum::{
     Json, Router,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     middleware,
     response::{IntoResponse, Response},
     routing::get,
@@ -56,7 +56,8 @@ pub async fn serve(
 ) {
     let loopback = listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
     let failures = state.metrics.accept_failures.clone();
-    accept::serve(listener, tls, router(state, loopback), failures, shutdown, drain).await;
+    let bounds = accept::Bounds::default();
+    accept::serve(listener, tls, router(state, loopback), failures, shutdown, drain, bounds).await;
 }
 
 fn router(state: HttpState, loopback: bool) -> Router {
@@ -71,7 +72,8 @@ fn router(state: HttpState, loopback: bool) -> Router {
         .fallback(async || no_such_page(StatusCode::NOT_FOUND))
         .method_not_allowed_fallback(async || no_such_page(StatusCode::METHOD_NOT_ALLOWED))
         .with_state(state)
-        .layer(middleware::from_fn(guard::body_limit));
+        .layer(middleware::from_fn(guard::body_limit))
+        .layer(middleware::map_response(guard::no_plain_refusal));
     let router = if loopback { router.layer(middleware::from_fn(guard::loopback_host)) } else { router };
     // Outermost: refusals carry the headers too.
     router.layer(middleware::map_response(guard::security_headers))
@@ -83,8 +85,10 @@ async fn metrics(State(state): State<HttpState>) -> Response {
     ([(header::CONTENT_TYPE, TYPE)], state.metrics.expose()).into_response()
 }
 
-async fn health(State(state): State<HttpState>) -> Response {
+/// Words are for administrators: strangers and viewers hear which part, and its code.
+async fn health(headers: HeaderMap, State(state): State<HttpState>) -> Response {
     let health = state.health.health();
+    let health = if dashboard::is_admin(&headers, &state) { health } else { health.without_words() };
     let status = if health.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(health)).into_response()
 }

@@ -5,6 +5,7 @@
 mod alias;
 mod directory;
 mod password;
+mod refusals;
 mod signed_in;
 mod stream_token;
 #[cfg(test)]
@@ -23,8 +24,9 @@ use crate::{
 };
 use parking_lot::Mutex;
 use password::Passwords;
+use refusals::Refusals;
 use signed_in::SignIns;
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 use stream_token::StreamKey;
 use throttle::Throttle;
 use tidegate_policy::Person as Asked;
@@ -39,7 +41,7 @@ const NAME_MAX: usize = 64;
 const TAG_MAX: usize = 128;
 /// Groups of one person.
 const GROUPS_MAX: usize = 64;
-/// Rows of the audit that are shown.
+/// Rows on a page of the audit.
 const AUDIT_SHOWN: u32 = 200;
 
 /// What a person may do on the dashboard (H-02).
@@ -91,6 +93,7 @@ struct Shared {
     directory: Option<Directory>,
     signed_in: Mutex<SignIns>,
     throttle: Mutex<Throttle>,
+    refusals: Mutex<Refusals>,
     stream_key: StreamKey,
     /// What people are called in the log.
     aliases: Aliases,
@@ -139,6 +142,7 @@ impl People {
             directory,
             signed_in: Mutex::default(),
             throttle: Mutex::default(),
+            refusals: Mutex::default(),
             stream_key: StreamKey::mint(),
             aliases,
             changed: watch::Sender::new(0),
@@ -218,18 +222,35 @@ impl People {
     }
 
     /// Checks a password. Wrong names and wrong passwords answer alike; too many of them have to wait
-    /// (`signin.throttled`). A name that is known here is never looked up in the directory, in whatever case.
+    /// (`signin.throttled`), and whoever leaves before the answer has tried. A name that is known here is never looked up in the
+    /// directory, in whatever case.
     pub async fn sign_in(&self, name: &str, password: String, peer: Option<IpAddr>) -> Result<(SignInToken, SignedIn)> {
         let shared = &self.shared;
-        shared.throttle.lock().admit(name, peer, shared.clock.monotonic_ms())?;
-        let Some(person) = self.known(name, password).await? else {
-            shared.throttle.lock().failed(name, peer, shared.clock.monotonic_ms());
-            tracing::info!(peer = ?peer, "a sign-in was refused");
-            return Err(Error::new(Code::SignInFailed, "name or password is wrong"));
+        let admitted = shared.throttle.lock().admit(name, peer, shared.clock.monotonic_ms())?;
+        let (token, signed_in) = loop {
+            let before = self.revision();
+            let person = match self.known(name, password.clone()).await {
+                Ok(Some(person)) => person,
+                Ok(None) => {
+                    tracing::info!(peer = ?peer, "a sign-in was refused");
+                    return Err(Error::new(Code::SignInFailed, "name or password is wrong"));
+                }
+                Err(error) => {
+                    shared.throttle.lock().taken_back(admitted);
+                    return Err(error);
+                }
+            };
+            let (token, signed_in) = shared.signed_in.lock().add(person, shared.clock.monotonic_ms());
+            if self.revision() == before {
+                break (token, signed_in);
+            }
+            // People changed while the password was compared: whether it is still right is asked again.
+            self.sign_out(token.expose());
         };
-        shared.throttle.lock().succeeded(name);
+        shared.throttle.lock().succeeded(admitted, name, peer);
+        let person = &signed_in.person;
         tracing::info!(person = self.alias(&person.name), source = ?person.source, peer = ?peer, "signed in");
-        Ok(shared.signed_in.lock().add(person, shared.clock.monotonic_ms()))
+        Ok((token, signed_in))
     }
 
     /// The person of this name and password.
@@ -261,52 +282,59 @@ impl People {
         self.shared.signed_in.lock().remove(token);
     }
 
-    /// A token for one stream: name, role and tags, for 30 minutes (H-04).
-    pub fn stream_token(&self, person: &Person, tags: Option<&[String]>) -> String {
-        self.shared.stream_key.sign(person, tags, self.shared.clock.unix_ms())
+    /// A token for one stream: of this sign-in, with name, role and tags, for 30 minutes (H-04).
+    pub fn stream_token(&self, signed_in: &SignedIn, tags: Option<&[String]>) -> String {
+        self.shared.stream_key.sign(signed_in, tags, self.shared.clock.unix_ms())
     }
 
-    /// The person of a stream token as they are now; their rights are asked anew.
-    pub async fn of_stream(&self, token: &str) -> Result<Person> {
-        let name = self.shared.stream_key.verify(token, self.shared.clock.unix_ms())?;
-        self.present(&name).await?.ok_or_else(stream_token::invalid)
+    /// The sign-in of a stream token, if it lasts, and for how long this token is good. Rights are asked anew.
+    pub fn of_stream(&self, token: &str) -> Result<(SignedIn, Duration)> {
+        let (id, token_ms) = self.shared.stream_key.verify(token, self.shared.clock.unix_ms())?;
+        let now_ms = self.shared.clock.monotonic_ms();
+        let signed_in = self.shared.signed_in.lock().get(id, now_ms).ok_or_else(stream_token::invalid)?;
+        let left = Duration::from_millis(signed_in.left_ms(now_ms).min(token_ms));
+        Ok((signed_in, left))
     }
 
-    /// A person as they are now, one of the directory as they were at the newest sign-in; `None`: gone meanwhile.
-    pub async fn present(&self, name: &str) -> Result<Option<Person>> {
-        let row = self.shared.storage.person(name.to_owned()).await?;
-        Ok(row.as_ref().map(Person::from_row).or_else(|| {
-            let now_ms = self.shared.clock.monotonic_ms();
-            self.shared.signed_in.lock().of_directory(name, now_ms)
-        }))
-    }
-
-    /// Writes down what somebody changed, or tried to. A failure is logged: the change itself is done.
+    /// Writes down what somebody changed, or tried to: very many tries in vain only now and then, with their number. A
+    /// failure is logged: the change itself is done.
     pub async fn audit(&self, who: &str, what: &str, target: &str, result: &Result<()>) {
+        let shared = &self.shared;
+        let left_out = match result {
+            Ok(()) => Some(0),
+            Err(_) => shared.refusals.lock().again(who, shared.clock.monotonic_ms()),
+        };
+        let Some(left_out) = left_out else { return };
         let outcome = result.as_ref().map_or_else(|error| error.code().as_str(), |()| "done");
-        tracing::info!(person = self.alias(who), what, target, outcome, "changed on the dashboard");
+        tracing::info!(person = self.alias(who), what, target, outcome, left_out, "changed on the dashboard");
+        let more = if left_out > 0 { format!(" (and {left_out} refused tries before)") } else { String::new() };
         let row = AuditRow {
-            at_unix_ms: self.shared.clock.unix_ms() as i64,
+            seq: 0,
+            at_unix_ms: shared.clock.unix_ms() as i64,
             who: who.to_owned(),
             what: what.to_owned(),
-            target: target.to_owned(),
+            target: format!("{target}{more}"),
             outcome: outcome.to_owned(),
         };
-        if let Err(error) = self.shared.storage.add_audit(row).await {
+        if let Err(error) = shared.storage.add_audit(row).await {
             tracing::warn!(%error, "a change was not written to the audit");
         }
     }
 
-    /// The newest changes, newest first.
-    pub async fn audited(&self) -> Result<Vec<AuditRow>> {
-        self.shared.storage.audit(AUDIT_SHOWN).await
+    /// A page of changes, newest first, and whether there are older ones. `before`: older than this row.
+    pub async fn audited(&self, before: Option<i64>, done_only: bool) -> Result<(Vec<AuditRow>, bool)> {
+        let mut rows = self.shared.storage.audit(before, done_only, AUDIT_SHOWN + 1).await?;
+        let more = rows.len() > AUDIT_SHOWN as usize;
+        rows.truncate(AUDIT_SHOWN as usize);
+        Ok((rows, more))
     }
 
+    /// In this order: who signs in meanwhile is signed out here, or sees that something changed.
     fn changed(&self, name: Option<&str>) {
+        self.shared.changed.send_modify(|revision| *revision += 1);
         if let Some(name) = name {
             self.shared.signed_in.lock().remove_all_of(name);
         }
-        self.shared.changed.send_modify(|revision| *revision += 1);
     }
 }
 

@@ -40,14 +40,24 @@ impl Browser {
 
     pub(crate) async fn signed_in(gw: &Gateway, name: &str) -> Self {
         let mut browser = Self::of(gw);
-        let answer = browser.post("/sign-in", &format!("name={name}&password=correct+horse")).await;
+        browser.sign_in(name).await;
+        browser
+    }
+
+    /// As it does it a second time, too: with the cookie that it has.
+    pub(crate) async fn sign_in(&mut self, name: &str) {
+        let answer = self.post("/sign-in", &format!("name={name}&password=correct+horse")).await;
         assert_eq!((answer.status, answer.header("location")), (303, Some("/")), "{}", answer.head);
         let cookie = answer.header("set-cookie").expect("a cookie").to_owned();
         for attribute in ["HttpOnly", "SameSite=Strict", "Path=/"] {
             assert!(cookie.contains(attribute), "{cookie}");
         }
-        browser.cookie = cookie.split(';').next().expect("a value").to_owned();
-        browser
+        self.cookie = cookie.split(';').next().expect("a value").to_owned();
+    }
+
+    /// The cookie, as it is sent.
+    pub(crate) fn cookie(&self) -> &str {
+        &self.cookie
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -81,9 +91,14 @@ impl Browser {
 
     /// The token that forms of a page carry.
     pub(crate) async fn form_token(&self, page: &str) -> String {
+        self.field(page, "form_token").await
+    }
+
+    /// What a form of a page carries under this name.
+    pub(crate) async fn field(&self, page: &str, name: &str) -> String {
         let body = self.get(page).await.body;
-        let (_, rest) = body.split_once("name=\"form_token\" value=\"").expect("a form");
-        rest.split('"').next().expect("a token").to_owned()
+        let (_, rest) = body.split_once(&format!("name=\"{name}\" value=\"")).expect("a form with this field");
+        rest.split('"').next().expect("a value").to_owned()
     }
 
     /// The stream of a session's page, or of the first one.

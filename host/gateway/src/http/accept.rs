@@ -1,5 +1,11 @@
-//! The accept loop: a bound on connections, on the time for a request's head, on the drain. Knows
-//! sockets and a router, no page. Invariant: no connection outlives it.
+//! The accept loop: bounds on connections, in all and of one address, on the time for heads, bodies and answers, on the
+//! drain. Knows sockets and a router, no page. Invariants: no connection outlives it; who says nothing and who takes nothing
+//! loses the connection.
+
+mod neighbours;
+mod patient;
+
+pub(super) use patient::Patience;
 
 use crate::{
     telemetry::{Counter, Repeated},
@@ -11,6 +17,8 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use neighbours::Neighbours;
+use patient::Taken;
 use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -21,10 +29,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Scrapers and probes are few; more wait in the kernel's backlog. Guessed.
-const CONNECTIONS_MAX: usize = 128;
-/// A request's head must be there by then, also on a connection that is kept alive.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a request's head.
 const HEAD_MAX: usize = 64 << 10;
 /// When the process is out of descriptors, accepting again at once would only burn the processor.
@@ -33,6 +37,23 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a connection that was accepted just before the end may take to send its request: that is answered instead of
 /// being cut. Guessed: a round trip.
 const FIRST_REQUEST: Duration = Duration::from_millis(300);
+
+/// What connections may take. There is no setting for it: nobody has needed another one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Open at once; more wait in the kernel's backlog. Guessed: half of them for open pages.
+    pub(super) connections: usize,
+    /// Of one address, or one network of IPv6: the others have the rest.
+    pub(super) of_one_address: usize,
+    /// The same for this machine, where a proxy may speak for everybody.
+    pub(super) of_loopback: usize,
+    /// A request's head must be there by then, also on a connection that is kept alive.
+    pub(super) head: Duration,
+    /// So must its body.
+    pub(super) body: Duration,
+    /// Of an answer something must be taken by then.
+    pub(super) taking: Duration,
+}
 
 /// Whose request it is, in its extensions.
 #[derive(Clone, Debug)]
@@ -48,10 +69,12 @@ pub(super) async fn serve(
     failures: Counter,
     shutdown: impl Future<Output = ()>,
     drain: Duration,
+    bounds: Bounds,
 ) {
-    let mut trouble = Repeated::default();
+    let (mut trouble, mut crowd) = (Repeated::default(), Repeated::default());
     let mut connections = JoinSet::new();
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Arc::new(Semaphore::new(bounds.connections));
+    let neighbours = Arc::new(Neighbours::new(bounds.of_one_address, bounds.of_loopback));
     let stopping = CancellationToken::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -65,10 +88,16 @@ pub(super) async fn serve(
                 Ok((stream, peer)) => {
                     let _ = stream.set_nodelay(true);
                     let peer = Peer { ip: peer.ip().to_canonical(), certificate: Certificate::default() };
+                    let Some(neighbour) = neighbours.join(peer.ip) else {
+                        if let Some(more) = crowd.again() {
+                            tracing::warn!(peer = %peer.ip, more, "an address has as many HTTP connections open as it may; more are closed");
+                        }
+                        continue;
+                    };
                     let (tls, router, stopping) = (tls.clone(), router.clone(), stopping.clone());
                     connections.spawn(async move {
                         match tls {
-                            None => connection(stream, peer, router, stopping).await,
+                            None => connection(stream, peer, router, stopping, bounds).await,
                             Some(tls) => {
                                 let late = async {
                                     stopping.cancelled().await;
@@ -80,11 +109,11 @@ pub(super) async fn serve(
                                     () = late => None,
                                 };
                                 if let Some((stream, certificate)) = shaken {
-                                    connection(stream, Peer { certificate, ..peer }, router, stopping).await;
+                                    connection(stream, Peer { certificate, ..peer }, router, stopping, bounds).await;
                                 }
                             }
                         }
-                        drop(place);
+                        drop((neighbour, place));
                     });
                 }
                 Err(error) => {
@@ -111,23 +140,25 @@ pub(super) async fn serve(
     }
 }
 
-async fn connection<S>(stream: S, peer: Peer, router: Router, stopping: CancellationToken)
+async fn connection<S>(stream: S, peer: Peer, router: Router, stopping: CancellationToken, bounds: Bounds)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_MAX);
+    server.timer(TokioTimer::new()).header_read_timeout(bounds.head).max_buf_size(HEAD_MAX);
     // One extension per request; layering the router would rebuild it for each connection.
     let (used, is_used) = watch::channel(false);
+    let patience = Patience { limit: bounds.body, stopping: stopping.clone(), then: FIRST_REQUEST };
     let service = tower::ServiceBuilder::new()
         .map_request(move |mut request: http::Request<hyper::body::Incoming>| {
             used.send_replace(true);
             request.extensions_mut().insert(peer.clone());
+            request.extensions_mut().insert(patience.clone());
             request
         })
         .service(router);
     let service = TowerToHyperService::new(service);
-    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(server.serve_connection(TokioIo::new(Taken::new(stream, bounds.taking)), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = stopping.cancelled() => {
@@ -149,5 +180,21 @@ where
     if let Err(error) = ended {
         // Clients that go away are everyday.
         tracing::debug!(%error, "an HTTP connection ended early");
+    }
+}
+
+// === impl Bounds ===
+
+impl Default for Bounds {
+    fn default() -> Self {
+        let ten_seconds = Duration::from_secs(10);
+        Self {
+            connections: 256,
+            of_one_address: 64,
+            of_loopback: 192,
+            head: ten_seconds,
+            body: ten_seconds,
+            taking: ten_seconds,
+        }
     }
 }

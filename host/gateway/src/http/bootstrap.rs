@@ -166,7 +166,7 @@ fn first_state(state: &HttpState, viewer: &Viewer) -> Begun {
         version: VERSION,
         person: Me { name: person.name.to_string(), role: person.role.as_str() },
         stream_token: viewer.stream_token(),
-        degraded: dashboard::trouble(state),
+        degraded: dashboard::trouble(state, person),
         sessions: sessions.collect(),
     }
 }

@@ -7,6 +7,7 @@ mod board;
 mod changes;
 mod live;
 mod pages;
+mod places;
 mod rules;
 mod sight;
 mod standing;
@@ -15,6 +16,7 @@ mod views;
 use super::{HttpState, accept::Peer, problem};
 use crate::{
     config::ServeConfig,
+    data_dir::InstanceId,
     error::{Code, Error, Result},
     keys::Keys,
     nodes::Nodes,
@@ -32,14 +34,18 @@ use axum::{
 use axum_extra::extract::cookie::CookieJar;
 use board::Board;
 pub(super) use pages::trouble;
+use places::Places;
 use sight::Seen;
 use standing::Alarms;
 use std::{fmt, sync::Arc};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-/// `__Host-` would want TLS, which a loopback listener need not have.
-const COOKIE: &str = "tidegate_signed_in";
+/// What its cookie's name begins with; behind it stands which gateway, because browsers tell two on one host apart by
+/// nothing else. `__Host-` would want TLS, which a loopback listener need not have.
+const COOKIE: &str = "tidegate_signed_in_";
+/// Characters of the installation's id in it.
+const COOKIE_OF: usize = 12;
 /// What a page may load and where its forms may go: here, and nothing else.
 const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
                               connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
@@ -51,6 +57,7 @@ pub struct Shown {
     pub sessions: Sessions,
     pub nodes: Nodes,
     pub keys: Keys,
+    pub instance: InstanceId,
     /// As it is in force.
     pub config: watch::Receiver<Arc<ServeConfig>>,
     /// Open pages end with it.
@@ -63,6 +70,10 @@ pub struct Dashboard {
     shown: Shown,
     board: Arc<Board>,
     alarms: Arc<Alarms>,
+    places: Arc<Places>,
+    cookie: Arc<str>,
+    /// Held by whoever changes policies here, from the look at what there is to the end of it.
+    policies_turn: Arc<Mutex<()>>,
     /// Held by whoever has the decision log read: it can be large.
     log: Arc<Semaphore>,
 }
@@ -80,11 +91,26 @@ impl Dashboard {
     pub fn new(shown: Shown) -> Self {
         let board = Arc::new(Board::new(shown.sessions.clone()));
         let alarms = Arc::new(Alarms::new(shown.sessions.clone()));
-        Self { shown, board, alarms, log: Arc::new(Semaphore::new(1)) }
+        let instance = shown.instance.to_string();
+        let cookie = format!("{COOKIE}{}", instance.get(..COOKIE_OF).unwrap_or(&instance)).into();
+        Self {
+            shown,
+            board,
+            alarms,
+            places: Arc::default(),
+            cookie,
+            policies_turn: Arc::default(),
+            log: Arc::new(Semaphore::new(1)),
+        }
     }
 
     fn policies(&self) -> &Policies {
         self.shown.sessions.policies()
+    }
+
+    /// What this browser holds; empty: nothing of this gateway.
+    fn token_in<'j>(&self, jar: &'j CookieJar) -> &'j str {
+        jar.get(&self.cookie).map_or("", |cookie| cookie.value())
     }
 
     pub(super) fn has_directory(&self) -> bool {
@@ -111,7 +137,7 @@ impl Viewer {
     pub(super) async fn of(headers: &HeaderMap, state: &HttpState) -> Result<Self> {
         let dashboard = of(state)?.clone();
         let jar = CookieJar::from_headers(headers);
-        let signed_in = dashboard.shown.people.who(jar.get(COOKIE).map_or("", |cookie| cookie.value()))?;
+        let signed_in = dashboard.shown.people.who(dashboard.token_in(&jar))?;
         let seen = Seen::of(&dashboard, &signed_in.person).await?;
         Ok(Self { signed_in, dashboard, seen })
     }
@@ -128,7 +154,7 @@ impl Viewer {
     }
 
     pub(super) fn stream_token(&self) -> String {
-        self.dashboard.shown.people.stream_token(&self.signed_in.person, self.seen.tags())
+        self.dashboard.shown.people.stream_token(&self.signed_in, self.seen.tags())
     }
 
     fn is_admin(&self) -> bool {
@@ -153,7 +179,7 @@ pub(super) fn routes() -> Router<HttpState> {
         .route("/sign-in", get(pages::sign_in).post(changes::sign_in))
         .route("/sign-out", post(changes::sign_out))
         .route("/sessions/{id}", get(pages::session))
-        .route("/sessions/{id}/end", post(changes::end_session))
+        .route("/sessions/{id}/end", get(pages::end).post(changes::end_session))
         .route("/alarms", get(alarms::all))
         .route("/alarms/{session}", get(alarms::of_session))
         .route("/alarms/{session}/acknowledge", get(alarms::choose).post(alarms::acknowledge))
@@ -176,6 +202,15 @@ pub(super) fn routes() -> Router<HttpState> {
 
 fn of(state: &HttpState) -> Result<&Dashboard> {
     state.dashboard.as_ref().ok_or_else(|| Error::new(Code::HttpNoSuchPage, "no dashboard is served here"))
+}
+
+/// Whether an administrator asks; nobody, where there is no dashboard.
+pub(super) fn is_admin(headers: &HeaderMap, state: &HttpState) -> bool {
+    state.dashboard.as_ref().is_some_and(|dashboard| {
+        let jar = CookieJar::from_headers(headers);
+        let signed_in = dashboard.shown.people.who(dashboard.token_in(&jar));
+        signed_in.is_ok_and(|signed_in| signed_in.person.role == Role::Admin)
+    })
 }
 
 /// Where to sign in, and to which page that leads.

@@ -1,7 +1,10 @@
-//! What every request passes and every response carries: Host check, body limit, headers. Knows no
+//! What every request passes and every response carries: Host check, a body's size and time, headers. Knows no
 //! page. Invariant: a refused request has reached no handler.
 
-use super::problem::{problem, with_status};
+use super::{
+    accept::Patience,
+    problem::{problem, with_status},
+};
 use crate::error::{Code, Error};
 use axum::{
     body::Body,
@@ -13,7 +16,7 @@ use axum::{
 use http_body_util::Limited;
 use std::net::IpAddr;
 
-/// Bytes of a request's body; no page takes one yet, so it is small.
+/// Bytes of a request's body: a form's.
 pub(super) const BODY_MAX: usize = 64 << 10;
 
 /// A page in somebody's browser can make its own name resolve to 127.0.0.1 (DNS rebinding); it cannot
@@ -31,8 +34,24 @@ pub(super) async fn body_limit(request: Request, next: Next) -> Response {
         let error = Error::new(Code::HttpTooLarge, "the body is too large").with("limit_bytes", BODY_MAX);
         return with_status(StatusCode::PAYLOAD_TOO_LARGE, &error);
     }
-    // What is not announced is cut off while a handler reads it.
-    next.run(request.map(|body| Body::new(Limited::new(body, BODY_MAX)))).await
+    // What is not announced is cut off while a handler reads it; so is what does not come.
+    let patience = request.extensions().get::<Patience>().cloned();
+    let limited = request.map(|body| match patience {
+        Some(patience) => Body::new(Limited::new(patience.with(body), BODY_MAX)),
+        None => Body::new(Limited::new(body, BODY_MAX)),
+    });
+    next.run(limited).await
+}
+
+/// What a path or a query does not fit is answered by the framework in its own words; here they become a problem.
+pub(super) async fn no_plain_refusal(response: Response) -> Response {
+    let status = response.status();
+    let plain =
+        response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    if !status.is_client_error() || !plain {
+        return response;
+    }
+    with_status(status, &Error::new(Code::RequestInvalid, "the address or the form cannot be read"))
 }
 
 pub(super) async fn security_headers(mut response: Response) -> Response {

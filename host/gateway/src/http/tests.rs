@@ -13,7 +13,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     sync::oneshot,
     task::JoinHandle,
 };
@@ -43,6 +43,10 @@ struct Server {
 
 impl Server {
     async fn start(drain: Duration) -> Self {
+        Self::bounded(drain, accept::Bounds::default()).await
+    }
+
+    async fn bounded(drain: Duration, bounds: accept::Bounds) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr().expect("an address");
         let (moods, metrics) = (Arc::new(Moods::default()), Metrics::new());
@@ -53,13 +57,21 @@ impl Server {
             let shutdown = async {
                 let _ = stopped.await;
             };
-            serve(listener, None, state, shutdown, drain).await;
+            let failures = state.metrics.accept_failures.clone();
+            accept::serve(listener, None, router(state, true), failures, shutdown, drain, bounds).await;
         });
         Self { address, moods, metrics, stop, ended }
     }
 
     async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.expect("connects")
+    }
+
+    /// From another address of this machine.
+    async fn connect_from(&self, from: [u8; 4]) -> TcpStream {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((from, 0).into()).expect("binds");
+        socket.connect(self.address).await.expect("connects")
     }
 
     /// Status and whole answer to one request.
@@ -104,7 +116,7 @@ async fn the_pages_answer_and_carry_their_headers() {
     server.moods.away.store(true, Ordering::SeqCst);
     let (status, answer) = server.get("/api/health").await;
     assert_eq!(status, 503);
-    assert_eq!(body(&answer), r#"{"ready":false,"degraded":[{"part":"storage","message":"no room is left"}]}"#);
+    assert_eq!(body(&answer), r#"{"ready":false,"degraded":[{"part":"storage"}]}"#, "words are not for strangers");
 
     let (status, answer) = server.get("/api/version").await;
     assert!(status == 200 && answer.contains(env!("CARGO_PKG_VERSION")), "{answer}");
@@ -134,6 +146,14 @@ async fn what_is_wrong_gets_problem_json() {
         .ask("POST /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 99999999\r\n\r\n")
         .await;
     assert_eq!((status, code_of(&answer).as_str()), (413, "http.too_large"));
+    // What fits no path and no query is answered as everything else.
+    for path in ["/sessions/%ff", "/live?page=nonsense", "/api/session/bootstrap?build=%ff"] {
+        let (status, answer) = server.get(path).await;
+        assert!(
+            matches!((status, code_of(&answer).as_str()), (400, "request.invalid") | (404, "http.no_such_page")),
+            "{answer}"
+        );
+    }
     let (status, _) = server.ask("nonsense\r\n\r\n").await;
     assert_eq!(status, 400);
     let (status, _) = server.ask(&format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(128 << 10))).await;
@@ -183,6 +203,83 @@ async fn a_stop_cuts_a_request_that_never_comes_to_its_end() {
     let mut rest = Vec::new();
     let read = tokio::time::timeout(PATIENCE, slow.read_to_end(&mut rest)).await.expect("in time");
     assert!(read.is_err() || !rest.starts_with(b"HTTP/1.1 200"), "cut, not served");
+}
+
+// 128 connections of a stranger that sent half a body, or took no answer, stopped metrics, health and sign-in.
+#[tokio::test]
+async fn who_sends_half_a_body_or_takes_no_answer_loses_the_connection() {
+    let short = Duration::from_millis(100);
+    let bounds = accept::Bounds { connections: 4, body: short, taking: short, ..Default::default() };
+    let server = Server::bounded(PATIENCE, bounds).await;
+    let half = "POST /sign-in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\
+                Content-Type: application/x-www-form-urlencoded\r\n\r\nname=";
+    for _ in 0..2 {
+        let mut held = Vec::new();
+        for _ in 0..2 {
+            let mut slow = server.connect().await;
+            slow.write_all(half.as_bytes()).await.expect("sends");
+            held.push(slow);
+        }
+        let mut ended = Vec::new();
+        for _ in 0..2 {
+            let mut greedy = server.connect().await;
+            ended.push(tokio::spawn(async move {
+                let more = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
+                // Until the buffers of both sides are full, and then until nobody is there any more.
+                while greedy.write_all(more.as_bytes()).await.is_ok() {}
+            }));
+        }
+        // All four places are taken: this one waits until one of them is free.
+        let (status, _) = tokio::time::timeout(PATIENCE, server.get("/api/version")).await.expect("answered");
+        assert_eq!(status, 200);
+        for mut slow in held {
+            let mut answer = Vec::new();
+            let read = tokio::time::timeout(PATIENCE, slow.read_to_end(&mut answer)).await.expect("it ends in time");
+            assert!(read.is_err() || !answer.starts_with(b"HTTP/1.1 2"), "no half form is taken");
+        }
+        for greedy in ended {
+            tokio::time::timeout(PATIENCE, greedy).await.expect("it ends in time").expect("no panic");
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_address_leaves_connections_for_others() {
+    let bounds = accept::Bounds { connections: 6, of_loopback: 4, ..Default::default() };
+    let server = Server::bounded(PATIENCE, bounds).await;
+    let mut crowd = Vec::new();
+    for _ in 0..12 {
+        crowd.push(server.connect().await);
+    }
+    let mut other = server.connect_from([127, 0, 0, 2]).await;
+    let asked = "GET /api/version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    other.write_all(asked.as_bytes()).await.expect("sends");
+    let mut answer = String::new();
+    let read = tokio::time::timeout(PATIENCE, other.read_to_string(&mut answer)).await.expect("in time");
+    assert!(read.is_ok() && answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // The crowd's own first ones are served, the last ones were closed.
+    for (n, mut one) in crowd.into_iter().enumerate() {
+        let sent = one.write_all(asked.as_bytes()).await;
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(PATIENCE, one.read_to_end(&mut answer)).await.expect("in time");
+        let served = sent.is_ok() && read.is_ok() && answer.starts_with(b"HTTP/1.1 200");
+        assert_eq!(served, n < 4, "connection {n}");
+    }
+}
+
+// Half a form held the stop for the whole of the drain.
+#[tokio::test]
+async fn a_stop_does_not_wait_for_the_rest_of_a_form() {
+    let long = Duration::from_secs(600);
+    let server = Server::bounded(long, accept::Bounds { body: long, ..Default::default() }).await;
+    let mut slow = server.connect().await;
+    let half = "POST /sign-in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\
+                Content-Type: application/x-www-form-urlencoded\r\n\r\nname=";
+    slow.write_all(half.as_bytes()).await.expect("sends");
+    // Answered, so the slow connection, which came first, is accepted too.
+    assert_eq!(server.get("/api/version").await.0, 200);
+    server.stop.send(()).expect("told");
+    tokio::time::timeout(PATIENCE, server.ended).await.expect("long before the drain's end").expect("ends");
 }
 
 #[test]

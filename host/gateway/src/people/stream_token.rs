@@ -1,7 +1,8 @@
-//! Tokens for streams of the dashboard (H-04): who, in which role, with which tags, until when; signed with a key of
-//! this process. Knows no person. Invariant: what was changed in a token is not accepted.
+//! Tokens for streams of the dashboard (H-04): of which sign-in, who, in which role, with which tags, until when; signed with
+//! a key of this process. Knows no person. Invariants: what was changed in a token is not accepted; it is worth nothing
+//! without its sign-in.
 
-use super::Person;
+use super::signed_in::{SignInId, SignedIn};
 use crate::error::{Code, Error, Result};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,8 @@ pub(super) struct StreamKey([u8; 32]);
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Claims {
+    /// The digest of the browser's token.
+    sign_in: String,
     name: String,
     roles: Vec<String>,
     /// `None`: every tag.
@@ -34,8 +37,10 @@ impl StreamKey {
         Self(key)
     }
 
-    pub(super) fn sign(&self, person: &Person, tags: Option<&[String]>, now_unix_ms: u64) -> String {
+    pub(super) fn sign(&self, signed_in: &SignedIn, tags: Option<&[String]>, now_unix_ms: u64) -> String {
+        let person = &signed_in.person;
         let claims = Claims {
+            sign_in: signed_in.id.to_hex(),
             name: person.name.to_string(),
             roles: vec![person.role.as_str().to_owned()],
             tags: tags.map(<[String]>::to_vec),
@@ -46,8 +51,8 @@ impl StreamKey {
         format!("{claims}.{mac}")
     }
 
-    /// The name it was made for.
-    pub(super) fn verify(&self, token: &str, now_unix_ms: u64) -> Result<String> {
+    /// The sign-in that it was made for, and for how long it is still good.
+    pub(super) fn verify(&self, token: &str, now_unix_ms: u64) -> Result<(SignInId, u64)> {
         if token.len() > LENGTH_MAX {
             return Err(invalid());
         }
@@ -56,7 +61,9 @@ impl StreamKey {
         // Compares in constant time.
         self.mac(claims).verify_slice(&mac).map_err(|_| invalid())?;
         let claims: Claims = unhex(claims).and_then(|bytes| serde_json::from_slice(&bytes).ok()).ok_or_else(invalid)?;
-        if claims.until_unix_ms <= now_unix_ms { Err(invalid()) } else { Ok(claims.name) }
+        let left_ms = claims.until_unix_ms.saturating_sub(now_unix_ms);
+        let sign_in = SignInId::parse(&claims.sign_in).filter(|_| left_ms > 0);
+        sign_in.map(|id| (id, left_ms)).ok_or_else(invalid)
     }
 
     fn mac(&self, claims: &str) -> Hmac<Sha256> {
@@ -84,7 +91,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn unhex(text: &str) -> Option<Vec<u8>> {
+pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes();
     if !digits.len().is_multiple_of(2) {
         return None;

@@ -77,14 +77,62 @@ async fn guessing_costs_time_by_name_and_by_address() {
     right(here).await.expect("forgotten");
 }
 
-// shows: H-04
+// shows: H-02
 #[tokio::test]
-async fn stream_tokens_last_thirty_minutes_and_cannot_be_changed() {
+async fn a_hundred_guesses_at_once_are_no_more_than_five() {
     let Bed { people, clock, _folder } = bed();
     people.put(new("ada", Role::Viewer, "correct horse")).await.expect("stored");
-    let ada = people.present("ada").await.expect("read").expect("there");
+    let here = Some(IpAddr::from([10, 0, 0, 1]));
+    let guesses = (0..100).map(|_| {
+        let people = people.clone();
+        tokio::spawn(async move { code(people.sign_in("ada", "a wrong one".into(), here).await) })
+    });
+    let mut tried = 0;
+    for guess in guesses.collect::<Vec<_>>() {
+        match guess.await.expect("no panic") {
+            Code::SignInFailed => tried += 1,
+            other => assert_eq!(other, Code::SignInThrottled),
+        }
+    }
+    assert_eq!(tried, 5);
+    // What is no guess costs nobody a wait: the right password, as often as one likes.
+    clock.advance_ms(900_000);
+    for _ in 0..7 {
+        people.sign_in("ada", "correct horse".into(), here).await.expect("signed in");
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_locked_out_from_elsewhere_where_they_signed_in_before() {
+    let Bed { people, clock, _folder } = bed();
+    people.put(new("eve", Role::Viewer, "correct horse")).await.expect("stored");
+    let at = |last| Some(IpAddr::from([10, 0, 0, last]));
+    let right = async |peer| people.sign_in("eve", "correct horse".into(), peer).await.map(drop);
+    right(at(1)).await.expect("signed in");
+    for guess in 0..40 {
+        // Each from an address that has done nothing yet.
+        let _counted = people.sign_in("EVE", "a wrong one".into(), at(100 + guess)).await;
+        clock.advance_ms(400);
+    }
+    assert_eq!(code(right(at(2)).await), Code::SignInThrottled, "from somewhere new the name waits");
+    right(at(1)).await.expect("where she is known she does not");
+    for _ in 0..5 {
+        assert_eq!(code(people.sign_in("eve", "a wrong one".into(), at(1)).await), Code::SignInFailed);
+    }
+    assert_eq!(code(right(at(1)).await), Code::SignInThrottled, "guesses from there count, too");
+}
+
+// shows: H-04
+#[tokio::test]
+async fn stream_tokens_last_thirty_minutes_and_no_longer_than_their_sign_in_and_cannot_be_changed() {
+    let Bed { people, clock, _folder } = bed();
+    let add = async || people.put(new("ada", Role::Viewer, "correct horse")).await.expect("stored");
+    let sign_in = async || people.sign_in("ada", "correct horse".into(), None).await.expect("signed in");
+    let person = |token: &str| people.of_stream(token).map(|(signed_in, left)| (signed_in.person, left.as_millis()));
+    add().await;
+    let (cookie, ada) = sign_in().await;
     let token = people.stream_token(&ada, Some(&["line-1".to_owned()]));
-    assert_eq!(people.of_stream(&token).await.expect("valid"), ada);
+    assert_eq!(person(&token).expect("valid"), (ada.person.clone(), 30 * 60_000));
     let (claims, mac) = token.split_once('.').expect("two parts");
     for forged in [
         format!("{}.{mac}", claims.replacen('6', "7", 1)),
@@ -95,15 +143,59 @@ async fn stream_tokens_last_thirty_minutes_and_cannot_be_changed() {
         "é.é".to_owned(),
         "7".repeat(100_000),
     ] {
-        assert_eq!(code(people.of_stream(&forged).await), Code::StreamTokenInvalid);
+        assert_eq!(code(people.of_stream(&forged)), Code::StreamTokenInvalid);
     }
     clock.advance_ms(30 * 60_000 - 1);
-    people.of_stream(&token).await.expect("still valid");
+    assert_eq!(person(&token).expect("still valid").1, 1);
     clock.advance_ms(1_000);
-    assert_eq!(code(people.of_stream(&token).await), Code::StreamTokenInvalid);
+    assert_eq!(code(people.of_stream(&token)), Code::StreamTokenInvalid);
+
+    // Signed out, another password, another person of the same name: none of them has this token.
+    let token = people.stream_token(&ada, None);
+    people.sign_out(cookie.expose());
+    assert_eq!(code(people.of_stream(&token)), Code::StreamTokenInvalid);
+    assert!(ada.over.is_cancelled());
+    let (_, ada) = sign_in().await;
+    let token = people.stream_token(&ada, None);
+    add().await;
+    assert_eq!(code(people.of_stream(&token)), Code::StreamTokenInvalid);
+    let (_, ada) = sign_in().await;
     let token = people.stream_token(&ada, None);
     people.remove("ada").await.expect("removed");
-    assert_eq!(code(people.of_stream(&token).await), Code::StreamTokenInvalid);
+    assert!(ada.over.is_cancelled());
+    add().await;
+    assert_eq!(code(people.of_stream(&token)), Code::StreamTokenInvalid);
+    sign_in().await;
+    assert_eq!(code(people.of_stream(&token)), Code::StreamTokenInvalid);
+    // Shortly before the sign-in ends a token lasts no longer.
+    let (_, ada) = sign_in().await;
+    clock.advance_ms(12 * 3_600_000 - 60_000);
+    assert_eq!(person(&people.stream_token(&ada, None)).expect("valid").1, 60_000);
+}
+
+// shows: H-02
+#[tokio::test]
+async fn refused_tries_do_not_bury_what_was_done() {
+    let Bed { people, clock, _folder } = bed();
+    people.audit("ada", "session.end", "session-1", &Ok(())).await;
+    for _ in 0..2_000 {
+        let refused = Err(Error::new(Code::SignInRole, "for administrators"));
+        people.audit("ben", "policy.pin", "generation 1", &refused).await;
+    }
+    clock.advance_ms(10_000);
+    people.audit("ben", "policy.pin", "generation 1", &Err(Error::new(Code::SignInRole, "for administrators"))).await;
+    let (rows, more) = people.audited(None, false).await.expect("read");
+    assert_eq!((rows.len(), more), (32, false));
+    assert_eq!(rows[0].target, "generation 1 (and 1970 refused tries before)");
+    assert_eq!((rows[31].who.as_str(), rows[31].outcome.as_str()), ("ada", "done"));
+    // Page after page.
+    for n in 0..250 {
+        people.audit("ada", "session.end", &format!("session-{n}"), &Ok(())).await;
+    }
+    let (first, more) = people.audited(None, true).await.expect("read");
+    assert!(first.len() == 200 && more && first[0].target == "session-249", "{:?}", first[0]);
+    let (second, more) = people.audited(Some(first[199].seq), true).await.expect("read");
+    assert_eq!((second.len(), more, second[50].target.as_str()), (51, false, "session-1"));
 }
 
 #[tokio::test]

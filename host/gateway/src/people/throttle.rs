@@ -1,5 +1,6 @@
 //! Slows down who guesses passwords: by name and by address, each with a wait that doubles. Knows no password.
-//! Invariant: bounded; who does not fail never waits for another name or address.
+//! Invariants: bounded; a try counts from the moment it is let in, so that many at once are no more than one after another;
+//! an address from which a name signed in well has a count of its own for it, so that nobody elsewhere locks it out.
 
 use crate::error::{Code, Error, Result};
 use std::{collections::HashMap, net::IpAddr};
@@ -12,22 +13,36 @@ const LONGEST_WAIT_MS: u64 = 60_000;
 const FORGET_MS: u64 = 900_000;
 /// Names and addresses remembered; those that failed longest ago leave first.
 const TRACKED_MAX: usize = 10_000;
+/// Names with an address that are known to belong together; those of the oldest sign-ins leave first.
+const AT_HOME_MAX: usize = 10_000;
 /// Of a name that was guessed; what is longer cannot be one.
 const NAME_KEPT: usize = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct Throttle {
-    failures: HashMap<Who, Failures>,
+    tries: HashMap<Who, Tries>,
+    /// When somebody of this name last signed in from this address.
+    at_home: HashMap<(String, IpAddr), u64>,
+}
+
+/// A try that was let in. It counts as a mistake until `succeeded` or `taken_back` say otherwise.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    /// Whose count it is in, and when that one's last try was before.
+    counted: Vec<(Who, u64)>,
+    at_ms: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Who {
+    /// From wherever this name has not signed in.
     Name(String),
+    AtHome(String, IpAddr),
     Peer(IpAddr),
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Failures {
+struct Tries {
     count: u32,
     last_ms: u64,
 }
@@ -35,45 +50,70 @@ struct Failures {
 // === impl Throttle ===
 
 impl Throttle {
-    pub(super) fn admit(&self, name: &str, peer: Option<IpAddr>, now_ms: u64) -> Result<()> {
-        let wait_ms = keys(name, peer)
-            .filter_map(|who| self.failures.get(&who))
-            .map(|failures| failures.free_at_ms().saturating_sub(now_ms))
-            .max()
-            .unwrap_or(0);
-        if wait_ms == 0 {
-            return Ok(());
+    pub(super) fn admit(&mut self, name: &str, peer: Option<IpAddr>, now_ms: u64) -> Result<Admitted> {
+        let name = plain(name);
+        let at_home = peer.filter(|peer| self.at_home.contains_key(&(name.clone(), *peer)));
+        let named = at_home.map_or_else(|| Who::Name(name.clone()), |peer| Who::AtHome(name.clone(), peer));
+        let counts: Vec<Who> = std::iter::once(named).chain(peer.map(Who::Peer)).collect();
+        let waits = counts.iter().filter_map(|who| self.tries.get(who));
+        let wait_ms = waits.map(|tries| tries.free_at_ms().saturating_sub(now_ms)).max().unwrap_or(0);
+        if wait_ms > 0 {
+            let message = format!("too many wrong passwords; try again in {} s", wait_ms.div_ceil(1_000));
+            return Err(Error::new(Code::SignInThrottled, message).with("retry_ms", wait_ms));
         }
-        let message = format!("too many wrong passwords; try again in {} s", wait_ms.div_ceil(1_000));
-        Err(Error::new(Code::SignInThrottled, message).with("retry_ms", wait_ms))
+        self.make_room(now_ms);
+        let count = |who: Who| {
+            let tries = self.tries.entry(who.clone()).or_default();
+            let before_ms = tries.last_ms;
+            let is_old = now_ms.saturating_sub(before_ms) >= FORGET_MS;
+            let count = if is_old { 1 } else { tries.count.saturating_add(1) };
+            *tries = Tries { count, last_ms: now_ms };
+            (who, before_ms)
+        };
+        Ok(Admitted { counted: counts.into_iter().map(count).collect(), at_ms: now_ms })
     }
 
-    pub(super) fn failed(&mut self, name: &str, peer: Option<IpAddr>, now_ms: u64) {
-        if self.failures.len() >= TRACKED_MAX {
-            self.failures.retain(|_, failures| now_ms.saturating_sub(failures.last_ms) < FORGET_MS);
-        }
-        if self.failures.len() >= TRACKED_MAX {
-            let oldest = self.failures.iter().min_by_key(|(_, failures)| failures.last_ms).map(|(who, _)| who.clone());
-            oldest.map(|who| self.failures.remove(&who));
-        }
-        for who in keys(name, peer) {
-            let failures = self.failures.entry(who).or_default();
-            if now_ms.saturating_sub(failures.last_ms) >= FORGET_MS {
-                failures.count = 0;
+    /// It was no guess: nobody said whether the password is right.
+    pub(super) fn taken_back(&mut self, admitted: Admitted) {
+        for (who, before_ms) in admitted.counted {
+            let Some(tries) = self.tries.get_mut(&who) else { continue };
+            tries.count = tries.count.saturating_sub(1);
+            if tries.last_ms == admitted.at_ms {
+                tries.last_ms = before_ms;
             }
-            *failures = Failures { count: failures.count.saturating_add(1), last_ms: now_ms };
+            if tries.count == 0 {
+                self.tries.remove(&who);
+            }
         }
     }
 
     /// The right password clears its name; the address stays suspicious, or one known password would free all guesses.
-    pub(super) fn succeeded(&mut self, name: &str) {
-        self.failures.remove(&who(name));
+    pub(super) fn succeeded(&mut self, admitted: Admitted, name: &str, peer: Option<IpAddr>) {
+        let (now_ms, named) = (admitted.at_ms, admitted.counted.first().map(|(who, _)| who.clone()));
+        self.taken_back(admitted);
+        named.map(|who| self.tries.remove(&who));
+        let Some(peer) = peer else { return };
+        if self.at_home.len() >= AT_HOME_MAX {
+            let oldest = self.at_home.iter().min_by_key(|(_, at_ms)| **at_ms).map(|(who, _)| who.clone());
+            oldest.map(|who| self.at_home.remove(&who));
+        }
+        self.at_home.insert((plain(name), peer), now_ms);
+    }
+
+    fn make_room(&mut self, now_ms: u64) {
+        if self.tries.len() >= TRACKED_MAX {
+            self.tries.retain(|_, tries| now_ms.saturating_sub(tries.last_ms) < FORGET_MS);
+        }
+        if self.tries.len() >= TRACKED_MAX {
+            let oldest = self.tries.iter().min_by_key(|(_, tries)| tries.last_ms).map(|(who, _)| who.clone());
+            oldest.map(|who| self.tries.remove(&who));
+        }
     }
 }
 
-// === impl Failures ===
+// === impl Tries ===
 
-impl Failures {
+impl Tries {
     fn free_at_ms(&self) -> u64 {
         let Some(beyond) = self.count.checked_sub(FREE) else { return 0 };
         let wait_ms = FIRST_WAIT_MS.saturating_mul(1 << beyond.min(16)).min(LONGEST_WAIT_MS);
@@ -81,11 +121,7 @@ impl Failures {
     }
 }
 
-fn keys(name: &str, peer: Option<IpAddr>) -> impl Iterator<Item = Who> {
-    std::iter::once(who(name)).chain(peer.map(Who::Peer))
-}
-
 /// A directory does not tell cases apart, so another case is no other name to guess for.
-fn who(name: &str) -> Who {
-    Who::Name(name.chars().take(NAME_KEPT).flat_map(char::to_lowercase).collect())
+fn plain(name: &str) -> String {
+    name.chars().take(NAME_KEPT).flat_map(char::to_lowercase).collect()
 }

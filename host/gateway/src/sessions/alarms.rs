@@ -163,7 +163,8 @@ impl Sessions {
         // Number and comment are bounded as a client's.
         session.with_items(|items| commands::inspect(&method, items, session.bounds.bulk_max)).map(drop)?;
         let tags = session.alarms.tags(&alarm_ids);
-        let tags: Vec<_> = alarm_ids.iter().zip(tags).map(|(id, tag)| tag.ok_or_else(|| unknown(*id))).collect();
+        let gone = |id: u64| Error::new(Code::AlarmUnknown, "it does not stand any more").with("alarm_id", id);
+        let tags: Vec<_> = alarm_ids.iter().zip(tags).map(|(id, tag)| tag.ok_or_else(|| gone(*id))).collect();
         let (label, started) = (commands::label(&method), tokio::time::Instant::now());
         let result = self.bulk(&who, session, method, &tags, usize::MAX, session.identity.command_timeout).await;
         session.metrics.commands.answered(&label, invoke::outcome(&result), started.elapsed());

@@ -1,9 +1,17 @@
 //! People of the dashboard, what their groups are granted, and what they changed. Knows rows, not what roles
-//! mean. Invariant: the audit keeps its newest `RECORDS_MAX` rows.
+//! mean. Invariant: the audit keeps the newest `RECORDS_MAX` rows of what was done, and what was tried in vain takes no
+//! place of theirs.
 
 use super::{RECORDS_MAX, Storage};
 use crate::error::{Code, Error, Result};
 use rusqlite::{Connection, OptionalExtension as _, Row, params, types::Type};
+
+/// The outcome of what was done.
+const DONE: &str = "done";
+/// Tries in vain that are kept, the newest ones.
+const IN_VAIN_MAX: i64 = 10_000;
+/// The audit is cut back each time so many rows came.
+const CUT_EVERY: i64 = 64;
 
 /// A person as stored.
 #[derive(Clone, PartialEq, Eq)]
@@ -20,6 +28,8 @@ pub struct PersonRow {
 /// One change somebody made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditRow {
+    /// Rises; the storage's own.
+    pub seq: i64,
     pub at_unix_ms: i64,
     pub who: String,
     /// A dotted verb.
@@ -120,36 +130,53 @@ impl Storage {
         .await
     }
 
+    /// The row's `seq` is not looked at.
     pub async fn add_audit(&self, row: AuditRow) -> Result<()> {
         self.write_sql(move |db| {
             db.prepare_cached(
                 "INSERT INTO audit (at_unix_ms, who, what, target, outcome) VALUES (?1, ?2, ?3, ?4, ?5)",
             )?
             .execute(params![row.at_unix_ms, row.who, row.what, row.target, row.outcome])?;
-            db.prepare_cached("DELETE FROM audit WHERE seq <= (SELECT max(seq) FROM audit) - ?1")?
-                .execute([RECORDS_MAX])?;
+            if db.last_insert_rowid() % CUT_EVERY == 0 {
+                cut(db, true, RECORDS_MAX)?;
+                cut(db, false, IN_VAIN_MAX)?;
+            }
             Ok(())
         })
         .await
     }
 
-    /// The newest ones, newest first.
-    pub async fn audit(&self, limit: u32) -> Result<Vec<AuditRow>> {
+    /// The newest ones, newest first; `before`: those older than this one.
+    pub async fn audit(&self, before: Option<i64>, done_only: bool, limit: u32) -> Result<Vec<AuditRow>> {
         self.read(move |db| {
-            db.prepare_cached("SELECT at_unix_ms, who, what, target, outcome FROM audit ORDER BY seq DESC LIMIT ?1")?
-                .query_map([limit], |row| {
-                    Ok(AuditRow {
-                        at_unix_ms: row.get(0)?,
-                        who: row.get(1)?,
-                        what: row.get(2)?,
-                        target: row.get(3)?,
-                        outcome: row.get(4)?,
-                    })
-                })?
-                .collect()
+            db.prepare_cached(
+                "SELECT seq, at_unix_ms, who, what, target, outcome FROM audit \
+                 WHERE seq < ?1 AND (outcome = ?2 OR NOT ?3) ORDER BY seq DESC LIMIT ?4",
+            )?
+            .query_map(params![before.unwrap_or(i64::MAX), DONE, done_only, limit], |row| {
+                Ok(AuditRow {
+                    seq: row.get(0)?,
+                    at_unix_ms: row.get(1)?,
+                    who: row.get(2)?,
+                    what: row.get(3)?,
+                    target: row.get(4)?,
+                    outcome: row.get(5)?,
+                })
+            })?
+            .collect()
         })
         .await
     }
+}
+
+/// Leaves the newest ones of one kind. A table scan, some milliseconds when it is full.
+fn cut(db: &Connection, done: bool, max: i64) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "DELETE FROM audit WHERE (outcome = ?1) = ?2 AND seq <= \
+         (SELECT seq FROM audit WHERE (outcome = ?1) = ?2 ORDER BY seq DESC LIMIT 1 OFFSET ?3)",
+    )?
+    .execute(params![DONE, done, max])
+    .map(drop)
 }
 
 impl std::fmt::Debug for PersonRow {
@@ -179,4 +206,39 @@ fn person(row: &Row<'_>) -> rusqlite::Result<PersonRow> {
         groups: serde_json::from_str(&groups).map_err(damaged)?,
         changed_unix_ms: row.get(4)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A Viewer's refused tries pushed everything that was done out of the audit.
+    #[test]
+    fn what_was_tried_in_vain_takes_no_place_of_what_was_done() {
+        let db = Connection::open_in_memory().expect("opens");
+        db.execute_batch(include_str!("migrations/0004_people.sql")).expect("made");
+        let add = |outcome: &str| {
+            db.execute(
+                "INSERT INTO audit (at_unix_ms, who, what, target, outcome) VALUES (0, 'ben', 'x', '', ?1)",
+                [outcome],
+            )
+            .expect("added");
+        };
+        let count = |outcome: &str| -> i64 {
+            db.query_row("SELECT count(*) FROM audit WHERE outcome = ?1", [outcome], |row| row.get(0)).expect("counted")
+        };
+        for _ in 0..5 {
+            add("done");
+        }
+        for _ in 0..50 {
+            add("signin.role");
+        }
+        for _ in 0..2 {
+            cut(&db, true, 3).expect("cut");
+            cut(&db, false, 7).expect("cut");
+            assert_eq!((count("done"), count("signin.role")), (3, 7));
+        }
+        let oldest: i64 = db.query_row("SELECT min(seq) FROM audit", [], |row| row.get(0)).expect("read");
+        assert_eq!(oldest, 3, "the newest of each stay");
+    }
 }

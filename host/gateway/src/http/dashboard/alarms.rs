@@ -1,6 +1,6 @@
 //! The pages of alarms: of all sessions that a person sees, of one, one alarm in full; and acknowledging. Knows the shared
-//! look and forms. Invariant: whom the dashboard-tags policy does not show a session it shows no alarm of it, and answers
-//! as if there was none.
+//! look and forms. Invariants: whom the dashboard-tags policy does not show a session it shows no alarm of it, and answers
+//! as if there was none; nobody acknowledges what they have not seen.
 
 use super::{
     Viewer, changes, page, pages, peer,
@@ -111,12 +111,16 @@ pub(super) async fn acknowledge(
     form: Acknowledgement,
 ) -> Response {
     let mut chosen: Vec<u64> = Vec::new();
+    let mut changed = false;
     let done = async {
         let Form(mut fields) = form.map_err(|_| changes::forged())?;
         changes::admin_by(&viewer, &headers, fields.get("form_token").map_or("", String::as_str))?;
-        chosen = fields.keys().filter_map(|field| field.strip_prefix(CHOSEN)?.parse().ok()).collect();
-        chosen.sort_unstable();
+        let of = |(field, seen): (&String, &String)| Some((field.strip_prefix(CHOSEN)?.parse().ok()?, seen.clone()));
+        let mut seen: Vec<(u64, String)> = fields.iter().filter_map(of).collect();
+        seen.sort_unstable();
+        chosen = seen.iter().map(|(alarm, _)| *alarm).collect();
         let session = telling(&viewer, &id)?;
+        as_seen(&session, &seen).inspect_err(|_| changed = true)?;
         let comment = fields.remove("comment").unwrap_or_default().trim().to_owned();
         let (sessions, person) = (&viewer.dashboard.shown.sessions, &viewer.signed_in.person.name);
         all_done(&sessions.acknowledge_alarms_as(person, peer(from), &session, chosen.clone(), comment).await?)
@@ -124,7 +128,32 @@ pub(super) async fn acknowledge(
     let done = done.await;
     let ids: Vec<String> = chosen.iter().map(u64::to_string).collect();
     let target = format!("{} {}", changes::session_id(&id), ids.join(" "));
-    changes::finish(&viewer, "alarm.acknowledge", &target, done, &format!("/alarms/{}", changes::session_id(&id))).await
+    let back = format!("/alarms/{}", changes::session_id(&id));
+    if let (true, Err(error)) = (changed, &done) {
+        changes::noted(&viewer, "alarm.acknowledge", &target, &done).await;
+        let again = match &chosen[..] {
+            [alarm] => format!("{back}/{alarm}"),
+            _ => format!("{back}/acknowledge"),
+        };
+        return pages::refused_with(&viewer, error, &html! { p { a href=(again) { "What there is now" } } });
+    }
+    changes::finish(&viewer, "alarm.acknowledge", &target, done, &back).await
+}
+
+/// What stands must be what the form showed: all of it, or nothing is acknowledged. What does not stand any more the
+/// acknowledgement itself tells.
+fn as_seen(session: &Session, seen: &[(u64, String)]) -> Result<()> {
+    let now = seen.iter().filter_map(|(alarm, was)| session.alarms.one(*alarm).map(|now| (now, was)));
+    let changed: Vec<Alarm> =
+        now.filter(|(now, was)| *was != &pieces::seen(now)).map(|(now, _)| Alarm::clone(&now)).collect();
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let words: Vec<_> = changed.iter().take(TOLD_MAX).map(pieces::words).collect();
+    let more = changed.len().saturating_sub(TOLD_MAX);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    let message = format!("since the page was made this changed: {}{more}. Nothing was acknowledged", words.join("; "));
+    Err(Error::new(Code::AlarmChanged, message))
 }
 
 /// What was not acknowledged is said; what was stays so.

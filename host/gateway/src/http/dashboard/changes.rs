@@ -1,7 +1,7 @@
 //! What people change: sign-ins, ends of sessions, policies, keys. Knows forms. Invariants: a form that did not come
 //! from a page of this sign-in changes nothing; every change and every try by somebody signed in is in the audit.
 
-use super::{COOKIE, Viewer, page, pages, peer, views};
+use super::{Viewer, page, pages, peer, views};
 use crate::{
     error::{Code, Error, Result},
     http::{HttpState, accept::Peer, problem},
@@ -40,7 +40,10 @@ pub(super) struct ChangeForm {
     form_token: String,
     #[serde(default)]
     reason: String,
-    /// Of what is held and let in.
+    /// Of the policies that the page showed.
+    #[serde(default)]
+    generation: String,
+    /// Of what is held and let in, and of the shadow that the page showed.
     #[serde(default)]
     identity: String,
     /// Of a promotion: how much may differ, percent, and how much must have been compared.
@@ -64,23 +67,30 @@ pub(super) async fn sign_in(
     jar: CookieJar,
     form: std::result::Result<Form<SignInForm>, FormRejection>,
 ) -> Response {
+    // A mistyped password does not lose the page to come to.
+    let mut next = String::new();
     let signed_in = async {
         let dashboard = super::of(&state)?;
         same_origin(&headers)?;
         let Form(form) = form.map_err(|_| Error::new(Code::RequestInvalid, "name and password are needed"))?;
-        let (token, _) = dashboard.shown.people.sign_in(&form.name, form.password, peer(from)).await?;
-        Ok((token, form.next))
+        next = form.next;
+        let people = &dashboard.shown.people;
+        let (token, _) = people.sign_in(&form.name, form.password, peer(from)).await?;
+        // Nobody has the cookie of the sign-in before any more.
+        people.sign_out(dashboard.token_in(&jar));
+        Ok((dashboard.cookie.to_string(), token))
     };
-    match signed_in.await {
-        Ok((token, next)) => {
-            let cookie = Cookie::build((COOKIE, token.expose().to_owned()))
+    let signed_in = signed_in.await;
+    match signed_in {
+        Ok((name, token)) => {
+            let cookie = Cookie::build((name, token.expose().to_owned()))
                 .path("/")
                 .http_only(true)
                 .same_site(SameSite::Strict)
                 .secure(state.tls);
             (jar.add(cookie), Redirect::to(pages::own_page(&next))).into_response()
         }
-        Err(error) => page(problem(&error).status(), &views::sign_in(Some(error.message()), "/")),
+        Err(error) => page(problem(&error).status(), &views::sign_in(Some(error.message()), pages::own_page(&next))),
     }
 }
 
@@ -88,10 +98,8 @@ pub(super) async fn sign_out(viewer: Viewer, headers: HeaderMap, jar: CookieJar,
     if let Err(error) = checked(&viewer, &headers, form) {
         return pages::refused(&viewer, &error);
     }
-    if let Some(cookie) = jar.get(COOKIE) {
-        viewer.dashboard.shown.people.sign_out(cookie.value());
-    }
-    let gone = Cookie::build((COOKIE, "")).path("/").removal();
+    viewer.dashboard.shown.people.sign_out(viewer.dashboard.token_in(&jar));
+    let gone = Cookie::build((viewer.dashboard.cookie.to_string(), "")).path("/").removal();
     (jar.add(gone), Redirect::to("/sign-in")).into_response()
 }
 
@@ -119,6 +127,8 @@ pub(super) async fn policies(viewer: Viewer, Path(change): Path<String>, headers
     let mut target = String::new();
     let done = async {
         let form = admin(&viewer, &headers, form)?;
+        let _turn = viewer.dashboard.policies_turn.lock().await;
+        of_this_generation(&form, policies.host().generation().0)?;
         match what {
             "policy.reload" => drop(policies.host().reload().await),
             "policy.rollback" => drop(policies.rollback(reason_of(&form)?).await?),
@@ -148,6 +158,7 @@ pub(super) async fn shadow(viewer: Viewer, Path(change): Path<String>, headers: 
     let mut target = "shadow".to_owned();
     let done = async {
         let form = admin(&viewer, &headers, form)?;
+        let _turn = viewer.dashboard.policies_turn.lock().await;
         if what == "shadow.start" {
             let (trial, words) = trial_of(&form)?;
             target = words;
@@ -157,6 +168,10 @@ pub(super) async fn shadow(viewer: Viewer, Path(change): Path<String>, headers: 
         }
         let status = policies.shadow().await?;
         target = format!("{} {}", status.identity.to_hex().get(..12).unwrap_or_default(), status.file);
+        if form.identity != status.identity.to_hex() {
+            let message = format!("the shadow is {target} now, not the one that the page showed; look at it first");
+            return Err(Error::new(Code::PolicyChanged, message));
+        }
         if what == "shadow.stop" {
             policies.stop_shadow().await?;
             return Ok(());
@@ -169,6 +184,16 @@ pub(super) async fn shadow(viewer: Viewer, Path(change): Path<String>, headers: 
     };
     let done = done.await;
     finish(&viewer, what, &target, done, next).await
+}
+
+/// Who has seen other policies than those that serve wants something that is done already, or not this.
+fn of_this_generation(form: &ChangeForm, now: u64) -> Result<()> {
+    if form.generation == now.to_string() {
+        return Ok(());
+    }
+    let message =
+        format!("the policies are of generation {now} now, not of the one that the page showed; look at them first");
+    Err(Error::new(Code::PolicyChanged, message).with("generation", now))
 }
 
 /// What is to be asked as a shadow, and how the audit calls it. No code comes from a browser: what is held stands in the
@@ -218,12 +243,17 @@ pub(super) async fn revoke_key(viewer: Viewer, Path(id): Path<String>, headers: 
 }
 
 pub(super) async fn finish(viewer: &Viewer, what: &str, target: &str, done: Result<()>, next: &str) -> Response {
-    let target: String = target.chars().take(TARGET_MAX).collect();
-    viewer.dashboard.shown.people.audit(&viewer.signed_in.person.name, what, &target, &done).await;
+    noted(viewer, what, target, &done).await;
     match done {
         Ok(()) => Redirect::to(next).into_response(),
         Err(error) => pages::refused(viewer, &error),
     }
+}
+
+/// In the audit.
+pub(super) async fn noted(viewer: &Viewer, what: &str, target: &str, done: &Result<()>) {
+    let target: String = target.chars().take(TARGET_MAX).collect();
+    viewer.dashboard.shown.people.audit(&viewer.signed_in.person.name, what, &target, done).await;
 }
 
 /// The form of an administrator's change.

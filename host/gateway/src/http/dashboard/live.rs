@@ -1,20 +1,21 @@
-//! Open pages: parts that changed are sent again as server-sent events. A stream token says for whom; who that person
-//! is and what they see is asked again whenever people or policies change, before anything more is sent (H-03).
-//! Invariant: after a flip no row or event leaves that the new generation does not show.
+//! Open pages: parts that changed are sent again as server-sent events. A stream token says of which sign-in; what that
+//! person sees is asked again whenever people or policies change, before anything more is sent (H-03). Invariants: after a
+//! flip no row or event leaves that the new generation does not show; behind the end of a sign-in nothing leaves but that.
 
 use super::{
     Dashboard, Viewer,
     board::{Row, hash},
     pages,
+    places::Place,
     sight::Seen,
     standing::AlarmRow,
     views,
 };
 use crate::{
-    error::{Code, Error, Result},
+    error::Result,
     events::{Next, ReaderSpec, Start, View},
     http::{HttpState, problem},
-    people::Person,
+    people::SignedIn,
     sessions::Session,
 };
 use axum::{
@@ -38,7 +39,10 @@ use std::{
     time::Duration,
 };
 use tidegate_proto::v1::{Event, EventBatch};
-use tokio::{sync::watch, time::Interval};
+use tokio::{
+    sync::watch,
+    time::{Instant, Interval, sleep_until},
+};
 use tokio_stream::Stream;
 
 /// How often pages are brought up to date (H-01).
@@ -69,9 +73,13 @@ enum Kind {
 struct Page {
     dashboard: Dashboard,
     state: HttpState,
-    person: Person,
+    signed_in: SignedIn,
     seen: Seen,
     people: watch::Receiver<u64>,
+    /// Of the token; the page comes with another one.
+    until: Instant,
+    /// Among the open pages of this person, and of all.
+    _place: Place,
     kind: Kind,
     /// Empty: all.
     session: String,
@@ -107,16 +115,19 @@ pub(super) async fn live(State(state): State<HttpState>, Query(asked): Query<Ask
 async fn open(state: HttpState, asked: Asked) -> Result<Page> {
     let dashboard = super::of(&state)?.clone();
     let people = dashboard.shown.people.watch();
-    let person = dashboard.shown.people.of_stream(&asked.token).await?;
-    let seen = Seen::of(&dashboard, &person).await?;
+    let (signed_in, left) = dashboard.shown.people.of_stream(&asked.token)?;
+    let place = dashboard.places.take(&signed_in.person.name)?;
+    let seen = Seen::of(&dashboard, &signed_in.person).await?;
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     Ok(Page {
         dashboard,
         state,
-        person,
+        signed_in,
         seen,
         people,
+        until: Instant::now() + left,
+        _place: place,
         kind: if asked.page == Kind::Overview && !asked.session.is_empty() { Kind::Session } else { asked.page },
         session: asked.session,
         tick,
@@ -132,7 +143,11 @@ async fn open(state: HttpState, asked: Asked) -> Result<Page> {
 impl Page {
     /// The next event for the browser; `None` ends the stream.
     async fn step(mut self) -> Option<(Sent, Self)> {
+        let (stopping, over) = (self.dashboard.shown.stopping.clone(), self.signed_in.over.clone());
         loop {
+            if over.is_cancelled() {
+                self.ends_with("over");
+            }
             if self.over {
                 return self.queue.pop_front().map(|last| (last, self));
             }
@@ -142,17 +157,30 @@ impl Page {
             if let Some(sent) = self.queue.pop_front() {
                 return Some((sent, self));
             }
-            let stopping = self.dashboard.shown.stopping.clone();
             tokio::select! {
+                biased;
                 () = stopping.cancelled() => return None,
-                _ = self.tick.tick() => {}
+                // Signed out, another password, another role, removed.
+                () = over.cancelled() => continue,
+                () = sleep_until(self.until) => {
+                    self.ends_with("renew");
+                    continue;
+                }
                 // People changed: look at once, a second is long for a right that was taken away.
                 Ok(()) = self.people.changed() => {}
+                _ = self.tick.tick() => {}
             }
             if self.look().await.is_err() {
-                self.queue = [Sent::default().event("over").data("{}")].into();
-                self.over = true;
+                self.ends_with("over");
             }
+        }
+    }
+
+    /// Nothing follows.
+    fn ends_with(&mut self, event: &'static str) {
+        if !self.over {
+            self.queue = [Sent::default().event(event).data("{}")].into();
+            self.over = true;
         }
     }
 
@@ -163,7 +191,7 @@ impl Page {
             Kind::Session => self.one_session().await?,
             Kind::Alarms => self.alarms(),
         }
-        let health = pages::trouble(&self.state);
+        let health = pages::trouble(&self.state, &self.signed_in.person);
         let tick = json!({ "degraded": health, "build": env!("CARGO_PKG_VERSION") });
         self.queue.push_back(sent("tick", &tick));
         Ok(())
@@ -180,14 +208,11 @@ impl Page {
         self.tick.reset_immediately();
     }
 
-    /// Asks who this is and what they see, if that may have changed.
+    /// Asks what this person sees, if that may have changed. Who they are does not change while they are signed in.
     async fn refresh(&mut self) -> Result<()> {
-        if self.seen.is_current(&self.dashboard) {
-            return Ok(());
+        if !self.seen.is_current(&self.dashboard) {
+            self.seen = Seen::of(&self.dashboard, &self.signed_in.person).await?;
         }
-        let gone = || Error::new(Code::StreamTokenInvalid, "the person is gone");
-        self.person = self.dashboard.shown.people.present(&self.person.name).await?.ok_or_else(gone)?;
-        self.seen = Seen::of(&self.dashboard, &self.person).await?;
         Ok(())
     }
 
@@ -209,7 +234,7 @@ impl Page {
             let gone = self.has.keys().filter(|id| !shown.contains_key(*id) && *id != "totals");
             changed.extend(gone.map(|id| sent("gone", &json!({ "id": id }))));
         }
-        let totals = views::totals(mine(), &pages::trouble(&self.state)).0;
+        let totals = views::totals(mine(), &pages::trouble(&self.state, &self.signed_in.person)).0;
         shown.insert("totals".to_owned(), hash(&totals));
         if self.has.get("totals") != shown.get("totals") {
             changed.push(inner("totals", &totals));

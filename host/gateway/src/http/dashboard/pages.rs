@@ -5,8 +5,10 @@ use super::{Viewer, page, views};
 use crate::{
     config::{Origin, table::Part},
     error::{Code, Error, Result},
+    health::Degraded,
     http::{HttpState, problem},
     nodes::Holder,
+    people::{Person, Role},
     sessions::Session,
 };
 use axum::{
@@ -14,7 +16,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use maud::html;
+use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;
@@ -31,6 +33,16 @@ const NODES_SHOWN: u32 = 1_000;
 #[serde(default)]
 pub(super) struct Next {
     next: String,
+}
+
+/// What of the audit is looked at.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Audited {
+    /// Older than this row.
+    before: Option<i64>,
+    /// `done`: no tries in vain.
+    only: String,
 }
 
 pub(super) async fn sign_in(next: std::result::Result<Query<Next>, QueryRejection>) -> Response {
@@ -52,7 +64,7 @@ pub(super) async fn overview(viewer: Viewer, State(state): State<HttpState>) -> 
     let heads =
         ["Session", "Tag", "Backend", "State", "Events per second", "Last minute", "Readers", "Largest lag", "Alarms"];
     let body = html! {
-        div #totals { (views::totals(mine(), &trouble(&state))) }
+        div #totals { (views::totals(mine(), &trouble(&state, viewer.person()))) }
         (views::table("Open sessions", &heads, Some("rows"), &rows))
         @if mine().next().is_none() { p.quiet { "There was no session that you may see when this page was opened." } }
     };
@@ -71,19 +83,31 @@ pub(super) async fn session(viewer: Viewer, Path(id): Path<String>) -> Response 
         div #facts { (views::session_facts(&session)) }
         (views::table("Readers", views::READERS, Some("readers"), &views::readers(&session)))
         (views::table("Newest events", views::EVENTS, Some("events"), &views::events(&newest)))
-        @if viewer.is_admin() {
-            details {
-                summary { "End this session…" }
-                form method="post" action={"/sessions/" (id) "/end"} {
-                    (views::form_token(&viewer.signed_in))
-                    label { "Reason, told to every reader" input name="reason" required maxlength="200"; }
-                    button { "End the session" }
-                }
-            }
-        }
+        @if viewer.is_admin() { p { a href={"/sessions/" (id) "/end"} { "End this session…" } } }
     };
     let live = LivePage { page: "session", session: &id };
     page(StatusCode::OK, &views::frame(name, &viewer.signed_in, Some(&live), &body))
+}
+
+/// A page of its own: one that is loaded again every five seconds, as those with scripts off are, takes away what is typed.
+pub(super) async fn end(viewer: Viewer, Path(id): Path<String>) -> Response {
+    if !viewer.is_admin() {
+        return refused(&viewer, &admins_only());
+    }
+    let session = match find(&viewer, &id) {
+        Ok(session) => session,
+        Err(error) => return refused(&viewer, &error),
+    };
+    let name = views::name_of(&session.identity.name, &id);
+    let body = html! {
+        p { a href={"/sessions/" (id)} { "The session" } }
+        form.stack method="post" action={"/sessions/" (id) "/end"} {
+            (views::form_token(&viewer.signed_in))
+            label { "Reason, told to every reader" input name="reason" required maxlength="200"; }
+            button { "End the session" }
+        }
+    };
+    page(StatusCode::OK, &views::frame(&format!("End {name}"), &viewer.signed_in, None, &body))
 }
 
 pub(super) async fn nodes(viewer: Viewer) -> Response {
@@ -144,19 +168,29 @@ pub(super) async fn keys(viewer: Viewer) -> Response {
     page(StatusCode::OK, &views::frame("Keys", &viewer.signed_in, None, &body))
 }
 
-pub(super) async fn audit(viewer: Viewer) -> Response {
+pub(super) async fn audit(viewer: Viewer, asked: std::result::Result<Query<Audited>, QueryRejection>) -> Response {
     if !viewer.is_admin() {
         return refused(&viewer, &admins_only());
     }
-    let rows = match viewer.dashboard.shown.people.audited().await {
-        Ok(rows) => rows,
+    let Audited { before, only } = asked.map(|Query(asked)| asked).unwrap_or_default();
+    let done_only = only == "done";
+    let (rows, more) = match viewer.dashboard.shown.people.audited(before, done_only).await {
+        Ok(found) => found,
         Err(error) => return refused(&viewer, &error),
     };
     let listed = html! { @for row in &rows {
         tr { td { (values::show_unix_ms(row.at_unix_ms)) } td { (row.who) } td { code { (viewer.dashboard.shown.people.alias(&row.who)) } } td { (row.what) } td { (row.target) } td { (row.outcome) } }
     } };
     let heads = ["When", "Who", "In the log", "What", "Target", "Outcome"];
-    let body = views::table("What people changed here, newest first", &heads, None, &listed);
+    let of = if done_only { "?only=done&" } else { "?" };
+    let body = html! {
+        p {
+            @if done_only { a href="/audit" { "All tries" } } @else { a href="/audit?only=done" { "Only what was done" } }
+            @if before.is_some() { " · " a href={"/audit" (if done_only { "?only=done" } else { "" })} { "The newest" } }
+        }
+        (views::table("What people changed here, newest first", &heads, None, &listed))
+        @if let (true, Some(last)) = (more, rows.last()) { p { a href={"/audit" (of) "before=" (last.seq)} { "Older ones" } } }
+    };
     page(StatusCode::OK, &views::frame("Audit", &viewer.signed_in, None, &body))
 }
 
@@ -203,15 +237,21 @@ pub(super) fn admins_only() -> Error {
 
 /// What went wrong, as a page.
 pub(super) fn refused(viewer: &Viewer, error: &Error) -> Response {
+    refused_with(viewer, error, &html! {})
+}
+
+/// The same, and where to go on.
+pub(super) fn refused_with(viewer: &Viewer, error: &Error, more: &Markup) -> Response {
     let status = problem(error).status();
-    let body = html! { p.bad role="alert" { (error.message()) } p.quiet { code { (error.code().as_str()) } } };
+    let body = html! { p.bad role="alert" { (error.message()) } p.quiet { code { (error.code().as_str()) } } (more) };
     page(status, &views::frame("Not done", &viewer.signed_in, None, &body)).into_response()
 }
 
-/// The parts that do not do their work, in words.
-pub(in super::super) fn trouble(state: &HttpState) -> Vec<String> {
+/// The parts that do not do their work: for administrators in words, for others with their code.
+pub(in super::super) fn trouble(state: &HttpState, to: &Person) -> Vec<String> {
     let health = state.health.health();
-    let parts = health.degraded.iter().map(|part| format!("{}: {}", part.part, part.message));
+    let health = if to.role == Role::Admin { health } else { health.without_words() };
+    let parts = health.degraded.iter().map(Degraded::told);
     (!health.ready).then(|| "not ready".to_owned()).into_iter().chain(parts).collect()
 }
 

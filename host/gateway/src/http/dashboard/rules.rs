@@ -45,7 +45,7 @@ pub(super) async fn policies(viewer: Viewer) -> Response {
     let admin = viewer.is_admin();
     let button = |change: &str, words: &str| {
         html! {
-            form.inline method="post" action={"/policies/" (change)} { (views::form_token(&viewer.signed_in)) button { (words) } }
+            form.inline method="post" action={"/policies/" (change)} { (views::form_token(&viewer.signed_in)) (pieces::generation(&listing)) button { (words) } }
         }
     };
     let deciding = html! { @for row in &listing.policies {
@@ -74,6 +74,7 @@ pub(super) async fn policies(viewer: Viewer) -> Response {
                 summary { "Roll back…" }
                 form method="post" action="/policies/rollback" {
                     (views::form_token(&viewer.signed_in))
+                    (pieces::generation(&listing))
                     p { "Goes back to the set before, on open streams too, and pins it. " (listing.earlier) " earlier sets can be reached." }
                     label { "Reason, kept in the record" input name="reason" required maxlength="200"; }
                     button disabled[listing.earlier == 0] { "Roll back" }
@@ -91,6 +92,7 @@ fn waiting(viewer: &Viewer, listing: &Listing) -> Markup {
             summary { "Approve…" }
             form method="post" action="/policies/approve" {
                 (views::form_token(&viewer.signed_in))
+                (pieces::generation(listing))
                 input type="hidden" name="identity" value=(held.identity.to_hex());
                 p { "Lets " (held.file) " serve with its settings, now and later." }
                 label { "Reason, kept in the record" input name="reason" required maxlength="200"; }
@@ -171,6 +173,8 @@ fn of_shadow(viewer: &Viewer, status: &ShadowStatus) -> Markup {
     let held = viewer.dashboard.policies().host().list().held.into_iter().any(|held| held.identity == status.identity);
     let answers: Vec<_> = status.policies.iter().map(|policy| policy.name()).collect();
     let compared = &status.compared;
+    // Whoever promotes or stops means this one.
+    let seen = html! { input type="hidden" name="identity" value=(status.identity.to_hex()); };
     html! {
         dl.facts {
             dt { "Candidate" } dd { (status.name) " " (status.version) " of " code { (status.file) } }
@@ -187,6 +191,7 @@ fn of_shadow(viewer: &Viewer, status: &ShadowStatus) -> Markup {
             summary { "Promote…" }
             form method="post" action="/shadow/promote" {
                 (views::form_token(&viewer.signed_in))
+                (seen)
                 p { "Puts its files into the plugins folder and lets it serve, on open streams too." }
                 label { "Of the compared answers may differ at most, percent" input name="most_percent" inputmode="decimal" required value="0.1"; }
                 label { "Answers that must have been compared" input name="least_answers" inputmode="numeric" required value="100"; }
@@ -197,6 +202,7 @@ fn of_shadow(viewer: &Viewer, status: &ShadowStatus) -> Markup {
             summary { "Stop…" }
             form method="post" action="/shadow/stop" {
                 (views::form_token(&viewer.signed_in))
+                (seen)
                 p { "What it was compared with is forgotten." }
                 button { "Stop the shadow" }
             }

@@ -5,7 +5,7 @@
 use super::{About, request};
 use crate::telemetry::{Metrics, OtlpExport};
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Request, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use prost::Message as _;
@@ -18,6 +18,11 @@ use tokio::{net::TcpStream, time::timeout};
 
 /// For one request, from the connection to the answer. Guessed.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Bytes of an answer. A collector that says more has not understood.
+const ANSWER_MAX: usize = 64 << 10;
+/// Causes that are said while it fails; a collector that finds a new one each time does not fill the log.
+const CAUSES_MAX: usize = 8;
 
 /// Where the collector is, and how often it hears of everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +37,8 @@ pub struct Collector {
 pub async fn export(collector: Collector, metrics: Metrics, about: About, look: impl Fn() + Send) {
     let mut tick = tokio::time::interval(collector.every);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    let mut failing = false;
+    // Why it fails, as far as it was said.
+    let mut said: Vec<String> = Vec::new();
     loop {
         tick.tick().await;
         look();
@@ -42,11 +48,16 @@ pub async fn export(collector: Collector, metrics: Metrics, about: About, look: 
         let fails = sent.is_err();
         metrics.otlp.of(if fails { OtlpExport::Failed } else { OtlpExport::Sent }).inc();
         match sent {
-            Ok(()) if failing => tracing::info!(%collector, "the collector takes metrics again"),
-            Err(why) if !failing => tracing::warn!(%collector, why, "the collector takes no metrics"),
+            Ok(()) if !said.is_empty() => {
+                said.clear();
+                tracing::info!(%collector, "the collector takes metrics again");
+            }
+            Err(why) if said.len() < CAUSES_MAX && !said.contains(&why) => {
+                tracing::warn!(%collector, why, "the collector takes no metrics");
+                said.push(why);
+            }
             Ok(()) | Err(_) => {}
         }
-        failing = fails;
     }
 }
 
@@ -60,16 +71,21 @@ async fn post(collector: &Collector, body: Vec<u8>) -> Result<(), String> {
         .body(Full::new(Bytes::from(body)))
         .map_err(|error| words(&error))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| words(&error))?;
-    let (mut answer, mut connection) = (pin!(sender.send_request(request)), pin!(connection));
-    let answer = tokio::select! {
-        biased;
-        answer = &mut answer => answer,
-        // Who answers may hang up at once; what had come by then is there.
-        _ended = &mut connection => answer.await,
+    let asked = async {
+        let answer = sender.send_request(request).await.map_err(|error| words(&error))?;
+        let status = answer.status();
+        // To its end: one that breaks off was taken by nobody. What it says beside the status is not looked at.
+        let rest = Limited::new(answer.into_body(), ANSWER_MAX).collect().await;
+        rest.map_err(|error| format!("it answered {status}, and not to the end: {error}"))?;
+        if status.is_success() { Ok(()) } else { Err(format!("it answered {status}")) }
     };
-    let answer = answer.map_err(|error| words(&error))?;
-    // What it says beside the status is not read.
-    if answer.status().is_success() { Ok(()) } else { Err(format!("it answered {}", answer.status())) }
+    let (mut asked, mut connection) = (pin!(asked), pin!(connection));
+    tokio::select! {
+        biased;
+        done = &mut asked => done,
+        // Who answers may hang up at once; what had come by then is there.
+        _ended = &mut connection => asked.await,
+    }
 }
 
 impl fmt::Display for Collector {

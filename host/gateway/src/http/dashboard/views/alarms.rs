@@ -2,7 +2,10 @@
 //! they look, asks nobody. Invariant: a state is a word, never a colour alone.
 
 use super::{
-    super::standing::{Source, Visible},
+    super::{
+        board::hash,
+        standing::{Source, Visible},
+    },
     form_token, table,
 };
 use crate::{
@@ -131,7 +134,7 @@ pub(in super::super) fn acknowledge_one(who: &SignedIn, session_id: &str, alarm:
             summary { "Acknowledge…" }
             form method="post" action={"/alarms/" (session_id) "/acknowledge"} {
                 (form_token(who))
-                input type="hidden" name={"alarm-" (alarm.alarm_id)} value="yes";
+                input type="hidden" name={"alarm-" (alarm.alarm_id)} value=(seen(alarm));
                 (comment())
                 button { "Acknowledge " (cut(&alarm.tag)) }
             }
@@ -143,7 +146,7 @@ pub(in super::super) fn acknowledge_one(who: &SignedIn, session_id: &str, alarm:
 pub(in super::super) fn acknowledge_several(who: &SignedIn, session_id: &str, alarms: &[&Alarm]) -> Markup {
     let rows = html! { @for alarm in alarms {
         tr {
-            td { input type="checkbox" name={"alarm-" (alarm.alarm_id)} value="yes" aria-label={"Acknowledge " (alarm.tag) " " (alarm.condition)}; }
+            td { input type="checkbox" name={"alarm-" (alarm.alarm_id)} value=(seen(alarm)) aria-label={"Acknowledge " (alarm.tag) " " (alarm.condition)}; }
             td.number { (alarm.priority) " " span.quiet { (severity(alarm.priority)) } }
             td { (state(alarm.state())) }
             th scope="row" { (cut(&alarm.tag)) }
@@ -159,6 +162,19 @@ pub(in super::super) fn acknowledge_several(who: &SignedIn, session_id: &str, al
             button { "Acknowledge what is chosen" }
         }
     }
+}
+
+/// What somebody who acknowledges it has seen of it: another condition, another urgency and a new beginning are news. That it
+/// is over is none: who knew that it held knows enough.
+pub(in super::super) fn seen(alarm: &Alarm) -> String {
+    format!("{:016x}", hash(&format!("{} {} {}", alarm.raised_at_unix_ms, alarm.priority, alarm.condition)))
+}
+
+/// How it stands, in one line.
+pub(in super::super) fn words(alarm: &Alarm) -> String {
+    let (tag, condition) = (cut(&alarm.tag), cut(&alarm.condition));
+    let since = values::show_unix_ms(alarm.changed_at_unix_ms);
+    format!("{tag} is {condition}, priority {} ({}), since {since}", alarm.priority, severity(alarm.priority))
 }
 
 fn comment() -> Markup {

@@ -4,11 +4,16 @@
 use super::table;
 use maud::{Markup, html};
 use tidegate_client::values;
-use tidegate_policy::{Change, Comparison, Record, SwapRecord};
+use tidegate_policy::{Change, Comparison, Listing, Record, SwapRecord};
 
 /// The beginning of a digest; the whole of it is its title.
 pub(in super::super) fn short(digest: &str) -> Markup {
     html! { code title=(digest) { (digest.get(..12).unwrap_or(digest)) } }
+}
+
+/// In a form that changes what serves: what its page showed.
+pub(in super::super) fn generation(listing: &Listing) -> Markup {
+    html! { input type="hidden" name="generation" value=(listing.generation.0); }
 }
 
 /// One attempt to change the policies. `whole`: with whom it would have hit.
