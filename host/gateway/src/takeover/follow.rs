@@ -68,7 +68,7 @@ pub async fn follow(config: ServeConfig, waiting: &Waiting) -> Result<Followed> 
         app.open();
         return Ok(Followed::Nobody(Box::new(app)));
     };
-    let followed = take(config, &data, &mut line, waiting).await;
+    let followed = Box::pin(take(config, &data, &mut line, waiting)).await;
     if let Err(error) = &followed {
         // For the log of the other one. It may be gone, or have refused.
         let _gone = line.say(&Word::Failed { message: error.to_string() }).await;
