@@ -62,8 +62,8 @@ async fn sockets_of_a_service_manager_outlive_a_restart_and_refuse_nobody() {
 #[tokio::test]
 async fn a_start_that_compiles_for_long_says_so_and_ends_when_it_is_told() {
     for flag in [None, Some("--take-over")] {
-        let launch =
-            Launch::new().prepare(|folder| fs::write(folder.join("plugins/access.wasm"), busy()).expect("written"));
+        let launch = Launch::new()
+            .prepare(|folder| fs::write(folder.join("plugins/access.wasm"), busy(4_000)).expect("written"));
         let launch = if let Some(flag) = flag { usual(launch).switch(flag) } else { launch };
         let folder = launch.folder();
         let path = folder.path().join("notify");

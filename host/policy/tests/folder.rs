@@ -173,15 +173,6 @@ async fn what_no_one_should_load_is_refused_with_a_name() {
         assert_eq!((refused.code, refused.to), (Some(*code), GenerationId(1)), "{what}: {refused:?}");
         assert!(!denied(&host).await);
     }
-    clear();
-    fs::create_dir(bench.plugins().join("access.json")).expect("folder");
-    bench.put("access.toml", b"");
-    let refused = until_refused(&host, count + 1).await;
-    assert_eq!(
-        (refused.code, refused.file.as_deref()),
-        (Some(RefusalCode::NotRegular), Some("access.json")),
-        "{refused:?}"
-    );
 }
 
 // shows: X-05

@@ -117,6 +117,22 @@ async fn what_is_written_in_parts_is_taken_when_it_is_closed_or_left_for_long() 
     assert!(allowed(&host).await);
 }
 
+// shows: X-05
+#[tokio::test]
+async fn a_folder_that_is_named_like_settings_is_told_as_what_it_is() {
+    let bench = Bench::new();
+    let host = bench.start();
+    bench.put("access.toml", b"");
+    until_generation(&host, 2).await;
+    fs::create_dir(bench.plugins().join("access.json")).expect("folder");
+    let refused = until_refused(&host, 1).await;
+    assert_eq!(
+        (refused.code, refused.file.as_deref()),
+        (Some(RefusalCode::NotRegular), Some("access.json")),
+        "{refused:?}"
+    );
+}
+
 // shows: X-06, E-16
 #[tokio::test]
 async fn a_start_that_is_given_up_leaves_everything_as_it_was() {
@@ -126,7 +142,7 @@ async fn a_start_that_is_given_up_leaves_everything_as_it_was() {
     let remembered = || fs::read(bench.config.store_dir.join("remembered.json")).expect("remembered");
     let cached = || fs::read_dir(bench.config.store_dir.join("cache")).expect("cache").count();
     let before = (remembered(), cached());
-    bench.put("access.wasm", &busy());
+    bench.put("access.wasm", &busy(1_000));
     let starting = Starting::default();
     let (config, given_up) = (bench.config.clone(), starting.clone());
     let start = std::thread::spawn(move || Warm::new(config, &given_up).and_then(Warm::start).map(drop));

@@ -138,8 +138,7 @@ pub(crate) fn slow(name: &str, mark: u32) -> Vec<u8> {
 }
 
 /// Keeps the compiler busy for much longer than a word to stop takes, and is no policy.
-pub(crate) fn busy() -> Vec<u8> {
-    const FUNCTIONS: u32 = 4_000;
+pub(crate) fn busy(functions: usize) -> Vec<u8> {
     let leb = |mut n: usize| {
         let mut bytes = Vec::new();
         while n > 0x7f {
@@ -154,12 +153,12 @@ pub(crate) fn busy() -> Vec<u8> {
     let steps = [0x20, 0, 0x20, 0, 0x41, 7, 0x6a, 0x6c, 0x21, 0].repeat(500);
     let body = [vec![0], steps, vec![0x20, 0, 0x0b]].concat();
     let body = [leb(body.len()), body].concat();
-    let count = leb(FUNCTIONS as usize);
+    let count = leb(functions);
     let module = [
         b"\0asm\x01\0\0\0".to_vec(),
         section(1, vec![1, 0x60, 1, 0x7f, 1, 0x7f]),
-        section(3, [count.clone(), vec![0; FUNCTIONS as usize]].concat()),
-        section(10, [count, body.repeat(FUNCTIONS as usize)].concat()),
+        section(3, [count.clone(), vec![0; functions]].concat()),
+        section(10, [count, body.repeat(functions)].concat()),
     ];
     [b"\0asm\x0d\0\x01\0".to_vec(), section(1, module.concat())].concat()
 }
