@@ -190,9 +190,8 @@ class Job:
         page.press("Tab")
         page.type(PASSWORD)
         page.press("Enter")
-        page.wait("location.pathname === '/'", "the first page")
         # With the keyboard: pin, which is undone below.
-        page.go(self.gateway.url + "/policies")
+        page.wait("location.pathname === '/policies' && document.readyState === 'complete'", "the page that was asked for")
         page.tab_to("e.innerText === 'Pin this generation'", "the button that pins")
         page.press("Enter")
         page.wait("document.body.innerText.includes('pinned: changes')", "the pin")
@@ -378,6 +377,7 @@ class Job:
         return [
             "/",
             f"/sessions/{self.mine}",
+            f"/sessions/{self.mine}/end",
             "/alarms",
             f"/alarms/{self.mine}",
             f"/alarms/{self.mine}/acknowledge",

@@ -92,6 +92,10 @@ async fn policies_and_shadows_are_changed_only_by_who_sees_what_serves() {
         let stale = ada.post(&format!("/shadow/{change}"), &form).await;
         assert!(stale.status == 409 && stale.body.contains("policy.changed"), "{change}: {}", stale.body);
     }
+    // From the command line, too, where a shadow is named.
+    let line = ["policy", "shadow", "promote", "--max-rate", "100%", "--min-answers", "0", "--identity", &seen];
+    let named = gw.run(&line).await;
+    assert!(String::from_utf8_lossy(&named.stderr).contains("policy.changed"), "{named:?}");
     assert_eq!(generation().await, before);
     let now = ada.field("/shadow", "identity").await;
     assert_ne!(now, seen, "the other one goes on being asked");

@@ -132,8 +132,8 @@ codes! {
         "There is no earlier generation.",
         "Put the wanted components into the plugins folder.";
     PolicyChanged = "policy.changed", FailedPrecondition,
-        "The policies, or the shadow, are not any more those that the dashboard's page showed; nothing was done.",
-        "Open the page again, and repeat what is still wanted.";
+        "The policies, or the shadow, are not any more those that the page showed or the call named; nothing was done.",
+        "Look at what there is now, and repeat what is still wanted.";
     PolicyNoShadow = "policy.no_shadow", FailedPrecondition,
         "There is no shadow to look at or to promote.",
         "Start one with `tidegate policy shadow start`.";

@@ -150,12 +150,28 @@ impl Policies {
     }
 
     /// Lets the shadow serve if at most this part of what was compared differs, 0 to 1, and at least so much was compared.
-    pub async fn promote_shadow(&self, difference_max: f64, asked_min: u64) -> Result<SwapRecord> {
+    /// `seen`: the beginning of the identity of the one that is meant; empty: whichever there is.
+    pub async fn promote_shadow(&self, seen: &str, difference_max: f64, asked_min: u64) -> Result<SwapRecord> {
         if !(0.0..=1.0).contains(&difference_max) {
             let error = Error::new(Code::RequestInvalid, "a part is between 0 and 1, or 0 % and 100 %");
             return Err(error.with("field", "max_difference"));
         }
+        if !seen.is_empty() {
+            self.shadow_is(seen).await?;
+        }
         self.host.shadow_promote(difference_max, asked_min).await.map_err(|error| unproven(&error))
+    }
+
+    /// The shadow, if its identity begins so: `policy.changed` where it is another one than somebody has seen.
+    pub async fn shadow_is(&self, seen: &str) -> Result<ShadowStatus> {
+        let status = self.shadow().await?;
+        let identity = status.identity.to_hex();
+        if !seen.is_empty() && identity.starts_with(&seen.to_ascii_lowercase()) {
+            return Ok(status);
+        }
+        let (now, file) = (identity.get(..12).unwrap_or(&identity), &status.file);
+        let message = format!("the shadow is {now} {file} now, not the one that was seen; look at it first");
+        Err(Error::new(Code::PolicyChanged, message).with("identity", &identity))
     }
 
     async fn of_shadow(

@@ -23,8 +23,8 @@ pub(super) async fn stop(policies: &Policies) -> Result<v1::ShadowStatus, Status
 }
 
 pub(super) async fn promote(policies: &Policies, request: v1::PromoteShadowRequest) -> Result<SwapRecord, Status> {
-    let v1::PromoteShadowRequest { max_difference, min_asked } = request;
-    policies.promote_shadow(max_difference, min_asked).await.map_err(|error| status(&error))
+    let v1::PromoteShadowRequest { max_difference, min_asked, identity } = request;
+    policies.promote_shadow(&identity, max_difference, min_asked).await.map_err(|error| status(&error))
 }
 
 fn told(of: ShadowStatus) -> v1::ShadowStatus {

@@ -47,6 +47,9 @@ pub struct Promote {
     /// Fewest answers that must have been compared.
     #[arg(long, value_name = "COUNT", default_value_t = 100)]
     min_answers: u64,
+    /// The shadow that is meant, as `shadow status` shows it, or its beginning; another one by now is refused.
+    #[arg(long, value_name = "HEX", default_value = "")]
+    identity: String,
     #[command(flatten)]
     local: Local,
 }
@@ -72,7 +75,8 @@ pub(super) async fn run(command: ShadowCommand) -> anyhow::Result<()> {
         ShadowCommand::Diff(local) => tell(&local.admin().await?.shadow().await?, local.json, true),
         ShadowCommand::Stop(local) => tell(&local.admin().await?.stop_shadow().await?, local.json, false),
         ShadowCommand::Promote(args) => {
-            let request = PromoteShadowRequest { max_difference: rate(&args.max_rate)?, min_asked: args.min_answers };
+            let (max_difference, min_asked) = (rate(&args.max_rate)?, args.min_answers);
+            let request = PromoteShadowRequest { max_difference, min_asked, identity: args.identity };
             let swap = args.local.admin().await?.promote_shadow(request).await?;
             super::told(&swap, args.local.json)
         }

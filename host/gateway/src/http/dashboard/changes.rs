@@ -168,10 +168,7 @@ pub(super) async fn shadow(viewer: Viewer, Path(change): Path<String>, headers: 
         }
         let status = policies.shadow().await?;
         target = format!("{} {}", status.identity.to_hex().get(..12).unwrap_or_default(), status.file);
-        if form.identity != status.identity.to_hex() {
-            let message = format!("the shadow is {target} now, not the one that the page showed; look at it first");
-            return Err(Error::new(Code::PolicyChanged, message));
-        }
+        policies.shadow_is(&form.identity).await?;
         if what == "shadow.stop" {
             policies.stop_shadow().await?;
             return Ok(());
@@ -180,7 +177,7 @@ pub(super) async fn shadow(viewer: Viewer, Path(change): Path<String>, headers: 
         let most: f64 =
             form.most_percent.trim().parse().map_err(|_| wrong("most_percent", "a percentage is needed"))?;
         let least: u64 = form.least_answers.trim().parse().map_err(|_| wrong("least_answers", "a number is needed"))?;
-        served(policies.promote_shadow(most / 100.0, least).await?)
+        served(policies.promote_shadow(&form.identity, most / 100.0, least).await?)
     };
     let done = done.await;
     finish(&viewer, what, &target, done, next).await
