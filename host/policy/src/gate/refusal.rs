@@ -98,9 +98,9 @@ refusal_codes! {
     Waits = "plugin.waits", "It is sound, and came with something that was refused: both come together or not at all.",
         "Mend the file that the message names, or take it away; or write this one again.";
     Held = "plugin.held", "It wants imports that nothing which answered this here was given; an operator has to approve it.",
-        "Read what it wants, then `tidegate policy approve`.";
+        "Read what it wants, then `tidegate policy approve` with a reason.";
     Differs = "plugin.differs", "It would have answered more of the latest questions otherwise than is allowed.",
-        "`tidegate policy diff` shows whom it would hit; then `tidegate policy approve`, or mend it.";
+        "`tidegate policy diff` shows whom it would hit; then `tidegate policy approve` with a reason, or mend it.";
     Poisoned = "plugin.poisoned", "This very component was taken back because it kept failing.",
         "Put another version there, or the one before with its settings, or take it away.";
     RolledBack = "plugin.rolled_back", "A roll-back left this very version, or came while it was judged.",

@@ -167,7 +167,8 @@ impl Scanner {
         }
         let identity = &new.source.identity().to_hex()[..12];
         let message = format!(
-            "it wants {}, which nothing that answered this here was given; `tidegate policy approve {identity}` lets it in",
+            "it wants {}, which nothing that answered this here was given; `tidegate policy approve {identity} --reason \
+             TEXT` lets it in",
             wanted.join(", ")
         );
         Err(Refusal::new(RefusalCode::Held, &new.source.file, message))
@@ -184,7 +185,8 @@ impl Scanner {
                 let digest = &new.source.identity().to_hex()[..12];
                 let message = format!(
                     "it would have answered {:.2} % of the latest questions otherwise, more than the {:.2} % that are \
-                     allowed; `tidegate policy diff` shows which, `tidegate policy approve {digest}` lets it in",
+                     allowed; `tidegate policy diff` shows which, `tidegate policy approve {digest} --reason TEXT` lets \
+                     it in",
                     rate * 100.0,
                     max * 100.0
                 );
