@@ -46,7 +46,7 @@ impl<'a> Question<'a> {
         let bytes = self.take(len);
         ASKERS.with(|kept| {
             let slot = &mut kept.borrow_mut()[at];
-            if let Some(kept) = slot.as_ref().filter(|kept| *kept.bytes == *bytes) {
+            if let Some(kept) = slot.as_ref().filter(|kept| same(&kept.bytes, bytes)) {
                 return Rc::clone(&kept.asker);
             }
             let asker = Rc::new(Question(bytes).unpack());
@@ -106,4 +106,10 @@ impl<'a> Question<'a> {
         self.0 = rest;
         taken
     }
+}
+
+/// As `==`, eight bytes at a time: the `memcmp` of the library that components bring goes byte by byte.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    let ((a_words, a_rest), (b_words, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    a.len() == b.len() && a_words.iter().zip(b_words).all(|(a, b)| a == b) && a_rest == b_rest
 }

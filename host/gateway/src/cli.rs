@@ -8,6 +8,7 @@ pub mod client;
 pub mod config;
 pub mod demo;
 pub mod files;
+mod follow;
 pub mod generate;
 pub mod key;
 pub mod node;

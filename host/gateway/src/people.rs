@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 use password::Passwords;
 use refusals::Refusals;
 use signed_in::SignIns;
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, hash::Hash, net::IpAddr, sync::Arc, time::Duration};
 use stream_token::StreamKey;
 use throttle::Throttle;
 use tidegate_policy::Person as Asked;
@@ -348,6 +348,12 @@ impl fmt::Debug for NewPerson {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NewPerson").field("name", &self.name).field("role", &self.role).finish_non_exhaustive()
     }
+}
+
+/// Makes room in a map that is bounded: what is oldest leaves.
+fn forget_oldest<K: Clone + Eq + Hash, V>(map: &mut HashMap<K, V>, at_ms: impl Fn(&V) -> u64) {
+    let oldest = map.iter().min_by_key(|(_, value)| at_ms(value)).map(|(key, _)| key.clone());
+    oldest.map(|key| map.remove(&key));
 }
 
 fn checked(field: &'static str, text: &str, max: usize) -> Result<String> {

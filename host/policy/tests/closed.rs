@@ -12,16 +12,6 @@ use std::time::{Duration, Instant};
 use support::*;
 use tidegate_policy::*;
 
-async fn denied(host: &PolicyHost) -> bool {
-    let decision = host.access(&key("k", "sessions:own"), &place("boom"), Action::Read).await;
-    assert_eq!(decision.cause, None);
-    !decision.value.is_allow()
-}
-
-fn served(host: &PolicyHost, policy: Policy) -> PolicyRow {
-    host.list().policies.into_iter().find(|row| row.policy == policy).expect("a row")
-}
-
 // shows
 #[tokio::test]
 async fn removing_what_answered_access_allows_nothing() {

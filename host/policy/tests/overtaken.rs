@@ -42,10 +42,6 @@ fn named(host: &PolicyHost) -> Vec<(String, RefusalCode)> {
     host.list().refused.iter().map(|of| (of.file.clone(), of.code)).collect()
 }
 
-async fn denied(host: &PolicyHost) -> bool {
-    !host.access(&key("k", "sessions:own"), &place("boom"), Action::Read).await.value.is_allow()
-}
-
 async fn sees(host: &PolicyHost) -> bool {
     host.judge_items(&key("k", "sessions:own"), &place("fine!"), &tags(1)).await.value[0].allow
 }

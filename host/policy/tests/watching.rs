@@ -11,12 +11,6 @@ use std::time::Duration;
 use support::*;
 use tidegate_policy::*;
 
-async fn denied(host: &PolicyHost) -> bool {
-    let decision = host.access(&key("k", "sessions:own"), &place("boom"), Action::Read).await;
-    assert_eq!(decision.cause, None);
-    !decision.value.is_allow()
-}
-
 // shows: X-02
 #[tokio::test]
 async fn what_an_editor_has_only_begun_to_write_is_not_taken() {

@@ -13,7 +13,7 @@ use prost::{
     Message as _,
     encoding::{encode_varint, encoded_len_varint},
 };
-use quick::Quick;
+use quick::{Parts, Quick};
 use std::{
     sync::{
         Arc,
@@ -23,7 +23,7 @@ use std::{
 };
 use tidegate_pipe::PipeError;
 use tidegate_proto::{
-    v1::{CommandResult, Event},
+    v1::{CommandResult, DataChange, Event, MxStatus, SourceTime, Value, event::Body},
     worker::v1::from_worker,
 };
 use tokio::{sync::mpsc, time::Instant};
@@ -81,6 +81,19 @@ pub struct Outbox {
     batch: Vec<u8>,
     first: u64,
     count: u32,
+    quick: Quick,
+}
+
+/// A data change of one status, as a backend keeps it.
+#[derive(Debug)]
+pub struct Change<'a> {
+    pub item_key: u64,
+    pub server_handle: i32,
+    pub item_handle: i32,
+    pub value: &'a mut Value,
+    pub quality: i32,
+    pub time: &'a mut SourceTime,
+    pub status: MxStatus,
 }
 
 // === impl Outbox ===
@@ -96,6 +109,7 @@ impl Outbox {
             batch: Vec::new(),
             first: 1,
             count: 0,
+            quick: Quick::new(),
         }
     }
 
@@ -112,24 +126,53 @@ impl Outbox {
     /// Numbers and encodes an event. Waits when the batch is full and the pipe does not take it.
     pub async fn push(&mut self, event: &mut Event) -> Result<(), PipeEnded> {
         event.sequence = self.next;
-        let mut quick = Quick::new();
-        match quick.encode(event) {
-            Some(bytes) => {
-                self.make_room(bytes.len()).await?;
-                self.batch.extend_from_slice(bytes);
-            }
-            None => {
-                let len = event.encoded_len();
-                self.make_room(1 + encoded_len_varint(len as u64) + len).await?;
-                self.batch.put_u8(EVENT_TAG);
-                encode_varint(len as u64, &mut self.batch);
-                event.encode_raw(&mut self.batch);
-            }
+        match Parts::of(event).and_then(|parts| self.quick.encode(&parts)) {
+            Some(len) => self.push_quick(len).await,
+            None => self.push_plain(event).await,
         }
+    }
+
+    /// As `push`, without an event having to be made of it; value and time are as they were afterwards.
+    pub async fn push_change(&mut self, change: Change<'_>) -> Result<(), PipeEnded> {
+        let Change { item_key, server_handle, item_handle, value, quality, time, status } = change;
+        let sequence = self.next;
+        let parts = Parts { sequence, item_key, server_handle, item_handle, value, quality, time, status };
+        if let Some(len) = self.quick.encode(&parts) {
+            return self.push_quick(len).await;
+        }
+        let (moved, moved_time) = (std::mem::take(value), std::mem::take(time));
+        let change = DataChange { value: Some(moved), quality, time: Some(moved_time), statuses: vec![status] };
+        let body = Some(Body::DataChange(change));
+        let event = Event { sequence, item_key, server_handle, item_handle, body };
+        let pushed = self.push_plain(&event).await;
+        // Moved there and back: a copy would cost as much as encoding it.
+        if let Some(Body::DataChange(change)) = event.body {
+            (*value, *time) = (change.value.unwrap_or_default(), change.time.unwrap_or_default());
+        }
+        pushed
+    }
+
+    async fn push_quick(&mut self, len: usize) -> Result<(), PipeEnded> {
+        self.make_room(len).await?;
+        self.batch.extend_from_slice(self.quick.bytes());
+        self.pushed();
+        Ok(())
+    }
+
+    async fn push_plain(&mut self, event: &Event) -> Result<(), PipeEnded> {
+        let len = event.encoded_len();
+        self.make_room(1 + encoded_len_varint(len as u64) + len).await?;
+        self.batch.put_u8(EVENT_TAG);
+        encode_varint(len as u64, &mut self.batch);
+        event.encode_raw(&mut self.batch);
+        self.pushed();
+        Ok(())
+    }
+
+    fn pushed(&mut self) {
+        self.head.store(self.next, Ordering::Relaxed);
         self.count += 1;
         self.next += 1;
-        self.head.store(event.sequence, Ordering::Relaxed);
-        Ok(())
     }
 
     /// Lets the batch end where an event of this length does not fit.

@@ -26,7 +26,7 @@ use crate::{
 use alarms::Alarms;
 use faults::Fault;
 use history::History;
-use items::{Item, ItemRef, Kind, Sample, Tables};
+use items::{ItemRef, Kind, Sample, Tables};
 use pace::Pace;
 use replay::Replay;
 use settings::Settings;
@@ -35,7 +35,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tidegate_proto::v1::{Command, CommandResult, DataChange, Event, MxStatus, SourceTime, Value, event::Body};
+use tidegate_proto::v1::{Command, CommandResult, MxStatus, SourceTime, Value};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -91,8 +91,6 @@ struct Sim {
     bad_until: Option<Instant>,
     /// When the servers' buffered items are told of next.
     buffered_at: BTreeMap<i32, Instant>,
-    /// Filled anew for each data change, so that making one allocates nothing.
-    scratch: Event,
 }
 
 /// What a timer is for.
@@ -156,7 +154,6 @@ pub async fn run(link: Link) -> BackendEnd {
 
 impl Sim {
     fn new(settings: Settings, history: History, epoch: u64, vitals: Arc<Vitals>, outbox: Outbox) -> Self {
-        let change = DataChange { statuses: vec![OK], ..DataChange::default() };
         Self {
             pace: Pace::new(settings.rate.unwrap_or(RATE), settings.grain_us),
             replay: Replay::new(history, &settings),
@@ -177,7 +174,6 @@ impl Sim {
             fault: None,
             bad_until: None,
             buffered_at: BTreeMap::new(),
-            scratch: Event { body: Some(Body::DataChange(change)), ..Event::default() },
         }
     }
 
@@ -340,15 +336,23 @@ impl Sim {
         let due = due.min(ROUND);
         let (quality, status) = self.health();
         let days = emit::days_now();
-        for nth in 1..=due {
+        for late in self.pace.lates(now).take(due as usize) {
             self.turn = if self.turn + 1 < self.waves.len() { self.turn + 1 } else { 0 };
             let slot = self.waves[self.turn];
-            let Some(Item { kind: Kind::Wave(wave), last, .. }) = &mut self.tables.items[slot] else { continue };
-            let value = wave.sample_over(last.take().map(|last| last.value));
+            let Some(item) = &mut self.tables.items[slot] else { continue };
+            let Kind::Wave(wave) = &mut item.kind else { continue };
             // When it became due, not when it was made: gathering and a late timer are no business of the source's.
-            let late = self.pace.late(nth, now).as_secs_f64() / emit::SECONDS_PER_DAY;
-            let sample = Sample { value, quality, time: emit::date(days - late), status };
-            self.emit(slot, sample).await?;
+            let time = emit::date(days - late as f64 / emit::NANOS_PER_DAY);
+            if item.buffered {
+                let value = wave.sample();
+                self.emit(slot, Sample { value, quality, time, status }).await?;
+                continue;
+            }
+            // Known and not hidden, or it would not be in this list; so no more than this is to be done.
+            let last = item.last.get_or_insert_default();
+            wave.sample_into(&mut last.value);
+            (last.quality, last.time, last.status) = (quality, time, status);
+            emit::tell_last(&mut self.outbox, item).await?;
         }
         self.pace.made(due);
         Ok(())

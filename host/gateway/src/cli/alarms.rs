@@ -2,14 +2,15 @@
 //! watches comes as the gateway tells it, from the beginning after each connection that was lost.
 
 use super::{
-    Usage, output,
+    Usage,
+    follow::{Follow, Told},
+    output,
     remote::{Addresses, Remote},
 };
 use clap::{Args, Subcommand};
 use serde_json::{Value as Json, json};
-use std::time::Duration;
 use tidegate_client::{
-    AlarmStream, ClientError, Connect, Patience, values,
+    AlarmStream, ClientError, Connect, values,
     wire::{
         Alarm, AlarmProvider, AlarmState, SourceTime, alarm_provider::State, alarm_snapshot_begins::Reason,
         alarm_transition::Kind, source_time::Form, stream_alarms_response::Message,
@@ -79,8 +80,6 @@ pub struct Ack {
 
 /// Ids of one request, as the gateway takes them.
 const AT_ONCE: usize = 1_000;
-/// How long a watch looks for a gateway that has gone. Guessed: longer than a restart takes.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
 
 // === impl AlarmsCommand ===
 
@@ -139,35 +138,15 @@ async fn list(args: List) -> anyhow::Result<()> {
 
 async fn watch(args: Watch) -> anyhow::Result<()> {
     let dial = args.remote.client()?;
-    // A gateway that is not there in the first place is said at once.
-    let mut stream = Some(args.remote.alarms().await?.stream(&args.session).await?);
-    let mut patience = Patience::new(GIVE_UP_AFTER);
+    let mut watched = Follow::new(args.remote.alarms().await?.stream(&args.session).await?);
     let mut left = args.count;
     while left != Some(0) {
-        let told = match &mut stream {
-            Some(stream) => stream.next().await,
-            None => match again(&args, &dial).await {
-                // Its first words are a snapshot of all that stand now.
-                Ok(opened) => {
-                    stream = Some(opened);
-                    continue;
-                }
-                Err(error) => Err(error),
-            },
+        let message = match watched.next(async || again(&args, &dial).await).await? {
+            Some(Told::Message(message)) => message,
+            // Its first words are a snapshot of all that stand now.
+            Some(Told::Again) => continue,
+            None => break,
         };
-        let message = match told {
-            Ok(Some(message)) => message,
-            Ok(None) => break,
-            Err(error) if error.passes() => {
-                if stream.take().is_some() {
-                    eprintln!("{error}; connecting again");
-                }
-                patience.wait(error).await?;
-                continue;
-            }
-            Err(error) => return Err(error.into()),
-        };
-        patience.works();
         if matches!(message, Message::Transition(_)) {
             left = left.map(|left| left - 1);
         }

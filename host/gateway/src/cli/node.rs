@@ -2,22 +2,19 @@
 //! under the next gateway; what changed between the two is not told, and that is said.
 
 use super::{
+    follow::{Follow, Told},
     output,
     remote::{Local, Remote},
 };
 use clap::{Args, Subcommand};
 use serde_json::json;
-use std::time::Duration;
 use tidegate_client::{
-    ClientError, NodeWatch, Patience, values,
+    ClientError, NodeWatch, values,
     wire::{
         AttachNodeRequest, ListNodesRequest, NodeAccess, NodeAttachment, NodeReport, SourceTime, VersionFloor,
         WatchNodesResponse, source_time::Form, watch_nodes_response::Message,
     },
 };
-
-/// How long a watch looks for a gateway that has gone. Guessed: longer than a restart takes.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
 
 /// See and revoke runtime nodes, set the version below which they only read, and be one to try it.
 #[derive(Debug, Subcommand)]
@@ -254,34 +251,17 @@ async fn floor(args: Floor) -> anyhow::Result<()> {
 }
 
 async fn watch(args: Watch) -> anyhow::Result<()> {
-    // A gateway that is not there in the first place is said at once.
-    let mut stream = Some(args.local.node_admin().await?.watch(&args.session).await?);
-    let mut patience = Patience::new(GIVE_UP_AFTER);
+    let mut watched = Follow::new(args.local.node_admin().await?.watch(&args.session).await?);
     let mut left = args.count;
     while left != Some(0) {
-        let told = match &mut stream {
-            Some(stream) => stream.next().await.and_then(|told| told.ok_or(ClientError::Incomplete("the next change"))),
-            None => match again(&args).await {
-                Ok(opened) => {
-                    stream = Some(opened);
-                    show_again(args.local.json)?;
-                    continue;
-                }
-                Err(error) => Err(error),
-            },
-        };
-        let message = match told {
-            Ok(message) => message,
-            Err(error) if error.passes() => {
-                if stream.take().is_some() {
-                    eprintln!("the gateway is gone; looking for the one that follows");
-                }
-                patience.wait(error).await?;
+        let message = match watched.next(async || again(&args).await).await? {
+            Some(Told::Message(message)) => message,
+            Some(Told::Again) => {
+                show_again(args.local.json)?;
                 continue;
             }
-            Err(error) => return Err(error.into()),
+            None => break,
         };
-        patience.works();
         if matches!(message.message, Some(Message::Transition(_))) {
             left = left.map(|left| left - 1);
         }

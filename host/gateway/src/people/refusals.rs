@@ -1,6 +1,7 @@
 //! How often somebody's refused tries are written down: the first ones each, more of them now and then with how many there
 //! were. Knows names and counts. Invariant: bounded, and what is left out is counted.
 
+use super::forget_oldest;
 use std::collections::HashMap;
 
 /// So many at once are each a row.
@@ -28,8 +29,7 @@ impl Refusals {
     /// How many were left out before this one, which is written down; `None`: it is left out.
     pub(super) fn again(&mut self, person: &str, now_ms: u64) -> Option<u64> {
         if self.by_person.len() >= TRACKED_MAX && !self.by_person.contains_key(person) {
-            let oldest = self.by_person.iter().min_by_key(|(_, of)| of.at_ms).map(|(name, _)| name.clone());
-            oldest.map(|name| self.by_person.remove(&name));
+            forget_oldest(&mut self.by_person, |of| of.at_ms);
         }
         let new = || Refused { free: FREE, at_ms: now_ms, left_out: 0 };
         let of = self.by_person.entry(person.to_owned()).or_insert_with(new);

@@ -2,6 +2,7 @@
 //! Invariants: bounded; a try counts from the moment it is let in, so that many at once are no more than one after another;
 //! an address from which a name signed in well has a count of its own for it, so that nobody elsewhere locks it out.
 
+use super::forget_oldest;
 use crate::error::{Code, Error, Result};
 use std::{collections::HashMap, net::IpAddr};
 
@@ -94,8 +95,7 @@ impl Throttle {
         named.map(|who| self.tries.remove(&who));
         let Some(peer) = peer else { return };
         if self.at_home.len() >= AT_HOME_MAX {
-            let oldest = self.at_home.iter().min_by_key(|(_, at_ms)| **at_ms).map(|(who, _)| who.clone());
-            oldest.map(|who| self.at_home.remove(&who));
+            forget_oldest(&mut self.at_home, |at_ms| *at_ms);
         }
         self.at_home.insert((plain(name), peer), now_ms);
     }
@@ -105,8 +105,7 @@ impl Throttle {
             self.tries.retain(|_, tries| now_ms.saturating_sub(tries.last_ms) < FORGET_MS);
         }
         if self.tries.len() >= TRACKED_MAX {
-            let oldest = self.tries.iter().min_by_key(|(_, tries)| tries.last_ms).map(|(who, _)| who.clone());
-            oldest.map(|who| self.tries.remove(&who));
+            forget_oldest(&mut self.tries, |tries| tries.last_ms);
         }
     }
 }

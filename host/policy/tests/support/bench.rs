@@ -76,6 +76,17 @@ pub(crate) fn key(id: &str, scope: &str) -> Principal {
     Principal::new(id, vec![scope.to_owned()], vec![], vec![], "")
 }
 
+/// Whether access that works denies what guests of the frame deny.
+pub(crate) async fn denied(host: &PolicyHost) -> bool {
+    let decision = host.access(&key("k", "sessions:own"), &place("boom"), Action::Read).await;
+    assert_eq!(decision.cause, None);
+    !decision.value.is_allow()
+}
+
+pub(crate) fn served(host: &PolicyHost, policy: Policy) -> PolicyRow {
+    host.list().policies.into_iter().find(|row| row.policy == policy).expect("a row")
+}
+
 /// Guests of the frame misbehave when the session's id is `boom`.
 pub(crate) fn place(id: &str) -> SessionFacts {
     SessionFacts::new(id, "k", "", "sim")

@@ -3,7 +3,7 @@
 //! what it writes is what prost writes, byte for byte.
 
 use super::EVENT_TAG;
-use tidegate_proto::v1::{Event, MxStatus, event::Body, source_time::Form, value::Kind};
+use tidegate_proto::v1::{Event, MxStatus, SourceTime, Value, event::Body, source_time::Form, value::Kind};
 
 /// Room for `DOUBLES_MAX` doubles and all that stands around them at its longest (some 110 bytes).
 const ROOM: usize = 384;
@@ -16,6 +16,31 @@ pub(super) struct Quick {
     at: usize,
 }
 
+/// What it can encode, of an event or of what becomes one.
+#[derive(Debug)]
+pub(super) struct Parts<'a> {
+    pub(super) sequence: u64,
+    pub(super) item_key: u64,
+    pub(super) server_handle: i32,
+    pub(super) item_handle: i32,
+    pub(super) value: &'a Value,
+    pub(super) quality: i32,
+    pub(super) time: &'a SourceTime,
+    pub(super) status: MxStatus,
+}
+
+// === impl Parts ===
+
+impl<'a> Parts<'a> {
+    pub(super) fn of(event: &'a Event) -> Option<Self> {
+        let &Event { sequence, item_key, server_handle, item_handle, ref body } = event;
+        let Some(Body::DataChange(change)) = body else { return None };
+        let [status] = change.statuses[..] else { return None };
+        let (value, time) = (change.value.as_ref()?, change.time.as_ref()?);
+        Some(Self { sequence, item_key, server_handle, item_handle, value, quality: change.quality, time, status })
+    }
+}
+
 // === impl Quick ===
 
 impl Quick {
@@ -23,29 +48,27 @@ impl Quick {
         Self { bytes: [0; ROOM], at: ROOM }
     }
 
-    /// The event as a part of a batch; `None` when it is of another form.
-    pub(super) fn encode(&mut self, event: &Event) -> Option<&[u8]> {
-        let Some(Body::DataChange(change)) = &event.body else { return None };
-        let value = change.value.as_ref()?;
-        let Form::Date(date) = change.time.as_ref()?.form.as_ref()? else { return None };
-        let [status] = change.statuses[..] else { return None };
+    /// The event as a part of a batch, and how long that is; `None` when it is of another form.
+    pub(super) fn encode(&mut self, event: &Parts<'_>) -> Option<usize> {
+        let Form::Date(date) = event.time.form.as_ref()? else { return None };
+        let value = event.value;
         self.at = ROOM;
 
-        self.status(&status);
+        self.status(&event.status);
         self.field(0x22, ROOM);
         let end = self.at;
         self.fixed(0x09, date.to_le_bytes());
         self.field(0x1A, end);
-        self.int(0x10, change.quality);
+        self.int(0x10, event.quality);
         let end = self.at;
         self.int(0x78, value.data_type);
         match value.kind.as_ref()? {
             Kind::Double(double) => self.fixed(0x21, double.to_le_bytes()),
             Kind::Doubles(doubles) if doubles.values.len() <= DOUBLES_MAX => {
                 let inner = self.at;
-                for double in doubles.values.iter().rev() {
-                    self.put(double.to_le_bytes());
-                }
+                self.at -= 8 * doubles.values.len();
+                let (room, _) = self.bytes[self.at..inner].as_chunks_mut();
+                room.iter_mut().zip(&doubles.values).for_each(|(room, double)| *room = double.to_le_bytes());
                 if !doubles.values.is_empty() {
                     self.field(0x0A, inner);
                 }
@@ -63,7 +86,12 @@ impl Quick {
             }
         }
         self.field(EVENT_TAG, ROOM);
-        Some(&self.bytes[self.at..])
+        Some(ROOM - self.at)
+    }
+
+    /// What was encoded last.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes[self.at..]
     }
 
     fn status(&mut self, status: &MxStatus) {
@@ -120,7 +148,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use prost::Message as _;
-    use tidegate_proto::v1::{DataChange, DoubleArray, SourceTime, Value};
+    use tidegate_proto::v1::{DataChange, DoubleArray};
 
     proptest! {
         #[test]
@@ -150,14 +178,32 @@ mod tests {
             let mut wanted = vec![EVENT_TAG];
             event.encode_length_delimited(&mut wanted).expect("room");
             let mut quick = Quick::new();
-            prop_assert_eq!(quick.encode(&event), (!many).then_some(&wanted[..]));
+            let encoded = quick.encode(&Parts::of(&event).expect("a data change with one status"));
+            prop_assert_eq!(encoded, (!many).then_some(wanted.len()));
+            prop_assert!(many || quick.bytes() == wanted);
         }
     }
 
     #[test]
     fn other_forms_are_left_to_prost() {
-        assert!(Quick::new().encode(&Event::default()).is_none());
+        assert!(Parts::of(&Event::default()).is_none());
         let change = DataChange { value: Some(Value::default()), ..DataChange::default() };
-        assert!(Quick::new().encode(&Event { body: Some(Body::DataChange(change)), ..Event::default() }).is_none());
+        assert!(Parts::of(&Event { body: Some(Body::DataChange(change)), ..Event::default() }).is_none());
+        let parts = |value, time| Parts {
+            sequence: 1,
+            item_key: 1,
+            server_handle: 1,
+            item_handle: 1,
+            value,
+            quality: 192,
+            time,
+            status: MxStatus::default(),
+        };
+        let date = SourceTime { form: Some(Form::Date(1.0)) };
+        let double = Value { kind: Some(Kind::Double(1.0)), data_type: 0 };
+        let text = SourceTime { form: Some(Form::Text("yesterday".to_owned())) };
+        assert!(Quick::new().encode(&parts(&Value::default(), &date)).is_none());
+        assert!(Quick::new().encode(&parts(&double, &text)).is_none());
+        assert!(Quick::new().encode(&parts(&double, &date)).is_some());
     }
 }

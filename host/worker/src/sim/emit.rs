@@ -7,7 +7,7 @@ use super::{
     items::{self, Item, ItemRef, Kind, Sample},
     replay,
 };
-use crate::outbox::BATCH_BYTES;
+use crate::outbox::{BATCH_BYTES, Change, Outbox};
 use bytes::Bytes;
 use prost::Message as _;
 use std::time::{Duration, SystemTime};
@@ -21,7 +21,8 @@ use tidegate_proto::{
 use tokio::time::Instant;
 
 /// Of an OLE automation date's unit.
-pub(super) const SECONDS_PER_DAY: f64 = 86_400.0;
+const SECONDS_PER_DAY: f64 = 86_400.0;
+pub(super) const NANOS_PER_DAY: f64 = SECONDS_PER_DAY * 1e9;
 
 // === impl Sim ===
 
@@ -74,24 +75,8 @@ impl Sim {
             self.buffered_at.entry(server).or_insert_with(|| Instant::now() + interval);
             return Ok(());
         }
-        self.scratch.item_key = item.key;
-        self.scratch.server_handle = item.server;
-        self.scratch.item_handle = item.handle;
-        if let Some(Body::DataChange(change)) = &mut self.scratch.body {
-            change.value = Some(sample.value);
-            change.quality = sample.quality;
-            change.time = Some(sample.time);
-            change.statuses.clear();
-            change.statuses.push(sample.status);
-        }
-        let pushed = self.outbox.push(&mut self.scratch).await;
-        // Moved there and back: a copy of each value would cost as much as encoding it.
-        if let Some(Body::DataChange(change)) = &mut self.scratch.body {
-            let (value, time) = (change.value.take().unwrap_or_default(), change.time.take().unwrap_or_default());
-            item.last = Some(Sample { value, time, quality: sample.quality, status: sample.status });
-            item.told_by = self.outbox.head();
-        }
-        pushed
+        item.last = Some(sample);
+        tell_last(&mut self.outbox, item).await
     }
 
     /// The last data change of each item that is older than the event of this number, as it was told then.
@@ -171,6 +156,16 @@ impl Sim {
 
 fn event_of(item: &Item, body: Body) -> Event {
     Event { sequence: 0, item_key: item.key, server_handle: item.server, item_handle: item.handle, body: Some(body) }
+}
+
+/// An item's last value as a data change.
+pub(super) async fn tell_last(outbox: &mut Outbox, item: &mut Item) -> Result<(), PipeEnded> {
+    let Some(Sample { value, quality, time, status }) = &mut item.last else { return Ok(()) };
+    let (item_key, server_handle, item_handle) = (item.key, item.server, item.handle);
+    let change = Change { item_key, server_handle, item_handle, value, quality: *quality, time, status: *status };
+    outbox.push_change(change).await?;
+    item.told_by = outbox.head();
+    Ok(())
 }
 
 /// MxDataType of a value, as the contract numbers them.

@@ -78,7 +78,7 @@ pub(super) enum Control {
 }
 
 /// A value as a data change tells it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Sample {
     pub(super) value: Value,
     pub(super) quality: i32,

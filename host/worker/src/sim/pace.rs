@@ -15,6 +15,22 @@ pub(super) struct Pace {
     made: u64,
 }
 
+/// Nanoseconds since events became due: what `Pace::nth_at` says of each, by adding where that divides.
+#[derive(Debug)]
+pub(super) struct Lates {
+    passed: u64,
+    rate: u64,
+    grain: u64,
+    /// From the beginning to the next event: whole nanoseconds, and what is over of one, in parts of `rate`.
+    offset: u64,
+    rest: u64,
+    /// When the group of the last event became due.
+    group_end: u64,
+}
+
+/// Of a second.
+const NANOS: u128 = 1_000_000_000;
+
 // === impl Pace ===
 
 impl Pace {
@@ -45,7 +61,7 @@ impl Pace {
             return 0;
         };
         let passed = now.saturating_duration_since(since).as_nanos() / self.grain * self.grain;
-        let all = passed * u128::from(self.rate) / 1_000_000_000;
+        let all = passed * u128::from(self.rate) / NANOS;
         u64::try_from(all).unwrap_or(u64::MAX).saturating_sub(self.made)
     }
 
@@ -64,14 +80,23 @@ impl Pace {
         self.since?.checked_add(Duration::from_nanos(u64::try_from(nanos).ok()?))
     }
 
-    /// How long ago the `nth` from now on became due.
-    pub(super) fn late(&self, nth: u64, now: Instant) -> Duration {
-        self.nth_at(nth).map_or(Duration::ZERO, |at| now.saturating_duration_since(at))
+    /// How long ago the next ones became due, one after the other, nanoseconds; 0: not yet.
+    pub(super) fn lates(&self, now: Instant) -> Lates {
+        let passed = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)).as_nanos();
+        let (nanos, rate) = (u128::from(self.made + 1) * NANOS, u128::from(self.rate).max(1));
+        Lates {
+            passed: passed as u64,
+            rate: rate as u64,
+            grain: self.grain as u64,
+            offset: (nanos / rate) as u64,
+            rest: (nanos % rate) as u64,
+            group_end: 0,
+        }
     }
 
     /// Nanoseconds from the beginning to an event.
     fn offset(&self, number: u64) -> Option<u128> {
-        let nanos = u128::from(number) * 1_000_000_000;
+        let nanos = u128::from(number) * NANOS;
         // Most numbers fit: dividing 128 bits costs ten times as much.
         let exact = match u64::try_from(nanos) {
             Ok(nanos) => {
@@ -80,6 +105,26 @@ impl Pace {
             Err(_) => nanos.div_ceil(u128::from(self.rate).max(1)),
         };
         (self.rate > 0).then(|| if self.grain > 1 { exact.next_multiple_of(self.grain) } else { exact })
+    }
+}
+
+// === impl Lates ===
+
+impl Iterator for Lates {
+    type Item = u64;
+
+    fn next(&mut self) -> Option<u64> {
+        let exact = self.offset + u64::from(self.rest > 0);
+        self.offset += NANOS as u64 / self.rate;
+        self.rest += NANOS as u64 % self.rate;
+        if self.rest >= self.rate {
+            self.offset += 1;
+            self.rest -= self.rate;
+        }
+        if exact > self.group_end {
+            self.group_end = if self.grain > 1 { exact.next_multiple_of(self.grain) } else { exact };
+        }
+        Some(self.passed.saturating_sub(self.group_end))
     }
 }
 
@@ -124,6 +169,23 @@ mod tests {
         let mut none = Pace::new(0, 0);
         none.due(start);
         assert_eq!((none.due(start + Duration::from_secs(1_000)), none.next_at()), (0, None));
+    }
+
+    #[test]
+    fn each_is_as_late_as_its_time_says() {
+        let start = Instant::now();
+        for (rate, grain_us) in [(1, 0), (3, 0), (333_333, 0), (500_000, 0), (20_000, 5_000), (333_333, 1_000)] {
+            let mut pace = Pace::new(rate, grain_us);
+            pace.due(start);
+            pace.made(12_345);
+            let now = start + Duration::from_secs(4_200);
+            for (nth, late) in (1..=2_000).zip(pace.lates(now)) {
+                let at = pace.nth_at(nth).expect("a rate");
+                assert_eq!(u128::from(late), now.saturating_duration_since(at).as_nanos(), "{rate} {grain_us} {nth}");
+            }
+        }
+        assert_eq!(Pace::new(10, 0).lates(start).next(), Some(0), "at rest nothing is late");
+        assert_eq!(Pace::new(0, 0).lates(start).next(), Some(0));
     }
 
     #[test]

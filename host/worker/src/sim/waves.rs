@@ -1,6 +1,7 @@
 //! Waveforms: what a simulated attribute does from sample to sample. Knows no items and no clock. Invariant: values
 //! depend on seed, tag and sample number only, so that the same settings give the same history.
 
+use std::sync::LazyLock;
 use tidegate_proto::v1::{BooleanArray, DoubleArray, IntegerArray, TextArray, Value, value::Kind};
 
 /// Elements of whole arrays (`Tag[]`); elements are 1-based.
@@ -10,7 +11,19 @@ pub const ARRAY: usize = 10;
 pub(super) const SHAPES: &str = "sine, ramp, walk, step, counter, toggle or text";
 
 /// Samples of one period of sine and ramp.
-const PERIOD: u64 = 200;
+const PERIOD: usize = 200;
+/// One period of the ramp.
+static RAMP: [f64; PERIOD] = {
+    let (mut ramp, mut n) = ([0.0; PERIOD], 0);
+    while n < PERIOD {
+        ramp[n] = n as f64 / PERIOD as f64 * 100.0;
+        n += 1;
+    }
+    ramp
+};
+/// One period of the sine.
+static SINE: LazyLock<[f64; PERIOD]> =
+    LazyLock::new(|| std::array::from_fn(|n| 50.0 + 50.0 * (n as f64 / PERIOD as f64 * std::f64::consts::TAU).sin()));
 const TEXTS: [&str; 4] = ["Idle", "Starting", "Running", "Stopped"];
 
 /// The kinds of waveforms. A tag chooses one by the beginning of its last part (`Area1.Sine3`).
@@ -59,13 +72,19 @@ impl Wave {
 
     /// The next sample.
     pub fn sample(&mut self) -> Value {
-        self.sample_over(None)
+        let kind = if self.array { self.array() } else { self.scalar() };
+        Value { kind: Some(kind), data_type: 0 }
     }
 
-    /// The next sample, in the memory of one that is not needed any more.
-    pub(super) fn sample_over(&mut self, old: Option<Value>) -> Value {
-        let kind = if self.array { self.array(old.and_then(|old| old.kind)) } else { self.scalar() };
-        Value { kind: Some(kind), data_type: 0 }
+    /// The next sample, in the memory of the last one.
+    pub(super) fn sample_into(&mut self, value: &mut Value) {
+        match &mut value.kind {
+            Some(Kind::Doubles(doubles)) if self.array && self.shape.is_double() => {
+                self.doubles(&mut doubles.values);
+                value.data_type = 0;
+            }
+            _ => *value = self.sample(),
+        }
     }
 
     fn scalar(&mut self) -> Kind {
@@ -77,7 +96,7 @@ impl Wave {
         }
     }
 
-    fn array(&mut self, old: Option<Kind>) -> Kind {
+    fn array(&mut self) -> Kind {
         match self.shape {
             Shape::Counter => {
                 Kind::Integers(IntegerArray { values: (0..ARRAY).map(|_| self.counted() as i32).collect() })
@@ -90,15 +109,24 @@ impl Wave {
                 Kind::Texts(TextArray { values: (0..ARRAY).map(text).collect() })
             }
             Shape::Sine | Shape::Ramp | Shape::Walk | Shape::Step => {
-                let mut values = match old {
-                    Some(Kind::Doubles(old)) => old.values,
-                    _ => Vec::new(),
-                };
-                values.clear();
-                values.extend((0..ARRAY).map(|_| self.double()));
+                let mut values = Vec::new();
+                self.doubles(&mut values);
                 Kind::Doubles(DoubleArray { values })
             }
         }
+    }
+
+    /// `ARRAY` samples of the shapes that are doubles.
+    fn doubles(&mut self, values: &mut Vec<f64>) {
+        values.resize(ARRAY, 0.0);
+        let period = match self.shape {
+            Shape::Sine => &*SINE,
+            Shape::Ramp => &RAMP,
+            _ => return values.fill_with(|| self.double()),
+        };
+        let from = (self.samples % PERIOD as u64) as usize;
+        values.iter_mut().zip(period[from..].iter().chain(period)).for_each(|(value, sample)| *value = *sample);
+        self.samples += ARRAY as u64;
     }
 
     /// The number of this sample.
@@ -109,12 +137,9 @@ impl Wave {
 
     /// The next sample of the shapes that are doubles.
     fn double(&mut self) -> f64 {
-        let n = self.counted();
+        let n = (self.counted() % PERIOD as u64) as usize;
         match self.shape {
-            Shape::Sine => {
-                let angle = (n % PERIOD) as f64 / PERIOD as f64 * std::f64::consts::TAU;
-                50.0 + 50.0 * angle.sin()
-            }
+            Shape::Sine => SINE[n],
             Shape::Walk => {
                 let step = self.random() - 0.5;
                 self.level = (self.level + step).clamp(0.0, 100.0);
@@ -129,7 +154,7 @@ impl Wave {
                 self.level
             }
             // The ramp; the other shapes make no doubles.
-            _ => (n % PERIOD) as f64 / PERIOD as f64 * 100.0,
+            _ => RAMP[n],
         }
     }
 
@@ -139,6 +164,14 @@ impl Wave {
         self.random ^= self.random << 25;
         self.random ^= self.random >> 27;
         (self.random.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+// === impl Shape ===
+
+impl Shape {
+    fn is_double(self) -> bool {
+        matches!(self, Self::Sine | Self::Ramp | Self::Walk | Self::Step)
     }
 }
 
@@ -187,6 +220,23 @@ mod tests {
                 assert_ne!(histories[0], histories[2], "{tag}");
             }
         }
+    }
+
+    #[test]
+    fn an_array_holds_the_samples_that_come_one_after_the_other() {
+        for tag in ["A.Walk", "A.Step", "A.Sine", "A.Ramp"] {
+            let (mut one, mut many) = (Wave::new(tag, false, 1, None), Wave::new(tag, true, 1, None));
+            let mut value = Value::default();
+            for _ in 0..100 {
+                many.sample_into(&mut value);
+                let Some(Kind::Doubles(array)) = &value.kind else { panic!("{value:?}") };
+                assert_eq!(array.values, doubles(&mut one, ARRAY), "{tag}");
+            }
+        }
+        let ramp = doubles(&mut Wave::new("A.Ramp", false, 1, None), 201);
+        assert_eq!((ramp[0], ramp[1], ramp[199], ramp[200]), (0.0, 0.5, 99.5, 0.0));
+        let sine = doubles(&mut Wave::new("A.Sine", false, 1, None), 151);
+        assert_eq!((sine[0], sine[50], sine[150]), (50.0, 100.0, 0.0));
     }
 
     #[test]
