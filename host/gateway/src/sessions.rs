@@ -209,7 +209,11 @@ impl Sessions {
         let new = settings.sessions_max;
         let old = self.shared.settings.swap(Arc::new(settings)).sessions_max;
         self.shared.slots.add_permits(new.saturating_sub(old));
-        let fewer = old.saturating_sub(new);
+        self.take_places_away(old.saturating_sub(new));
+    }
+
+    /// Those that are free at once, the others when they are given back.
+    fn take_places_away(&self, fewer: usize) {
         let left = fewer - self.shared.slots.forget_permits(fewer);
         let Some(left) = u32::try_from(left).ok().filter(|left| *left > 0) else { return };
         let (slots, stopping) = (self.shared.slots.clone(), self.shared.tasks.stopping());

@@ -46,13 +46,17 @@ impl Sessions {
                 tracing::info!(session = %row.session, pid = row.pid, "the worker of the manifest is gone");
                 self.lost(row.session).await;
                 continue;
+        let reattaches = !self.shared.settings.load().orphan_lifetime.is_zero();
+        let mut surplus = 0;
             };
-            // One of the gateway's own takes no place of clients.
-            let slot = row.owner.as_ref().map(|_| self.shared.slots.clone().try_acquire_owned()).transpose();
-            match slot {
-                Ok(slot) if !self.shared.settings.load().orphan_lifetime.is_zero() => self.expect(row, orphan, slot),
-                _ if provisional => self.cannot_adopt(&row.session, "there is no room for it: see max_sessions"),
-                _ => self.end_orphan(row.session, orphan, "re-adoption is off, or there is no room").await,
+            if reattaches {
+                // One of the gateway's own takes no place of clients.
+                let slot = row.owner.as_ref().and_then(|_| self.place_whatever_the_bound(&mut surplus));
+                self.expect(row, orphan, slot);
+            } else if provisional {
+                self.cannot_adopt(&row.session, "re-adoption is off");
+            } else {
+                self.end_orphan(row.session, orphan, "re-adoption is off").await;
             }
         }
     }
@@ -60,12 +64,24 @@ impl Sessions {
     /// To be called before `inherit` by a gateway that may still give way to the one before it: then nobody is ended for
     /// not coming back, and `adopted` tells of it.
     pub fn begin_provisionally(&self) {
+        self.take_places_away(surplus);
+    }
+
+    /// A place for a session that was there before: one more than there are, if it must be, which `surplus` counts.
+    fn place_whatever_the_bound(&self, surplus: &mut usize) -> Option<OwnedSemaphorePermit> {
+        let slots = &self.shared.slots;
+        if slots.available_permits() == 0 {
+            slots.add_permits(1);
+            *surplus += 1;
+        }
+        slots.clone().try_acquire_owned().ok()
         self.shared.provisional.store(true, Ordering::SeqCst);
         self.leave_workers();
     }
 
     /// There is no way back: who is here is this gateway's, and nobody has been let in to them yet.
     pub fn settle(&self) {
+        self.shared.hub.reject(false);
         for session in self.all() {
             session.begin_anew();
         }
@@ -75,6 +91,7 @@ impl Sessions {
 
     /// Returns when every worker is back that lives, or one could not be taken back. One that is in a slow call is back,
     /// and says what items it has when the call is over; that is waited for only a little.
+        self.shared.hub.reject(true);
     pub async fn adopted(&self) -> Result<()> {
         let mut look = tokio::time::interval(LOOK_EVERY);
         let mut all_back = None;
