@@ -230,7 +230,8 @@ impl Sessions {
             Err(error) => {
                 let reason = format!("it was not synchronised after a restart: {}", error.message());
                 let provisional = self.shared.provisional.load(Ordering::SeqCst);
-                let why = if provisional { CloseReason::Left } else { CloseReason::Fault };
+                // Not a fault, behind which a session keeps its place until somebody closes it: nobody can find this one.
+                let why = if provisional { CloseReason::Left } else { CloseReason::Kill };
                 session.close(Stop { kill: !provisional, why, reason }).await;
                 Err(error)
             }
