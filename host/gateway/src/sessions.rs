@@ -345,7 +345,12 @@ impl Sessions {
         let life = supervise::run(session.clone(), worker, frames, to_worker, stops, settings.patience);
         session.ask_alarms();
         self.run(session.clone(), places, false, Some(row), life);
-        self.register(&session).await?;
+        if let Err(error) = self.register(&session) {
+            // Nobody has heard of it, so nobody would ever close it under the next gateway.
+            let reason = "the gateway is shutting down".to_owned();
+            session.close(Stop { kill: true, why: CloseReason::Shutdown, reason }).await;
+            return Err(error);
+        }
         Ok(session)
     }
 
@@ -375,7 +380,10 @@ impl Sessions {
                 // Dropping them at the end of this block ends them: they own nothing.
                 helpers.abort_all();
                 let identity = &session.identity;
-                shared.closed.remember(identity.id.clone(), identity.owner.clone(), session.log.head());
+                // One that was left goes on: who closes it once more has to ask the next gateway.
+                if !matches!(session.state(), State::Closed(CloseReason::Left, _)) {
+                    shared.closed.remember(identity.id.clone(), identity.owner.clone(), session.log.head());
+                }
                 shared.open.write().remove(&identity.id);
                 drop(places);
                 drop(gone);

@@ -221,7 +221,9 @@ impl Sessions {
                 session.begin_anew();
                 // What was told again says nothing about how much comes now.
                 session.log.measure_anew();
-                self.register(&session).await?;
+                if self.register(&session).is_err() {
+                    return Err(self.end_with_gateway(&session).await);
+                }
                 shared.metrics.workers.adopted.inc();
                 tracing::info!(session = %id, pid, from, head = session.log.head(), "worker adopted");
                 Ok(())
@@ -257,8 +259,6 @@ impl Sessions {
     }
 }
 
-/// What another gateway would need to take this worker.
-pub(super) fn manifest(identity: &Identity, worker: &Worker) -> WorkerRow {
 /// What a worker has that is back. As long as that takes: whoever hangs in one command is ended by the supervisor.
 async fn items_of(session: &Session) -> Result<SessionState> {
     loop {
@@ -272,6 +272,8 @@ async fn items_of(session: &Session) -> Result<SessionState> {
     }
 }
 
+/// What another gateway would need to take this worker.
+pub(super) fn manifest(identity: &Identity, worker: &Worker) -> WorkerRow {
     WorkerRow {
         session: identity.id.clone(),
         pid: worker.pid,

@@ -397,6 +397,15 @@ impl Session {
 
     /// Refuses what a session that is ending or over cannot do.
     pub fn check_ready(&self) -> Result<()> {
+    /// As `close`, for whoever is told that the session is over. An error: it was left to another gateway meanwhile.
+    pub async fn end(&self, stop: Stop) -> Result<()> {
+        self.close(stop).await;
+        match self.state() {
+            State::Closed(CloseReason::Left, reason) => Err(elsewhere(Code::Draining, &reason)),
+            _ => Ok(()),
+        }
+    }
+
         match &*self.state.borrow() {
             State::Ready => Ok(()),
             State::Faulted(cause) => Err(Error::new(Code::SessionFaulted, format!("the session is faulted: {cause}"))),
