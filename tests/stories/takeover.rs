@@ -15,7 +15,7 @@ use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader, IoSliceMut, Write as _},
     mem::MaybeUninit,
-    os::unix::net::UnixStream,
+    os::unix::net::{UnixListener, UnixStream},
     path::Path,
     sync::{
         Arc,
@@ -468,6 +468,71 @@ async fn of_two_that_want_to_follow_one_wins_and_the_other_is_told() {
     signal(s.pid, Signal::CONT);
     let gw = first.serves(gw).await;
     drop(goes_on(&gw, &s, &reader).await);
+}
+
+// shows: W-08
+#[tokio::test]
+async fn a_follower_whose_gateway_dies_before_it_lets_anything_go_starts_as_usual() {
+    let (mut gw, s, mut reader) = serving(Launch::new()).await;
+    let instance = fs::read_to_string(gw.data().join("instance")).expect("an id");
+    let (grpc, http) = (gw.address().to_owned(), gw.http().to_owned());
+    let at = |address: &str| json!({"wanted": address, "bound": address});
+    let welcome = json!({"word": "welcome", "pid": 1, "version": "9.9.9", "schema": schema(gw.folder().path()),
+        "grpc": at(&grpc), "http": at(&http), "within_ms": 30_000});
+    let follow = |gw: &Gateway| {
+        let launch = usual(Launch::again(gw.folder())).without_addresses();
+        launch.flag("--listen", &grpc).flag("--http", &http).follow()
+    };
+    // The story answers in the place of the one before: not at all, and then until the other one is ready.
+    for answers in [false, true] {
+        gw.signal(Signal::KILL);
+        gw.ended().await;
+        let before = Answering::in_the_place_of(&gw);
+        let follower = follow(&gw);
+        let mut line = before.called().await;
+        assert_eq!(line.hear()["instance"], instance.trim());
+        if answers {
+            line.say(&welcome);
+            assert_eq!(line.hear()["word"], "ready");
+        }
+        drop(line);
+        gw = follower.inherits(gw);
+        eventually("it to listen", async || TcpStream::connect(&grpc).await.ok()).await;
+        reader = goes_on(&gw, &s, &reader).await;
+    }
+    // One that ends in order takes its socket's file along: it was asked to, and nobody is to serve in its place.
+    gw.signal(Signal::KILL);
+    gw.ended().await;
+    let before = Answering::in_the_place_of(&gw);
+    let mut follower = follow(&gw);
+    let line = before.called().await;
+    line.hear();
+    fs::remove_file(gw.data().join("takeover.sock")).expect("removed");
+    drop(line);
+    assert_eq!(follower.ended().await.code(), Some(1), "{}", gw.log());
+    let gw = usual(Launch::again(gw.folder())).start().await;
+    drop(goes_on(&gw, &s, &reader).await);
+    again(&gw, &s).await.close().await;
+}
+
+/// The desk of a gateway that was killed, kept by the story.
+struct Answering(UnixListener);
+
+impl Answering {
+    fn in_the_place_of(gw: &Gateway) -> Self {
+        let path = gw.data().join("takeover.sock");
+        fs::remove_file(&path).expect("it was left behind");
+        let listener = UnixListener::bind(path).expect("bound");
+        listener.set_nonblocking(true).expect("set");
+        Self(listener)
+    }
+
+    async fn called(&self) -> Talk {
+        let (stream, _) = eventually("a follower", async || self.0.accept().ok()).await;
+        stream.set_nonblocking(false).expect("set");
+        stream.set_read_timeout(Some(crate::harness::PATIENCE)).expect("set");
+        Talk { stream }
+    }
 }
 
 /// The words of a follower, said by the story.
