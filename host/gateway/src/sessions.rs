@@ -17,6 +17,7 @@ mod pump;
 pub mod rejudge;
 pub mod session;
 mod shares;
+mod slots;
 mod supervise;
 pub mod verdicts;
 
@@ -208,21 +209,7 @@ impl Sessions {
     pub fn apply(&self, settings: Settings) {
         let new = settings.sessions_max;
         let old = self.shared.settings.swap(Arc::new(settings)).sessions_max;
-        self.shared.slots.add_permits(new.saturating_sub(old));
-        self.take_places_away(old.saturating_sub(new));
-    }
-
-    /// Those that are free at once, the others when they are given back.
-    fn take_places_away(&self, fewer: usize) {
-        let left = fewer - self.shared.slots.forget_permits(fewer);
-        let Some(left) = u32::try_from(left).ok().filter(|left| *left > 0) else { return };
-        let (slots, stopping) = (self.shared.slots.clone(), self.shared.tasks.stopping());
-        self.shared.tasks.spawn("fewer places", async move {
-            tokio::select! {
-                () = stopping.cancelled() => {}
-                given_back = slots.acquire_many(left) => if let Ok(given_back) = given_back { given_back.forget() },
-            }
-        });
+        self.change_places(old, new);
     }
 
     /// Nodes know sessions, so they come after them; a second gate changes nothing.

@@ -67,16 +67,6 @@ impl Sessions {
         self.take_places_away(surplus);
     }
 
-    /// A place for a session that was there before: one more than there are, if it must be, which `surplus` counts.
-    fn place_whatever_the_bound(&self, surplus: &mut usize) -> Option<OwnedSemaphorePermit> {
-        let slots = &self.shared.slots;
-        if slots.available_permits() == 0 {
-            slots.add_permits(1);
-            *surplus += 1;
-        }
-        slots.clone().try_acquire_owned().ok()
-    }
-
     /// To be called before `inherit` by a gateway that may still give way to the one before it: then nobody is ended for
     /// not coming back, and `adopted` tells of it.
     pub fn begin_provisionally(&self) {
