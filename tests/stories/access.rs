@@ -189,6 +189,26 @@ async fn caps_hold_and_what_is_given_back_can_be_had_again() {
     gw.try_open("line-2", "").await.expect("the slot is free again").close().await;
 }
 
+// shows: S-01, S-16
+#[tokio::test]
+async fn commands_side_by_side_add_no_more_items_than_there_is_room_for() {
+    let gw = Launch::new().flag("--max-items-per-session", "5").start().await;
+    let s = gw.open("line-1").await;
+    // Takes one place, and the worker answers nobody for a second.
+    s.fault("stall 1000").await.expect("it hangs from now on");
+    let tags = ["Area1.Pump1.Sine", "Area1.Pump2.Sine", "Area1.Pump3.Sine"];
+    let add = async || {
+        let advised = s.client.subscribe(&s.id, s.server, &tags).await.expect("answered");
+        advised.iter().filter(|one| one.item.is_ok()).count()
+    };
+    let (one, two, three) = tokio::join!(add(), add(), add());
+    assert_eq!(one + two + three, 4, "{one}, {two}, {three}");
+    s.client.unregister(&s.id, s.server).await.expect("unregistered");
+    let server = s.client.register(&s.id, "again").await.expect("registered");
+    let advised = s.client.subscribe(&s.id, server, &tags).await.expect("answered");
+    assert!(advised.iter().all(|one| one.item.is_ok()), "nothing is reserved any more");
+}
+
 // shows: S-10
 #[tokio::test]
 async fn single_reader_mode_refuses_the_second() {

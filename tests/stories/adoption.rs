@@ -195,6 +195,54 @@ async fn a_command_in_flight_at_a_stop_is_told_as_unknown_and_takes_effect_once(
     s.close().await;
 }
 
+// shows: W-06, S-15
+#[tokio::test]
+async fn commands_that_wait_at_a_worker_end_no_session_at_a_restart_however_long_they_take() {
+    // Each is shorter than the ceiling, and all of them are longer.
+    let strict = |launch| {
+        let launch: Launch = reattach(launch).backend("sim", "rate=20,faults=true");
+        let launch = launch.flag("--heartbeat-seconds", "1").flag("--heartbeat-grace-seconds", "4");
+        launch.flag("--stuck-ceiling-seconds", "5")
+    };
+    let gw = strict(Launch::new()).start().await;
+    let s = gw.open("line-1").await;
+    let mut reader = s.reader("one").await;
+    s.advise(TAGS).await;
+    reader.count(10).await;
+    let (item_handle, _) = s.client.add_item(&s.id, s.server, "$Sim.Fault").await.expect("faults are on");
+    let value = Some(Value { kind: Some(Kind::Text("stall 1800".into())), data_type: 0 });
+    let stall = Method::Write(Write { server_handle: s.server, item_handle, value, user_id: 0 });
+    for _ in 0..4 {
+        // It is on its way when nobody waits for it any more.
+        let _late = s.client.invoke(&s.id, stall.clone(), 50).await;
+    }
+    let gw = strict(Launch::again(killed(gw).await)).start().await;
+    let s = again(&gw, &s).await;
+    misses_nothing(&s, &reader).await;
+    s.close().await;
+}
+
+// shows: W-05, W-08
+#[tokio::test]
+async fn sessions_for_which_there_are_too_few_places_go_on_and_none_opens_until_enough_have_ended() {
+    let gw = reattach(Launch::new()).start().await;
+    let opened = [gw.open("one").await, gw.open("two").await, gw.open("three").await];
+    let fewer = |folder, places| reattach(Launch::again(folder)).flag("--max-sessions", places);
+    // Behind one that was killed, and behind one that gives way.
+    let gw = fewer(killed(gw).await, "2").start().await;
+    for s in &opened {
+        again(&gw, s).await;
+    }
+    let gw = fewer(gw.folder(), "1").follow().serves(gw).await;
+    let full = async || assert_eq!(reason(gw.try_open("four", "").await.map(|s| s.id)), "session.limit");
+    for s in &opened {
+        let s = again(&gw, s).await;
+        full().await;
+        s.close().await;
+    }
+    gw.open("four").await.close().await;
+}
+
 // shows: W-05, W-08
 #[tokio::test]
 async fn a_gateway_that_starts_on_a_full_disk_is_degraded_takes_its_workers_and_heals() {

@@ -31,3 +31,4 @@ mod settings;
 mod start;
 mod streams;
 mod takeover;
+mod words;

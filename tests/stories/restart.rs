@@ -1,7 +1,7 @@
 //! A gateway dies, or gives way, and another one takes its place: workers, sessions, handles and accounts go on, and what
 //! cannot go on is ended.
 
-use crate::harness::{Gateway, Launch, Session, eventually, is_alive, reason};
+use crate::harness::{Gateway, Launch, Session, eventually, is_alive, open_as, reason};
 use rusqlite::Connection;
 use rustix::process::{Pid, Signal};
 use std::{
@@ -313,6 +313,25 @@ async fn a_worker_that_cannot_be_written_down_is_not_handed_out() {
     assert!(gw.admin().await.sessions().await.expect("a listing").is_empty());
     eventually("no worker to be left", async || workers_of(&gw.data()).is_empty().then_some(())).await;
     gw.open("line-1").await.close().await;
+}
+
+// shows: W-04, S-01
+#[tokio::test]
+async fn a_session_that_is_just_being_opened_at_a_stop_is_left_to_nobody() {
+    let mut gw = reattach(Launch::new()).switch("--leave-workers").start().await;
+    let client = gw.client().await;
+    // Its worker is there, and waits to be written down.
+    let db = database(gw.folder().path());
+    db.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    let opening = tokio::spawn(async move { open_as(&client, "line-1", "").await });
+    eventually("its worker", async || gw.metrics().await.contains("tidegate_workers_started_total 1").then_some(()))
+        .await;
+    gw.signal(Signal::TERM);
+    eventually("the stop", async || gw.log().contains("stopping").then_some(())).await;
+    db.execute_batch("ROLLBACK").expect("free");
+    opening.await.expect("an answer").expect_err("nobody is let in any more");
+    assert!(gw.ended().await.success());
+    assert!(workers_of(&gw.data()).is_empty(), "nobody would ever close it");
 }
 
 /// Living processes that were started for this folder's socket.

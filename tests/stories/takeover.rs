@@ -3,20 +3,14 @@
 
 use crate::{
     harness::{Follower, Gateway, Launch, Session, eventually, is_alive, place},
-    restart::{TAGS, again, database, killed, reattach, signal},
+    restart::{TAGS, again, killed, reattach, signal},
+    words::{Talk, schema},
 };
-use rustix::{
-    fs::{FlockOperation, flock},
-    net::{RecvAncillaryBuffer, RecvFlags, recvmsg},
-    process::Signal,
-};
-use serde_json::{Value as Json, json};
+use rustix::process::Signal;
+use serde_json::json;
 use std::{
-    fs::{self, File},
-    io::{BufRead as _, BufReader, IoSliceMut, Write as _},
-    mem::MaybeUninit,
-    os::unix::net::UnixStream,
-    path::Path,
+    fs,
+    io::Write as _,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -25,7 +19,7 @@ use std::{
 };
 use tidegate_client::{
     AutoReader, ClientError, Connect, Counts, ReaderOptions, Start,
-    wire::{CreateKeyRequest, Event, Value, event::Body, value::Kind},
+    wire::{Event, Value, event::Body, value::Kind},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -172,7 +166,7 @@ pub(crate) fn usual(launch: Launch) -> Launch {
     reattach(launch).backend("sim", "rate=100,faults=true")
 }
 
-async fn says(gw: &Gateway, words: &str) {
+pub(crate) async fn says(gw: &Gateway, words: &str) {
     eventually(words, async || gw.log().contains(words).then_some(())).await;
 }
 
@@ -187,7 +181,7 @@ pub(crate) async fn goes_on(gw: &Gateway, s: &Session, before: &crate::harness::
 }
 
 /// A gateway with a session and a reader.
-async fn serving(launch: Launch) -> (Gateway, Session, crate::harness::Reader) {
+pub(crate) async fn serving(launch: Launch) -> (Gateway, Session, crate::harness::Reader) {
     let gw = usual(launch).start().await;
     let s = gw.open("line-1").await;
     let mut reader = s.reader("one").await;
@@ -468,80 +462,4 @@ async fn of_two_that_want_to_follow_one_wins_and_the_other_is_told() {
     signal(s.pid, Signal::CONT);
     let gw = first.serves(gw).await;
     drop(goes_on(&gw, &s, &reader).await);
-}
-
-/// The words of a follower, said by the story.
-struct Talk {
-    stream: UnixStream,
-}
-
-impl Talk {
-    fn to(gw: &Gateway) -> Self {
-        let stream = UnixStream::connect(gw.data().join("takeover.sock")).expect("it listens");
-        stream.set_read_timeout(Some(crate::harness::PATIENCE)).expect("set");
-        Self { stream }
-    }
-
-    fn say(&mut self, word: &Json) {
-        self.stream.write_all(format!("{word}\n").as_bytes()).expect("sent");
-    }
-
-    fn hear(&self) -> Json {
-        self.read().expect("an answer")
-    }
-
-    fn read(&self) -> Option<Json> {
-        let mut line = String::new();
-        BufReader::new(&self.stream).read_line(&mut line).expect("a line");
-        (!line.is_empty()).then(|| serde_json::from_str(&line).expect("JSON"))
-    }
-
-    /// A word that comes with descriptors, which are closed again.
-    fn take_sockets(&self) -> Json {
-        let (mut bytes, mut space) = ([0; 4096], [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))]);
-        let mut beside = RecvAncillaryBuffer::new(&mut space);
-        let mut into = [IoSliceMut::new(&mut bytes)];
-        let heard = recvmsg(&self.stream, &mut into, &mut beside, RecvFlags::CMSG_CLOEXEC).expect("sockets");
-        let line = bytes[..heard.bytes].split(|byte| *byte == b'\n').next().expect("a line").to_vec();
-        serde_json::from_slice(&line).expect("JSON")
-    }
-}
-
-fn schema(folder: &Path) -> i64 {
-    database(folder).query_row("PRAGMA user_version", [], |row| row.get(0)).expect("a version")
-}
-
-// shows: W-08
-#[tokio::test(flavor = "multi_thread")]
-async fn a_newer_program_that_migrated_and_did_not_come_to_serve_is_undone() {
-    let (gw, s, reader) = serving(Launch::new()).await;
-    let request =
-        |name: &str| CreateKeyRequest { name: name.into(), scopes: vec!["node".into()], ..Default::default() };
-    gw.admin().await.create_key(request("before")).await.expect("acknowledged");
-    let instance = fs::read_to_string(gw.data().join("instance")).expect("an id");
-    let schema = schema(gw.folder().path());
-    let mut newer = Talk::to(&gw);
-    newer.say(&json!({"word": "hello", "protocol": 1, "version": "9.9.9", "instance": instance.trim(),
-        "schema": schema + 1, "pipe": 1}));
-    assert_eq!(newer.hear()["word"], "welcome");
-    newer.say(&json!({"word": "ready"}));
-    assert_eq!(newer.take_sockets()["names"].as_array().map(Vec::len), Some(5));
-    assert_eq!(newer.hear()["word"], "released");
-    let lock = File::open(gw.data().join("lock")).expect("a lock");
-    flock(&lock, FlockOperation::NonBlockingLockExclusive).expect("it was let go");
-    let db = database(gw.folder().path());
-    db.execute_batch(&format!("DROP TABLE keys; PRAGMA user_version = {}", schema + 1)).expect("migrated");
-    drop(db);
-    // It is this process, so it has to go without dying.
-    newer.say(&json!({"word": "failed", "message": "on purpose"}));
-    assert_eq!(newer.hear()["word"], "back");
-    drop(lock);
-    drop(newer);
-    says(&gw, "its copy is back in place").await;
-    says(&gw, "serving again").await;
-    drop(goes_on(&gw, &s, &reader).await);
-    let keys = gw.admin().await.keys().await.expect("a listing");
-    assert!(keys.iter().any(|key| key.name == "before"), "{keys:?}");
-    gw.admin().await.create_key(request("after")).await.expect("it writes again");
-    assert!(!gw.data().join("tidegate.db.aside").exists());
 }

@@ -17,6 +17,7 @@ mod pump;
 pub mod rejudge;
 pub mod session;
 mod shares;
+mod slots;
 mod supervise;
 pub mod verdicts;
 
@@ -208,17 +209,7 @@ impl Sessions {
     pub fn apply(&self, settings: Settings) {
         let new = settings.sessions_max;
         let old = self.shared.settings.swap(Arc::new(settings)).sessions_max;
-        self.shared.slots.add_permits(new.saturating_sub(old));
-        let fewer = old.saturating_sub(new);
-        let left = fewer - self.shared.slots.forget_permits(fewer);
-        let Some(left) = u32::try_from(left).ok().filter(|left| *left > 0) else { return };
-        let (slots, stopping) = (self.shared.slots.clone(), self.shared.tasks.stopping());
-        self.shared.tasks.spawn("fewer places", async move {
-            tokio::select! {
-                () = stopping.cancelled() => {}
-                given_back = slots.acquire_many(left) => if let Ok(given_back) = given_back { given_back.forget() },
-            }
-        });
+        self.change_places(old, new);
     }
 
     /// Nodes know sessions, so they come after them; a second gate changes nothing.
@@ -341,7 +332,12 @@ impl Sessions {
         let life = supervise::run(session.clone(), worker, frames, to_worker, stops, settings.patience);
         session.ask_alarms();
         self.run(session.clone(), places, false, Some(row), life);
-        self.register(&session).await?;
+        if let Err(error) = self.register(&session) {
+            // Nobody has heard of it, so nobody would ever close it under the next gateway.
+            let reason = "the gateway is shutting down".to_owned();
+            session.close(Stop { kill: true, why: CloseReason::Shutdown, reason }).await;
+            return Err(error);
+        }
         Ok(session)
     }
 
@@ -371,7 +367,10 @@ impl Sessions {
                 // Dropping them at the end of this block ends them: they own nothing.
                 helpers.abort_all();
                 let identity = &session.identity;
-                shared.closed.remember(identity.id.clone(), identity.owner.clone(), session.log.head());
+                // One that was left goes on: who closes it once more has to ask the next gateway.
+                if !matches!(session.state(), State::Closed(CloseReason::Left, _)) {
+                    shared.closed.remember(identity.id.clone(), identity.owner.clone(), session.log.head());
+                }
                 shared.open.write().remove(&identity.id);
                 drop(places);
                 drop(gone);

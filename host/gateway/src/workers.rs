@@ -19,7 +19,10 @@ use parking_lot::Mutex;
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tidegate_pipe::{Incoming, PendingHello, PipeError, Proven, Secret, WorkerListener};
@@ -50,6 +53,8 @@ struct Shared {
     strangers: Arc<Semaphore>,
     /// Nobody is let in any more.
     closed: CancellationToken,
+    /// Who comes back and is not expected is told to end.
+    rejects: AtomicBool,
     /// Times that the system had no descriptor for a connection.
     failures: Counter,
 }
@@ -86,7 +91,13 @@ impl WorkerHub {
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
         let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
         let closed = CancellationToken::new();
-        Self { shared: Arc::new(Shared { socket, awaited: Mutex::default(), handshakes, strangers, closed, failures }) }
+        let (awaited, rejects) = (Mutex::default(), AtomicBool::new(true));
+        Self { shared: Arc::new(Shared { socket, awaited, handshakes, strangers, closed, rejects, failures }) }
+    }
+
+    /// Whether who comes back and is not expected is told to end. `false`: another gateway may still want it.
+    pub fn reject(&self, rejects: bool) {
+        self.shared.rejects.store(rejects, Ordering::SeqCst);
     }
 
     /// Lets nobody in any more, and tells nobody to end for that: who comes back is for the next gateway.
@@ -189,8 +200,8 @@ impl Shared {
             Some((secret.clone(), (*pid)?, arrived.clone()))
         });
         let Some((secret, pid, arrived)) = known else {
-            if self.closed.is_cancelled() {
-                // A Reject would end it, and it is not ours to end: the next gateway may want it.
+            if !self.may_reject() {
+                // A Reject would end it, and it is not ours to end: another gateway may want it.
                 return Ok(());
             }
             pending.reject("worker.unknown_session", "no worker is to come back for this session").await;
@@ -203,13 +214,17 @@ impl Shared {
         let proven = pending.challenge(&secret, STEP_TIMEOUT).await?;
         match arrived.try_send(proven) {
             Ok(()) => {}
-            Err(mpsc::error::TrySendError::Closed(proven)) if !self.closed.is_cancelled() => {
+            Err(mpsc::error::TrySendError::Closed(proven)) if self.may_reject() => {
                 proven.reject("worker.unknown_session", "the session is not waited for any more").await;
             }
             // Its connection ends here, so that it calls again.
             Err(_) => {}
         }
         Ok(())
+    }
+
+    fn may_reject(&self) -> bool {
+        self.rejects.load(Ordering::SeqCst) && !self.closed.is_cancelled()
     }
 
     fn take_new(&self, session: &SessionId) -> Option<(Secret, oneshot::Sender<Proven>)> {

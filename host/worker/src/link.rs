@@ -26,7 +26,8 @@ use tokio::{
     time::Instant,
 };
 
-/// Commands that may wait for the backend. A gateway lets 128 be pending per session; more than this is refused at once.
+/// Commands that may wait for the backend. A gateway lets 255 be pending per session at most, so that after a restart there is
+/// room for its own; more than this is refused at once.
 pub(crate) const COMMANDS_AHEAD: usize = 256;
 /// Between heartbeats when Accept does not say (semantics.md, Workers).
 const HEARTBEAT: Duration = Duration::from_secs(5);

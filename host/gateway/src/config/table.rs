@@ -153,7 +153,7 @@ pub const SETTINGS: &[Setting] = &[
 
     set("max_sessions", Sessions, count(1, 4096), "64", Now,
         "Sessions at a time; fewer than are open ends none"),
-    set("max_pending_commands_per_session", Sessions, count(1, 65_536), "128", NewSessions,
+    set("max_pending_commands_per_session", Sessions, count(1, 255), "128", NewSessions,
         "Commands that may wait for a worker, per session"),
     set("max_event_subscribers_per_session", Sessions, count(1, 100_000), "8", NewSessions,
         "Event streams of clients per session"),

@@ -86,7 +86,7 @@ impl Admin for AdminService {
             "" => (CloseReason::Kill, "closed by an operator".to_owned()),
             reason => (CloseReason::Kill, reason.to_owned()),
         };
-        session.close(Stop { kill, why, reason }).await;
+        session.end(Stop { kill, why, reason }).await.map_err(|error| status(&error))?;
         Ok(Response::new(EndSessionResponse {}))
     }
 

@@ -96,7 +96,8 @@ impl Gateway for GatewayService {
             .authorize(&caller.principal(), &session.facts, Action::Close)
             .await
             .map_err(|error| status(&error))?;
-        session.close(Stop { kill: false, why: CloseReason::Client, reason: "closed by its client".into() }).await;
+        let stop = Stop { kill: false, why: CloseReason::Client, reason: "closed by its client".into() };
+        session.end(stop).await.map_err(|error| status(&error))?;
         Ok(Response::new(CloseSessionResponse { head: session.log.head() }))
     }
 

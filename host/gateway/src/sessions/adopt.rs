@@ -19,7 +19,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
-use tidegate_proto::v1::{Command, GetSessionState, command::Method, command_result};
+use tidegate_proto::v1::{Command, GetSessionState, SessionState, command::Method, command_result};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
     time::{Instant, sleep},
@@ -31,6 +31,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// How long clients wait for workers that are back and busy. Guessed.
 const SYNCHRONISED: Duration = Duration::from_millis(500);
 
+/// RPC_E_SERVERCALL_RETRYLATER: as many commands wait at the worker as it takes.
+const BUSY: i32 = 0x8001_010A_u32 as i32;
+/// When such a worker is asked again. Guessed.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
 /// Until it is tried again to write down that a session has had a reader. Guessed.
 const WRITE_AGAIN: Duration = Duration::from_secs(5);
 
@@ -41,26 +46,32 @@ impl Sessions {
     pub async fn inherit(&self, rows: Vec<WorkerRow>) {
         let provisional = self.shared.provisional.load(Ordering::SeqCst);
         let socket = self.shared.hub.socket().to_owned();
+        let reattaches = !self.shared.settings.load().orphan_lifetime.is_zero();
+        let mut surplus = 0;
         for row in rows {
             let Some(orphan) = Orphan::find(row.pid, &row.started, &row.session, &socket) else {
                 tracing::info!(session = %row.session, pid = row.pid, "the worker of the manifest is gone");
                 self.lost(row.session).await;
                 continue;
             };
-            // One of the gateway's own takes no place of clients.
-            let slot = row.owner.as_ref().map(|_| self.shared.slots.clone().try_acquire_owned()).transpose();
-            match slot {
-                Ok(slot) if !self.shared.settings.load().orphan_lifetime.is_zero() => self.expect(row, orphan, slot),
-                _ if provisional => self.cannot_adopt(&row.session, "there is no room for it: see max_sessions"),
-                _ => self.end_orphan(row.session, orphan, "re-adoption is off, or there is no room").await,
+            if reattaches {
+                // One of the gateway's own takes no place of clients.
+                let slot = row.owner.as_ref().and_then(|_| self.place_whatever_the_bound(&mut surplus));
+                self.expect(row, orphan, slot);
+            } else if provisional {
+                self.cannot_adopt(&row.session, "re-adoption is off");
+            } else {
+                self.end_orphan(row.session, orphan, "re-adoption is off").await;
             }
         }
+        self.take_places_away(surplus);
     }
 
     /// To be called before `inherit` by a gateway that may still give way to the one before it: then nobody is ended for
     /// not coming back, and `adopted` tells of it.
     pub fn begin_provisionally(&self) {
         self.shared.provisional.store(true, Ordering::SeqCst);
+        self.shared.hub.reject(false);
         self.leave_workers();
     }
 
@@ -70,6 +81,7 @@ impl Sessions {
             session.begin_anew();
         }
         self.shared.provisional.store(false, Ordering::SeqCst);
+        self.shared.hub.reject(true);
         self.shared.leave.store(false, Ordering::SeqCst);
     }
 
@@ -187,25 +199,21 @@ impl Sessions {
         // What stands comes anew: the table died with the gateway that had it.
         session.ask_alarms();
         // Behind every command that was on its way when the pipe broke, and behind what was sent again.
-        let state = session
-            .call(Command { method: Some(Method::GetSessionState(GetSessionState {})) }, settings.patience.stuck);
-        let answered = tokio::select! {
+        let synchronised = tokio::select! {
             biased;
-            answered = state => answered,
+            synchronised = items_of(&session) => synchronised,
             // Not in the registry yet, so whoever ends the sessions does not see this one.
             () = shared.draining.cancelled() => return Err(self.end_with_gateway(&session).await),
         };
-        let synchronised = answered.and_then(|result| match result.result {
-            Some(command_result::Result::SessionState(state)) if result.hresult == 0 => Ok(state),
-            _ => Err(Error::new(Code::Internal, "the worker did not say what items it has")),
-        });
         match synchronised {
             Ok(state) => {
                 session.synchronise(state);
                 session.begin_anew();
                 // What was told again says nothing about how much comes now.
                 session.log.measure_anew();
-                self.register(&session).await?;
+                if self.register(&session).is_err() {
+                    return Err(self.end_with_gateway(&session).await);
+                }
                 shared.metrics.workers.adopted.inc();
                 tracing::info!(session = %id, pid, from, head = session.log.head(), "worker adopted");
                 Ok(())
@@ -213,7 +221,8 @@ impl Sessions {
             Err(error) => {
                 let reason = format!("it was not synchronised after a restart: {}", error.message());
                 let provisional = self.shared.provisional.load(Ordering::SeqCst);
-                let why = if provisional { CloseReason::Left } else { CloseReason::Fault };
+                // Not a fault, behind which a session keeps its place until somebody closes it: nobody can find this one.
+                let why = if provisional { CloseReason::Left } else { CloseReason::Kill };
                 session.close(Stop { kill: !provisional, why, reason }).await;
                 Err(error)
             }
@@ -236,6 +245,19 @@ impl Sessions {
             tokio::join!(storage.session_closed(session.clone(), end), storage.worker_gone(session.clone()));
         if let Err(error) = closed.and(gone) {
             tracing::warn!(%session, %error, "the end of a lost session was not recorded");
+        }
+    }
+}
+
+/// What a worker has that is back. As long as that takes: whoever hangs in one command is ended by the supervisor.
+async fn items_of(session: &Session) -> Result<SessionState> {
+    loop {
+        let ask = Command { method: Some(Method::GetSessionState(GetSessionState {})) };
+        let result = session.call(ask, Duration::MAX).await?;
+        match result.result {
+            Some(command_result::Result::SessionState(state)) if result.hresult == 0 => return Ok(state),
+            _ if result.hresult == BUSY => sleep(ASK_AGAIN).await,
+            _ => return Err(Error::new(Code::Internal, "the worker did not say what items it has")),
         }
     }
 }

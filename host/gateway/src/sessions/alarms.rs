@@ -166,7 +166,7 @@ impl Sessions {
         let gone = |id: u64| Error::new(Code::AlarmUnknown, "it does not stand any more").with("alarm_id", id);
         let tags: Vec<_> = alarm_ids.iter().zip(tags).map(|(id, tag)| tag.ok_or_else(|| gone(*id))).collect();
         let (label, started) = (commands::label(&method), tokio::time::Instant::now());
-        let result = self.bulk(&who, session, method, &tags, usize::MAX, session.identity.command_timeout).await;
+        let result = self.bulk(&who, session, method, &tags, None, session.identity.command_timeout).await;
         session.metrics.commands.answered(&label, invoke::outcome(&result), started.elapsed());
         each_answered(alarm_ids, result?)
     }

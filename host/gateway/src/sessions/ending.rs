@@ -93,16 +93,17 @@ impl Sessions {
         let _late = tokio::time::timeout(patience, none_left).await;
     }
 
-    /// From here on it can be found. When the sessions are being ended just now it ends as they do: they were listed
-    /// before it was there.
-    pub(super) async fn register(&self, session: &Arc<Session>) -> Result<()> {
-        self.shared.open.write().insert(session.identity.id.clone(), session.clone());
-        // What ended it meanwhile took it out of a registry in which it was not yet.
-        if matches!(session.state(), State::Closed(..)) {
-            self.shared.open.write().remove(&session.identity.id);
-        }
+    /// From here on it can be found. An error: the sessions are being ended just now and were listed before it was there,
+    /// so it is the caller's to end.
+    pub(super) fn register(&self, session: &Arc<Session>) -> Result<()> {
+        let mut open = self.shared.open.write();
+        // Under the lock that the listing takes after this was cancelled: either that finds it, or it is not there.
         if self.shared.draining.is_cancelled() {
-            return Err(self.end_with_gateway(session).await);
+            return Err(self.draining());
+        }
+        // What ended it meanwhile took it out of a registry in which it was not yet.
+        if !matches!(session.state(), State::Closed(..)) {
+            open.insert(session.identity.id.clone(), session.clone());
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 use super::{
     Caller, Session, Sessions,
     commands::{self, Targets},
+    items::Reserved,
     verdicts,
 };
 use crate::{
@@ -59,16 +60,13 @@ impl Sessions {
         let wanted = commands::items_added(&method);
         let (targets, room) = session.with_items(|items| {
             let targets = commands::inspect(&method, items, bounds.bulk_max)?;
-            // Retired items hold memory until their events have left the log, so they count, with room to spare.
-            let room = bounds.items_max.saturating_sub(items.live());
-            let room = room.min((2 * bounds.items_max).saturating_sub(items.kept()));
+            let room = (wanted > 0).then(|| items.reserve(wanted, bounds.items_max));
             // A bulk command is refused element by element.
-            if wanted > room && !matches!(targets, Targets::Bulk(_)) {
+            if room.as_ref().is_some_and(|room| room.items < wanted) && !matches!(targets, Targets::Bulk(_)) {
                 return Err(no_room(bounds.items_max));
             }
             Ok((targets, room))
         })?;
-        let room = if wanted > 0 { room } else { usize::MAX };
         let elements = match &targets {
             Targets::Bulk(tags) => u32::try_from(tags.len()).unwrap_or(u32::MAX),
             Targets::Alarms(count) => u32::try_from(*count).unwrap_or(u32::MAX),
@@ -89,7 +87,7 @@ impl Sessions {
             }
             Targets::One(tag) => {
                 self.authorize(&who, session, &method, &tag).await?;
-                session.call(Command { method: Some(method) }, timeout).await
+                session.call_in(room, Command { method: Some(method) }, timeout).await
             }
             Targets::Alarms(_) => {
                 let Method::AcknowledgeAlarms(call) = &mut method else {
@@ -140,15 +138,17 @@ impl Sessions {
         Ok(result)
     }
 
+    /// `room`: for the items that it may add.
     pub(super) async fn bulk(
         &self,
         who: &Principal,
         session: &Session,
         method: Method,
         tags: &[Result<Arc<str>>],
-        mut room: usize,
+        room: Option<Reserved>,
         timeout: Duration,
     ) -> Result<CommandResult> {
+        let mut left = room.as_ref().map_or(usize::MAX, |room| room.items);
         // One question per distinct tag.
         let mut asked: HashMap<&Arc<str>, Option<BulkResult>> = HashMap::new();
         let mut refusals: Vec<(usize, BulkResult)> = Vec::new();
@@ -173,9 +173,9 @@ impl Sessions {
                 }
             };
             let refusal = match refusal {
-                None if room == 0 => Some(refused(OUT_OF_MEMORY, &no_room(session.bounds.items_max))),
+                None if left == 0 => Some(refused(OUT_OF_MEMORY, &no_room(session.bounds.items_max))),
                 None => {
-                    room -= 1;
+                    left -= 1;
                     None
                 }
                 refused => refused,
@@ -187,7 +187,8 @@ impl Sessions {
         if sent == 0 && !denied.is_empty() {
             return Ok(bulk_result(refusals.into_iter().map(|(_, refusal)| refusal).collect()));
         }
-        let mut result = session.call(Command { method: Some(commands::without(method, &denied)) }, timeout).await?;
+        let command = Command { method: Some(commands::without(method, &denied)) };
+        let mut result = session.call_in(room, command, timeout).await?;
         if result.hresult != 0 || denied.is_empty() {
             return Ok(result);
         }

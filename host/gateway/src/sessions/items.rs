@@ -4,7 +4,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 /// One item of a session.
@@ -28,6 +31,15 @@ pub struct Items {
     /// Removed items with the head at their removal, oldest first.
     retired: Vec<(u64, u64)>,
     revision: u64,
+    /// Room of commands that have no answer yet.
+    reserved: Arc<AtomicUsize>,
+}
+
+/// Room for items that a command may add; given back on drop, when they are counted themselves, or did not come.
+#[derive(Debug)]
+pub struct Reserved {
+    of: Arc<AtomicUsize>,
+    pub items: usize,
 }
 
 // === impl Items ===
@@ -46,6 +58,17 @@ impl Items {
     /// Live and retired ones: what memory is held for.
     pub fn kept(&self) -> usize {
         self.by_revision.len()
+    }
+
+    /// Room for so many more, or for as many as there is room for. Retired ones hold memory until their events have left
+    /// the log, so they count, with room to spare.
+    pub fn reserve(&mut self, wanted: usize, max: usize) -> Reserved {
+        let reserved = self.reserved.load(Ordering::SeqCst);
+        let room = max.saturating_sub(self.live() + reserved);
+        let room = room.min((2 * max).saturating_sub(self.kept() + reserved));
+        let items = wanted.min(room);
+        self.reserved.fetch_add(items, Ordering::SeqCst);
+        Reserved { of: self.reserved.clone(), items }
     }
 
     pub fn add(&mut self, item: Item) {
@@ -108,6 +131,12 @@ impl Items {
     }
 }
 
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.items, Ordering::SeqCst);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +159,24 @@ mod tests {
         assert_eq!(items.added_since(0).len(), 2);
         items.sweep(10);
         assert_eq!(items.added_since(0).iter().map(|i| i.key).collect::<Vec<_>>(), [2]);
+    }
+
+    // shows: S-01
+    #[test]
+    fn what_commands_on_their_way_may_add_takes_room_until_they_are_answered() {
+        let mut items = Items::default();
+        items.add(item(1, 1));
+        let first = items.reserve(2, 4);
+        let second = items.reserve(2, 4);
+        assert_eq!((first.items, second.items, items.reserve(1, 4).items), (2, 1, 0));
+        items.add(item(2, 2));
+        drop(first);
+        assert_eq!(items.reserve(9, 4).items, 1, "one of two came, and the place of the other is free");
+        drop(second);
+        (1..=2).for_each(|handle| drop(items.retire(1, handle, 5)));
+        (3..=6).for_each(|key| items.add(item(key, key as i32)));
+        (3..=6).for_each(|handle| drop(items.retire(1, handle, 5)));
+        assert_eq!(items.reserve(9, 4).items, 2, "those that went hold memory");
     }
 
     #[test]

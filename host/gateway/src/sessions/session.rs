@@ -7,7 +7,7 @@ use super::{
     alarms::{AlarmTable, Ask},
     commands,
     ending::elsewhere,
-    items::Items,
+    items::{Items, Reserved},
     places::Places,
     verdicts::{Class, Stamp},
 };
@@ -146,6 +146,8 @@ struct Waiting {
     /// Kept until the reply, even when the caller has gone: its result changes the item table.
     command: Command,
     caller: oneshot::Sender<Result<CommandResult>>,
+    /// For the items that it may add.
+    _room: Option<Reserved>,
 }
 
 /// A reader's place among those allowed; given back on drop, once.
@@ -395,6 +397,15 @@ impl Session {
         self.gone.cancelled().await;
     }
 
+    /// As `close`, for whoever is told that the session is over. An error: it was left to another gateway meanwhile.
+    pub async fn end(&self, stop: Stop) -> Result<()> {
+        self.close(stop).await;
+        match self.state() {
+            State::Closed(CloseReason::Left, reason) => Err(elsewhere(Code::Draining, &reason)),
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses what a session that is ending or over cannot do.
     pub fn check_ready(&self) -> Result<()> {
         match &*self.state.borrow() {
@@ -414,8 +425,18 @@ impl Session {
 
     /// Sends one command to the worker and waits for its result. The caller has the rights already.
     pub async fn call(&self, command: Command, timeout: Duration) -> Result<CommandResult> {
+        self.call_in(None, command, timeout).await
+    }
+
+    /// As `call`, for a command that may add items: `room` is held until the worker has answered, whoever waits for it.
+    pub(super) async fn call_in(
+        &self,
+        room: Option<Reserved>,
+        command: Command,
+        timeout: Duration,
+    ) -> Result<CommandResult> {
         self.check_ready()?;
-        let answered = self.send(command)?;
+        let answered = self.send(command, room)?;
         match tokio::time::timeout(timeout, answered).await {
             Ok(Ok(result)) => result,
             Ok(Err(_dropped)) => Err(unknown_outcome("the session ended")),
@@ -428,7 +449,7 @@ impl Session {
     }
 
     /// Numbers a command and hands it to the writer under one lock: the worker takes ids in rising order only.
-    fn send(&self, command: Command) -> Result<oneshot::Receiver<Result<CommandResult>>> {
+    fn send(&self, command: Command, room: Option<Reserved>) -> Result<oneshot::Receiver<Result<CommandResult>>> {
         let mut pending = self.pending.lock();
         if let Some(over) = &pending.over {
             return Err(over.clone());
@@ -449,7 +470,7 @@ impl Session {
         }
         pending.next_id = id;
         let (caller, answered) = oneshot::channel();
-        pending.by_id.insert(id, Waiting { command, caller });
+        pending.by_id.insert(id, Waiting { command, caller, _room: room });
         Ok(answered)
     }
 

@@ -141,11 +141,14 @@ pub(super) async fn run(
     }
 }
 
-/// Returns when a second request to stop asks for a kill.
+/// Returns when a second request to stop asks for a kill, and soon when everybody waits for another gateway.
 async fn hurried(stops: &mut mpsc::Receiver<Stop>) {
     while let Some(stop) = stops.recv().await {
         if stop.kill {
             return;
+        }
+        if stop.why == CloseReason::Left {
+            return tokio::time::sleep(ANSWERS).await;
         }
     }
     std::future::pending().await
@@ -195,5 +198,27 @@ async fn watch(session: &Session, patience: Patience) -> String {
         if busy > 0 && busy + silent > patience.stuck.as_millis() as u64 {
             return format!("the worker hung in one command for {} ms", busy + silent);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // shows: S-14
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_is_being_closed_holds_up_no_other_gateway_for_long() {
+        let (ask, mut stops) = mpsc::channel(4);
+        let stop = |kill, why| ask.try_send(Stop { kill, why, reason: String::new() }).expect("room");
+        let began = tokio::time::Instant::now();
+        stop(false, CloseReason::Client);
+        let patience = tokio::time::timeout(ANSWERS * 2, hurried(&mut stops));
+        assert!(patience.await.is_err(), "who asks once more hurries nobody");
+        stop(false, CloseReason::Left);
+        hurried(&mut stops).await;
+        assert_eq!(began.elapsed(), ANSWERS * 3);
+        stop(true, CloseReason::Kill);
+        hurried(&mut stops).await;
+        assert_eq!(began.elapsed(), ANSWERS * 3, "at once");
     }
 }

@@ -49,35 +49,43 @@ pub enum Followed {
 /// Follows the gateway that works on the folder; without one it starts as usual. `waiting.stop`: it is asked to end; once it has let
 /// somebody in that is the caller's business.
 pub async fn follow(config: ServeConfig, waiting: &Waiting) -> Result<Followed> {
-    let stop = &waiting.stop;
     let Some((data, mut line)) = call(&config).await? else {
-        let given = Given::by_service_manager(&config)?;
-        let begun = App::begin(config, Beginning::Afresh(given), waiting).await;
-        if let Err(error) = &begun
-            && error.code() == Code::Draining
-        {
-            return Ok(Followed::Stopped);
-        }
-        let mut app = begun.map_err(|error| match error.code() {
-            Code::DataFolderLocked => {
-                let why = "and does not hand over: it is of an earlier version, or ending";
-                Error::new(Code::DataFolderLocked, format!("{}, {why}", error.message()))
-            }
-            _ => error,
-        })?;
-        app.open();
-        return Ok(Followed::Nobody(Box::new(app)));
+        return alone(config, waiting).await;
     };
-    let followed = Box::pin(take(config, &data, &mut line, waiting)).await;
-    if let Err(error) = &followed {
-        // For the log of the other one. It may be gone, or have refused.
-        let _gone = line.say(&Word::Failed { message: error.to_string() }).await;
-        if stop.is_cancelled() {
-            tracing::info!(%error, "does not take over");
-            return Ok(Followed::Stopped);
+    match Box::pin(take(&config, &data, &mut line, waiting)).await {
+        Ok(Some(followed)) => Ok(followed),
+        Ok(None) => {
+            tracing::warn!("the gateway before has died; starting as usual");
+            // What a process had open goes one after the other.
+            drop(locked(&config).await?);
+            alone(config, waiting).await
+        }
+        Err(error) => {
+            // For the log of the other one. It may be gone, or have refused.
+            let _gone = line.say(&Word::Failed { message: error.to_string() }).await;
+            if waiting.stop.is_cancelled() {
+                tracing::info!(%error, "does not take over");
+                return Ok(Followed::Stopped);
+            }
+            Err(error)
         }
     }
-    followed
+}
+
+/// Starts as usual.
+async fn alone(config: ServeConfig, waiting: &Waiting) -> Result<Followed> {
+    let given = Given::by_service_manager(&config)?;
+    let mut app = match App::begin(config, Beginning::Afresh(given), waiting).await {
+        Ok(app) => app,
+        Err(error) if error.code() == Code::Draining => return Ok(Followed::Stopped),
+        Err(error) if error.code() == Code::DataFolderLocked => {
+            let why = "and does not hand over: it is of an earlier version, or ending";
+            return Err(Error::new(Code::DataFolderLocked, format!("{}, {why}", error.message())));
+        }
+        Err(error) => return Err(error),
+    };
+    app.open();
+    Ok(Followed::Nobody(Box::new(app)))
 }
 
 /// The gateway that serves, if there is one.
@@ -94,7 +102,8 @@ async fn call(config: &ServeConfig) -> Result<Option<(DataDir, Line)>> {
     }
 }
 
-async fn take(config: ServeConfig, data: &DataDir, line: &mut Line, waiting: &Waiting) -> Result<Followed> {
+/// `None`: the other one has died before it let anything go.
+async fn take(config: &ServeConfig, data: &DataDir, line: &mut Line, waiting: &Waiting) -> Result<Option<Followed>> {
     let stop = &waiting.stop;
     let instance = data.instance().ok_or_else(|| Error::new(Code::TakeOverFailed, "the folder has no instance id"))?;
     let hello = Word::Hello {
@@ -118,6 +127,7 @@ async fn take(config: ServeConfig, data: &DataDir, line: &mut Line, waiting: &Wa
             let code = CODES.iter().find(|row| row.text == code).map_or(Code::TakeOverRefused, |row| row.code);
             return Err(Error::new(code, message));
         }
+        None if has_died(data) => return Ok(None),
         other => return Err(unexpected(other)),
     };
     let prepare = async {
@@ -125,12 +135,12 @@ async fn take(config: ServeConfig, data: &DataDir, line: &mut Line, waiting: &Wa
             let why = "this gateway has no --enable-orphan-reattach: sessions would end with the one before";
             return Err(Error::new(Code::TakeOverRefused, why));
         }
-        let given = Given::others(&config, grpc, http).await?;
+        let given = Given::others(config, grpc, http).await?;
         if let Some(settings) = config.tls.clone() {
             // Read again at the start; what is wrong with it is to be known now.
             drop(Tls::load(settings, crate::telemetry::Metrics::new().tls)?);
         }
-        let warm = policies::warm(&config, data.policy_store(), waiting).await?;
+        let warm = policies::warm(config, data.policy_store(), waiting).await?;
         match warm.refused() {
             [] => Ok((given, warm)),
             refused => {
@@ -142,12 +152,17 @@ async fn take(config: ServeConfig, data: &DataDir, line: &mut Line, waiting: &Wa
     let (mut given, warm) = tokio::select! {
         prepared = prepare => prepared?,
         // It has nothing to say before we are ready.
-        heard = line.hear() => return Err(unexpected(result(heard)?)),
+        heard = line.hear() => return match result(heard)? {
+            None if has_died(data) => Ok(None),
+            other => Err(unexpected(other)),
+        },
         () = stop.cancelled() => return Err(stopped()),
     };
-    line.say(&Word::Ready).await.map_err(|error| broken(&error))?;
+    // Whether it is gone is heard in a moment.
+    let _gone = line.say(&Word::Ready).await;
     match next(line, RELEASE, stop).await? {
-        Some(Word::Sockets { names }) => given.received(&names, line.take_descriptors(), &config)?,
+        Some(Word::Sockets { names }) => given.received(&names, line.take_descriptors(), config)?,
+        None if has_died(data) => return Ok(None),
         other => return Err(unexpected(other)),
     }
     let received = Instant::now();
@@ -158,8 +173,9 @@ async fn take(config: ServeConfig, data: &DataDir, line: &mut Line, waiting: &Wa
         other => return Err(unexpected(other)),
     };
     let released = Instant::now();
-    let data = locked(&config).await?;
-    let mut app = App::begin(config, Beginning::Following { data, given, warm: Box::new(warm) }, waiting).await?;
+    let data = locked(config).await?;
+    let mut app =
+        App::begin(config.clone(), Beginning::Following { data, given, warm: Box::new(warm) }, waiting).await?;
     match agreed(&app, line, released + within, stop).await {
         // Until the doors are open the other one takes a word to the contrary.
         Ok(()) if !stop.is_cancelled() => {}
@@ -176,7 +192,12 @@ async fn take(config: ServeConfig, data: &DataDir, line: &mut Line, waiting: &Wa
     let paused = paused + released.elapsed();
     // Whether it hears that or not: it has let everything go.
     let _gone = line.say(&Word::Serving).await;
-    Ok(Followed::Gateway(Box::new(app), paused))
+    Ok(Some(Followed::Gateway(Box::new(app), paused)))
+}
+
+/// Whether one that hung up has died: who ends in order takes the socket's file along, and was asked not to be followed.
+fn has_died(data: &DataDir) -> bool {
+    socket(data).exists()
 }
 
 /// Returns when the workers are back and the other one has said `Go`, or has ended.

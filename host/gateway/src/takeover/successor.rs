@@ -2,7 +2,13 @@
 //! a signal says so. Knows command lines, nothing of the hand-over. Invariant: what a service manager gave to this process
 //! by its number is not inherited.
 
-use std::{env, ffi::OsString, io, path::PathBuf, process::Stdio};
+use std::{
+    env,
+    ffi::OsString,
+    io,
+    path::{self, PathBuf},
+    process::Stdio,
+};
 use tokio::process::Command;
 
 const TAKE_OVER: &str = "--take-over";
@@ -19,10 +25,11 @@ pub struct Successor {
 // === impl Successor ===
 
 impl Successor {
-    /// To be asked early: later another file may lie at the path.
+    /// To be asked early: later another file may lie at the path, or a link in it lead elsewhere.
     pub fn of_this_process() -> io::Result<Self> {
-        let arguments = env::args_os().skip(1).filter(|argument| argument != TAKE_OVER).collect();
-        Ok(Self { program: env::current_exe()?, arguments })
+        let mut arguments = env::args_os();
+        let program = as_called(arguments.next(), env::current_exe()?);
+        Ok(Self { program, arguments: arguments.filter(|argument| argument != TAKE_OVER).collect() })
     }
 
     /// It answers for itself: in the log, and by taking over or not.
@@ -43,6 +50,40 @@ impl Successor {
                 });
             }
             Err(error) => tracing::error!(%program, %error, "the gateway that was to take over does not start"),
+        }
+    }
+}
+
+/// The path by which `running` was called, if it leads there: a link in it may lead to another program by the time.
+fn as_called(name: Option<OsString>, running: PathBuf) -> PathBuf {
+    let Some(name) = name.map(PathBuf::from) else { return running };
+    // A bare name was found on the search path.
+    let search = env::var_os("PATH").filter(|_| name.components().count() == 1).unwrap_or_default();
+    let found = env::split_paths(&search).map(|folder| folder.join(&name));
+    let called = found.chain([name.clone()]).filter_map(|path| path::absolute(path).ok());
+    let leads_here = |called: &PathBuf| called.canonicalize().is_ok_and(|file| file == running);
+    called.into_iter().find(leads_here).unwrap_or_else(|| running.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, os::unix::fs::symlink};
+
+    // shows: W-08
+    #[test]
+    fn a_program_that_was_called_through_a_link_is_called_through_it_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path().canonicalize().expect("a path");
+        let (running, called) = (folder.join("v1/tidegate"), folder.join("current/tidegate"));
+        fs::create_dir(folder.join("v1")).expect("made");
+        fs::write(&running, "").expect("written");
+        symlink("v1", folder.join("current")).expect("linked");
+        assert_eq!(as_called(Some(called.clone().into()), running.clone()), called);
+        assert_eq!(as_called(Some(running.clone().into()), running.clone()), running);
+        // What somebody else calls it leads nowhere, or to another program.
+        for wrong in [None, Some("tidegate".into()), Some(folder.join("v2/tidegate").into()), Some("/bin/sh".into())] {
+            assert_eq!(as_called(wrong, running.clone()), running);
         }
     }
 }

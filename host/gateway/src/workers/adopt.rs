@@ -212,6 +212,11 @@ mod tests {
         let adopted = (&mut waiting.adopted).await.expect("no panic").expect("adopted");
         assert_eq!((adopted.from, adopted.command, adopted.worker.hello.epoch), (5, 3, EPOCH));
 
+        // Who is not awaited is not ended as long as the gateway before may come back, and afterwards it is.
+        waiting.hub.reject(false);
+        let called = waiting.call(EPOCH).await;
+        assert!(!matches!(called, Ok(_) | Err(PipeError::Rejected { .. })), "{called:?}");
+        waiting.hub.reject(true);
         let late = waiting.call(EPOCH).await;
         assert!(matches!(late, Err(PipeError::Rejected { code, .. }) if code == "worker.unknown_session"));
         waiting.end().await;

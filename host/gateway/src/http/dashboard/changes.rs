@@ -108,8 +108,7 @@ pub(super) async fn end_session(viewer: Viewer, Path(id): Path<String>, headers:
         let reason = admin(&viewer, &headers, form)?;
         let session = pages::find(&viewer, &id)?;
         let reason = format!("ended on the dashboard: {}", reason_of(&reason)?);
-        session.close(Stop { kill: false, why: CloseReason::Kill, reason }).await;
-        Ok(())
+        session.end(Stop { kill: false, why: CloseReason::Kill, reason }).await
     };
     finish(&viewer, "session.end", &session_id(&id), done.await, "/").await
 }
