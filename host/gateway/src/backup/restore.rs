@@ -125,7 +125,9 @@ fn exchange(moves: &[(PathBuf, PathBuf)]) -> std::result::Result<(), (io::Error,
     for (done, (from, to)) in moves.iter().enumerate() {
         if let Err(error) = fs::rename(from, to) {
             let back = moves[..done].iter().rev().map(|(from, to)| fs::rename(to, from));
-            return Err((error, back.fold(true, |undone, moved| undone && moved.is_ok())));
+            // Each is tried, also after one that failed.
+            let stuck = back.filter(io::Result::is_err).count();
+            return Err((error, stuck == 0));
         }
     }
     Ok(())
