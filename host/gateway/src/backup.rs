@@ -1,9 +1,13 @@
-//! What a backup is: a folder with the database as of one moment, the policies' store, the instance id, and
-//! a manifest with the digest of each. Knows files, not how they travel. Invariants: a folder without a
-//! manifest is no backup (it is written last), and nothing is restored that does not match its digest.
+//! What a backup is: a folder with the database as of one moment, the policies' store, the instance id, what an operator
+//! wrote into the data folder, and a manifest with the digest of each. Knows files, not how they travel. Invariant: a folder
+//! without a manifest is no backup (it is written last).
+
+mod restore;
+
+pub use restore::{Restored, restore};
 
 use crate::{
-    data_dir::{DataDir, write_private},
+    data_dir::{BACKING_UP, DataDir, write_private},
     error::{Code, Error, Result},
     ids::hex,
     storage::{self, Storage},
@@ -23,6 +27,11 @@ pub const MANIFEST: &str = "manifest.json";
 const DATABASE: &str = "tidegate.db";
 const INSTANCE: &str = "instance";
 const REMEMBERED: &str = "policies/remembered.json";
+/// Files that are taken along where they are there: the settings that lie in the data folder, and the secret by which people's
+/// names in the log stay the same. Where a backup lacks one, a restore leaves the one that is there.
+const KEPT: [&str; 2] = ["tidegate.toml", "log-names"];
+/// Of one of `KEPT`; a file of settings may have no more.
+const KEPT_BYTES_MAX: u64 = 1 << 20;
 /// Version of this form. A newer one is refused.
 const FORMAT: u32 = 1;
 /// Files of the policies' store; far above what it keeps.
@@ -84,7 +93,7 @@ impl Backups {
     }
 
     /// Copies everything. Writers go on meanwhile: the database is read as of one moment, on a connection and a
-    /// thread of its own. Wants as much room in the data folder as the database has.
+    /// thread of its own. Wants as much room in the data folder as all of it has.
     pub async fn copy(&self) -> Result<Copy> {
         let only = self
             .running
@@ -94,10 +103,11 @@ impl Backups {
         let this = self.clone();
         let work = move || {
             let folder =
-                tempfile::Builder::new().prefix(".backup-").tempdir_in(&this.root).map_err(failed("make room for"))?;
+                tempfile::Builder::new().prefix(BACKING_UP).tempdir_in(&this.root).map_err(failed("make room for"))?;
             let into = folder.path();
             let schema = this.storage.copy_to(&into.join(DATABASE))?;
             write_private(&into.join(INSTANCE), format!("{}\n", this.instance).as_bytes()).map_err(failed("write"))?;
+            copy_kept(&this.root, into).map_err(failed("copy what lies in"))?;
             copy_store(&this.store, &into.join("policies"))?;
             let manifest = Manifest {
                 format: FORMAT,
@@ -178,54 +188,6 @@ pub fn read(folder: &Path) -> Result<Manifest> {
     Ok(manifest)
 }
 
-/// Puts a checked backup into a data folder that is empty or not there. `replace`: what is there is moved aside
-/// first, to the path that is returned; never removed.
-pub fn restore(backup: &Path, data: &Path, replace: bool) -> Result<(Manifest, Option<PathBuf>)> {
-    let manifest = read(backup)?;
-    let aside = make_way(data, replace)?;
-    for entry in &manifest.files {
-        let target = data.join(&entry.path);
-        if let Some(parent) = target.parent() {
-            private_folder(parent).map_err(failed("make a folder in"))?;
-        }
-        let content = fs::read(backup.join(&entry.path)).map_err(failed("read"))?;
-        write_private(&target, &content).map_err(failed("write to"))?;
-    }
-    // What was written is what is used, so it is what is checked.
-    manifest.verify(data)?;
-    Ok((manifest, aside))
-}
-
-/// Leaves an empty private folder at `data`, or refuses.
-fn make_way(data: &Path, replace: bool) -> Result<Option<PathBuf>> {
-    let unusable = |words: String| Error::new(Code::DataFolderUnusable, words).with("path", data.display());
-    let is_used = match fs::read_dir(data) {
-        Ok(mut entries) => entries.next().is_some(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-        Err(error) => return Err(unusable(format!("cannot read {}: {error}", data.display()))),
-    };
-    if !is_used {
-        private_folder(data).map_err(failed("make"))?;
-        return Ok(None);
-    }
-    // Held for a moment: nobody may be working in what is moved.
-    let lock = DataDir::open(data)?;
-    if !replace {
-        return Err(unusable(format!(
-            "{} is not empty; name an empty folder, or say --replace to have what is there moved aside",
-            data.display()
-        )));
-    }
-    let aside = data.with_file_name(format!(
-        "{}.before-{}",
-        lock.root().file_name().unwrap_or_default().to_string_lossy(),
-        storage::now_unix_ms() / 1_000
-    ));
-    fs::rename(lock.root(), &aside).map_err(failed("move aside"))?;
-    private_folder(data).map_err(failed("make"))?;
-    Ok(Some(aside))
-}
-
 /// Path, size and digest of a file; reads it in pieces.
 pub fn digest(file: &Path, path: &str) -> io::Result<Entry> {
     let (mut file, mut hasher, mut bytes) = (File::open(file)?, Sha256::new(), 0);
@@ -240,6 +202,17 @@ pub fn digest(file: &Path, path: &str) -> io::Result<Entry> {
         }
     }
     Ok(Entry { path: path.to_owned(), bytes, sha256: hex(&hasher.finalize()) })
+}
+
+fn copy_kept(root: &Path, into: &Path) -> io::Result<()> {
+    for name in KEPT {
+        let from = root.join(name);
+        // A pipe would never end, and what is too large is no file of settings.
+        if fs::metadata(&from).is_ok_and(|facts| facts.is_file() && facts.len() <= KEPT_BYTES_MAX) {
+            write_private(&into.join(name), &fs::read(from)?)?;
+        }
+    }
+    Ok(())
 }
 
 /// Components, settings and what is remembered, so that everything remembered is there. The compiled code is not
@@ -303,9 +276,7 @@ struct Member {
 
 fn listing(folder: &Path) -> io::Result<Vec<Entry>> {
     let mut files = vec![DATABASE.to_owned(), INSTANCE.to_owned()];
-    if folder.join(REMEMBERED).exists() {
-        files.push(REMEMBERED.to_owned());
-    }
+    files.extend(KEPT.into_iter().chain([REMEMBERED]).filter(|path| folder.join(path).exists()).map(str::to_owned));
     for sub in ["policies/components", "policies/settings"] {
         let mut names = fs::read_dir(folder.join(sub))?
             .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
@@ -320,6 +291,7 @@ fn listing(folder: &Path) -> io::Result<Vec<Entry>> {
 fn is_ours(path: &str) -> bool {
     let plain = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
     let known = [DATABASE, INSTANCE, REMEMBERED].contains(&path)
+        || KEPT.contains(&path)
         || ["policies/components/", "policies/settings/"]
             .iter()
             .any(|folder| path.strip_prefix(folder).is_some_and(is_digest));
@@ -351,15 +323,15 @@ mod tests {
     use super::*;
     use crate::telemetry::Metrics;
 
-    struct Bed {
-        folder: tempfile::TempDir,
+    pub(super) struct Bed {
+        pub(super) folder: tempfile::TempDir,
         storage: Storage,
-        backups: Backups,
+        pub(super) backups: Backups,
         _data: DataDir,
     }
 
     impl Bed {
-        fn new() -> Self {
+        pub(super) fn new() -> Self {
             let folder = tempfile::tempdir().expect("a folder");
             let data = DataDir::open(&folder.path().join("data")).expect("opens");
             let instance = data.instance().expect("an id").clone();
@@ -380,7 +352,7 @@ mod tests {
         }
 
         /// As `tidegate backup` leaves it.
-        async fn backed_up(&self, name: &str) -> PathBuf {
+        pub(super) async fn backed_up(&self, name: &str) -> PathBuf {
             let copy = self.backups.copy().await.expect("a copy");
             let target = self.folder.path().join(name);
             for entry in &copy.manifest.files {
@@ -391,76 +363,15 @@ mod tests {
             fs::write(target.join(MANIFEST), copy.manifest.to_text()).expect("written");
             target
         }
-    }
 
-    #[tokio::test]
-    async fn what_was_backed_up_comes_back_and_nothing_else() {
-        let bed = Bed::new();
-        let backup = bed.backed_up("backup").await;
-        assert!(
-            fs::read_dir(bed.folder.path().join("data"))
-                .expect("reads")
-                .all(|entry| { !entry.expect("an entry").file_name().to_string_lossy().starts_with(".backup-") })
-        );
-        let target = bed.folder.path().join("new");
-        let (manifest, aside) = restore(&backup, &target, false).expect("restored");
-        assert_eq!(aside, None);
-        let paths: Vec<_> =
-            manifest.files.iter().map(|entry| entry.path.split('/').next_back().unwrap_or_default()).collect();
-        assert_eq!(paths, ["tidegate.db", "instance", "remembered.json", &"a".repeat(64), &"b".repeat(64)]);
-        assert_eq!(fs::read(target.join("policies/settings").join("b".repeat(64))).expect("there"), b"deny = []");
-        let opened = DataDir::open(&target).expect("a data folder");
-        assert_eq!(opened.instance().map(ToString::to_string), Some(manifest.instance));
-        Storage::open(&opened.database(), opened.instance().expect("an id"), Metrics::new().storage).expect("opens");
-    }
-
-    #[tokio::test]
-    async fn a_backup_that_was_touched_is_refused_by_name() {
-        let bed = Bed::new();
-        let backup = bed.backed_up("backup").await;
-        let target = bed.folder.path().join("new");
-        let refused = |code| {
-            let error = restore(&backup, &target, false).expect_err("refused");
-            assert_eq!(error.code(), code, "{error}");
-            assert!(!target.exists(), "nothing was begun");
-            error
-        };
-        let settings = backup.join("policies/settings").join("b".repeat(64));
-        fs::write(&settings, "deny = [1]").expect("written");
-        assert!(refused(Code::BackupInvalid).message().contains("not what was backed up"));
-        fs::remove_file(&settings).expect("removed");
-        refused(Code::BackupInvalid);
-        fs::write(&settings, "deny = []").expect("written");
-        let text = fs::read_to_string(backup.join(MANIFEST)).expect("reads");
-        for (what, wrong) in [
-            ("a path out of it", text.replace("\"instance\",", "\"../instance\",")),
-            ("a newer form", text.replace("\"format\": 1", "\"format\": 2")),
-            ("no manifest", String::new()),
-            ("no database", text.replace("tidegate.db", "policies/remembered.json")),
-        ] {
-            fs::write(backup.join(MANIFEST), &wrong).expect("written");
-            assert_ne!(wrong, text, "{what}");
-            refused(Code::BackupInvalid);
+        /// Backed up, and nobody works in it any more.
+        pub(super) async fn ended(self, name: &str) -> (tempfile::TempDir, PathBuf) {
+            let backup = self.backed_up(name).await;
+            let Self { folder, storage, backups, _data } = self;
+            storage.close().await;
+            drop((backups, _data));
+            (folder, backup)
         }
-        fs::remove_file(backup.join(MANIFEST)).expect("removed");
-        refused(Code::BackupInvalid);
-    }
-
-    #[tokio::test]
-    async fn a_folder_that_holds_something_is_moved_aside_only_when_told() {
-        let bed = Bed::new();
-        let backup = bed.backed_up("backup").await;
-        let data = bed.folder.path().join("data");
-        assert_eq!(restore(&backup, &data, true).expect_err("in use").code(), Code::DataFolderLocked);
-        let Bed { folder, storage, backups, _data } = bed;
-        storage.close().await;
-        drop((storage, backups, _data));
-        let error = restore(&backup, &data, false).expect_err("not empty");
-        assert!(error.code() == Code::DataFolderUnusable && error.message().contains("--replace"), "{error}");
-        let (_, aside) = restore(&backup, &data, true).expect("restored");
-        let aside = aside.expect("told where");
-        assert!(aside.join("tidegate.db").exists() && data.join("tidegate.db").exists());
-        drop(folder);
     }
 
     #[tokio::test]

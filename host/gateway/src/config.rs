@@ -13,7 +13,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-pub use args::{Origin, ServeArgs};
+pub use args::{Origin, ServeArgs, unknown_variables};
 pub use directory::{DirectorySettings, FindPerson, GroupSearch, ServiceAccount};
 
 use crate::{
@@ -304,7 +304,7 @@ impl Backend {
     /// The settings with the values of keys that sound secret taken out.
     fn settings_shown(&self) -> String {
         let lower = self.settings.to_ascii_lowercase();
-        let secret = ["password", "passwd", "secret", "token", "credential", "key"];
+        let secret = ["pass", "pwd", "secret", "token", "credential", "key"];
         if secret.iter().any(|word| lower.contains(word)) { "…".into() } else { self.settings.clone() }
     }
 }

@@ -8,10 +8,11 @@ use crate::{
 };
 use rustix::fs::{FlockOperation, flock};
 use std::{
+    ffi::OsStr,
     fmt,
-    fs::{self, DirBuilder, File, OpenOptions, Permissions},
+    fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, lchown},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -20,6 +21,11 @@ use std::{
 const SOCKET_PATH_MAX: usize = 107;
 const LOCK: &str = "lock";
 const INSTANCE: &str = "instance";
+const DATABASE: &str = "tidegate.db";
+/// How a folder begins in which a backup is made; left over only by a process that was killed.
+pub const BACKING_UP: &str = ".backup-";
+/// How a folder begins in which a restore puts what it has not verified yet.
+pub const RESTORING: &str = ".restoring-";
 
 /// Names one installation over restarts (W-01): 32 hexadecimal digits. Not a secret.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -34,6 +40,17 @@ pub struct DataDir {
     _lock: Option<File>,
 }
 
+/// A folder that is to be filled anew, and so has nothing that a gateway would keep in it. Dropping it lets the lock go.
+#[derive(Debug)]
+pub struct Claim {
+    root: PathBuf,
+    /// User and group whose files these are to be, where root works for somebody else.
+    owner: Option<(u32, u32)>,
+    made: bool,
+    lock: File,
+    lock_made: bool,
+}
+
 // === impl DataDir ===
 
 impl DataDir {
@@ -42,6 +59,7 @@ impl DataDir {
     pub fn open(path: &Path) -> Result<Self> {
         let root = prepare(path)?;
         let lock = lock(&root)?;
+        clear_left_overs(&root)?;
         let instance = InstanceId::keep(&root.join(INSTANCE)).map_err(|e| unusable(&root, "keep its id in", &e))?;
         for name in ["workers.sock", "admin.sock"] {
             let length = root.join(name).as_os_str().len();
@@ -54,6 +72,21 @@ impl DataDir {
             }
         }
         Ok(Self { root, instance: Some(instance), _lock: Some(lock) })
+    }
+
+    /// For a restore: takes the lock of the folder and makes nothing else. Root may claim what belongs to another user.
+    pub fn claim(path: &Path) -> Result<Claim> {
+        let made = !path.exists();
+        let (root, meta) = folder(path)?;
+        let we = rustix::process::geteuid();
+        if !we.is_root() {
+            owned_by_us(&root, meta.uid(), we.as_raw())?;
+        }
+        make_private(&root, &meta)?;
+        let lock_made = !root.join(LOCK).exists();
+        let lock = lock(&root)?;
+        let owner = (meta.uid() != we.as_raw()).then(|| (meta.uid(), meta.gid()));
+        Ok(Claim { root, owner, made, lock, lock_made })
     }
 
     /// For the command line: finds the files of a gateway that may be running, without its lock.
@@ -89,7 +122,7 @@ impl DataDir {
     }
 
     pub fn database(&self) -> PathBuf {
-        self.root.join("tidegate.db")
+        self.root.join(DATABASE)
     }
 
     /// What resume tokens are signed with (0600).
@@ -110,6 +143,50 @@ impl DataDir {
     /// The policies' content-addressed store; the policy crate creates and owns it.
     pub fn policy_store(&self) -> PathBuf {
         self.root.join("policies")
+    }
+}
+
+// === impl Claim ===
+
+impl Claim {
+    /// Absolute, links resolved.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Whether a file of the folder is no content: the lock that is held, and what a file system keeps for itself.
+    pub fn is_furniture(name: &OsStr) -> bool {
+        name == LOCK || name == "lost+found"
+    }
+
+    /// Gives a file, or a folder with all that is in it, to whom the data folder belongs.
+    pub fn give(&self, path: &Path) -> io::Result<()> {
+        let Some((user, group)) = self.owner else { return Ok(()) };
+        // Never through a link: the other user may put one there.
+        lchown(path, Some(user), Some(group))?;
+        if fs::symlink_metadata(path)?.is_dir() {
+            for entry in fs::read_dir(path)? {
+                self.give(&entry?.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The folder is filled.
+    pub fn keep(self) -> io::Result<()> {
+        if self.lock_made { self.give(&self.root.join(LOCK)) } else { Ok(()) }
+    }
+
+    /// The folder is as it was before the claim, as far as the claim goes.
+    pub fn give_up(self) {
+        let Self { root, made, lock, lock_made, .. } = self;
+        if lock_made {
+            let _stays = fs::remove_file(root.join(LOCK));
+        }
+        if made {
+            let _stays = fs::remove_dir(&root);
+        }
+        drop(lock);
     }
 }
 
@@ -173,31 +250,59 @@ pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
 
 /// Creates or checks the folder; returns its absolute path.
 fn prepare(path: &Path) -> Result<PathBuf> {
+    let (root, meta) = folder(path)?;
+    owned_by_us(&root, meta.uid(), rustix::process::geteuid().as_raw())?;
+    make_private(&root, &meta)?;
+    Ok(root)
+}
+
+fn folder(path: &Path) -> Result<(PathBuf, Metadata)> {
     if !path.exists() {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| unusable(path, "create", &e))?;
     }
     let root = fs::canonicalize(path).map_err(|e| unusable(path, "find", &e))?;
     let meta = fs::metadata(&root).map_err(|e| unusable(&root, "look at", &e))?;
-    if !meta.is_dir() {
-        return Err(not_a_folder(&root));
+    if meta.is_dir() { Ok((root, meta)) } else { Err(not_a_folder(&root)) }
+}
+
+fn make_private(root: &Path, meta: &Metadata) -> Result<()> {
+    if meta.mode() & 0o077 == 0 {
+        return Ok(());
     }
-    owned_by_us(&root, meta.uid(), rustix::process::geteuid().as_raw())?;
-    if meta.mode() & 0o077 != 0 {
-        // Taking rights from others is right for a folder of ours, and wrong for, say, /tmp.
-        let mut entries = fs::read_dir(&root).map_err(|e| unusable(&root, "read", &e))?;
-        if entries.next().is_some() && !root.join(LOCK).exists() {
-            return Err(Error::new(
-                Code::DataFolderUnusable,
-                format!(
-                    "{} is open to others and holds files that are not Tidegate's; name an empty or new folder",
-                    root.display()
-                ),
-            )
-            .with("path", root.display()));
+    // Taking rights from others is right for a folder of ours, and wrong for, say, /tmp.
+    let mut entries = fs::read_dir(root).map_err(|e| unusable(root, "read", &e))?;
+    if entries.next().is_some() && !root.join(LOCK).exists() {
+        return Err(Error::new(
+            Code::DataFolderUnusable,
+            format!(
+                "{} is open to others and holds files that are not Tidegate's; name an empty or new folder",
+                root.display()
+            ),
+        )
+        .with("path", root.display()));
+    }
+    fs::set_permissions(root, Permissions::from_mode(0o700)).map_err(|e| unusable(root, "make private", &e))
+}
+
+/// What a backup or a restore left that was killed. Whoever has the lock may remove it.
+fn clear_left_overs(root: &Path) -> Result<()> {
+    let entries = fs::read_dir(root).map_err(|e| unusable(root, "read", &e))?;
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(RESTORING) && !root.join(DATABASE).exists() {
+            // A restore takes the database away first and brings the other one last.
+            let why = format!(
+                "a restore to {} was cut short; run it again with --replace, or move back what it moved aside",
+                root.display()
+            );
+            return Err(Error::new(Code::DataFolderUnusable, why).with("path", root.display()));
         }
-        fs::set_permissions(&root, Permissions::from_mode(0o700)).map_err(|e| unusable(&root, "make private", &e))?;
+        if name.starts_with(BACKING_UP) || name.starts_with(RESTORING) {
+            // What cannot be removed takes room and does no other harm.
+            let _stays = fs::remove_dir_all(entry.path());
+        }
     }
-    Ok(root)
+    Ok(())
 }
 
 fn owned_by_us(root: &Path, owner: u32, we: u32) -> Result<()> {
@@ -297,6 +402,23 @@ mod tests {
         assert_eq!(mode(&empty), 0o700);
         assert_eq!(DataDir::open(&full).expect_err("not ours").code(), Code::DataFolderUnusable);
         assert_eq!(mode(&full), 0o755);
+    }
+
+    #[test]
+    fn what_a_killed_backup_left_is_cleared_and_a_restore_that_was_cut_short_is_told() {
+        let temp = tempfile::tempdir().expect("a folder");
+        fs::set_permissions(temp.path(), Permissions::from_mode(0o700)).expect("private");
+        let left = |prefix: &str| temp.path().join(format!("{prefix}x"));
+        for prefix in [BACKING_UP, RESTORING] {
+            fs::create_dir(left(prefix)).expect("made");
+            fs::write(left(prefix).join("tidegate.db"), "half").expect("written");
+        }
+        let error = DataDir::open(temp.path()).expect_err("nothing that could serve");
+        assert!(error.message().contains("cut short"), "{error}");
+        assert!(!temp.path().join(INSTANCE).exists(), "nothing was begun");
+        fs::write(temp.path().join(DATABASE), "").expect("written");
+        DataDir::open(temp.path()).expect("opens");
+        assert!(!left(BACKING_UP).exists() && !left(RESTORING).exists());
     }
 
     #[test]

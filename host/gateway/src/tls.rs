@@ -47,6 +47,8 @@ struct Shared {
     serving: ArcSwap<Loaded>,
     /// Why what is on the disk does not serve.
     refused: Mutex<Option<String>>,
+    /// What is on the disk, where only its dates are wrong.
+    too_early: Mutex<Option<Loaded>>,
     look_now: Notify,
     handshakes: Semaphore,
     metrics: TlsMetrics,
@@ -63,6 +65,7 @@ impl Tls {
             settings,
             serving: ArcSwap::from_pointee(loaded),
             refused: Mutex::default(),
+            too_early: Mutex::default(),
             look_now: Notify::new(),
             handshakes: Semaphore::new(HANDSHAKES_MAX),
             metrics,
@@ -90,6 +93,7 @@ impl Tls {
             // Certificate and key are two files: between the two writes they do not belong together.
             let stable = std::mem::replace(&mut seen, digest) == digest;
             if digest == settled || !(stable || asked) {
+                self.take_in_time();
                 continue;
             }
             settled = digest;
@@ -104,21 +108,40 @@ impl Tls {
 
     fn take(&self, loaded: Result<Loaded>) {
         let shared = &self.shared;
+        *shared.too_early.lock() = None;
+        let (now, serving) = (unix_now(), shared.serving.load());
         match loaded {
             // What was refused has been put back.
-            Ok(loaded) if loaded.digest == shared.serving.load().digest => *shared.refused.lock() = None,
-            Ok(loaded) => {
-                tracing::info!(not_after_unix = loaded.not_after, "new connections get another certificate");
-                shared.metrics.not_after.set(loaded.not_after);
-                shared.metrics.reloads.of(telemetry::TlsReload::Taken).inc();
-                shared.serving.store(Arc::new(loaded));
-                *shared.refused.lock() = None;
-            }
-            Err(error) => {
-                tracing::error!(%error, "the certificate on the disk is refused; the one before serves on");
-                shared.metrics.reloads.of(telemetry::TlsReload::Refused).inc();
-                *shared.refused.lock() = Some(error.message().to_owned());
-            }
+            Ok(loaded) if loaded.digest == serving.digest => *shared.refused.lock() = None,
+            Ok(loaded) => match loaded.out_of_time(now) {
+                Some(why) if serving.out_of_time(now).is_none() => {
+                    self.refuse(why);
+                    *shared.too_early.lock() = Some(loaded);
+                }
+                _ => {
+                    tracing::info!(not_after_unix = loaded.not_after, "new connections get another certificate");
+                    shared.metrics.not_after.set(loaded.not_after);
+                    shared.metrics.reloads.of(telemetry::TlsReload::Taken).inc();
+                    shared.serving.store(Arc::new(loaded));
+                    *shared.refused.lock() = None;
+                }
+            },
+            Err(error) => self.refuse(error.message()),
+        }
+    }
+
+    fn refuse(&self, why: &str) {
+        tracing::error!(why, "the certificate on the disk is refused; the one before serves on");
+        self.shared.metrics.reloads.of(telemetry::TlsReload::Refused).inc();
+        *self.shared.refused.lock() = Some(why.to_owned());
+    }
+
+    /// Takes a pair that came before its time.
+    fn take_in_time(&self) {
+        let now = unix_now();
+        let due = self.shared.too_early.lock().take_if(|loaded| loaded.out_of_time(now).is_none());
+        if let Some(loaded) = due {
+            self.take(Ok(loaded));
         }
     }
 
@@ -127,9 +150,7 @@ impl Tls {
         if let Some(why) = &*self.shared.refused.lock() {
             return Some(format!("the files changed and are refused, the certificate before serves on: {why}"));
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let over = self.shared.serving.load().not_after < i64::try_from(now).unwrap_or(i64::MAX);
-        over.then(|| "the certificate has expired; clients turn away from it".to_owned())
+        self.shared.serving.load().out_of_time(unix_now()).map(str::to_owned)
     }
 }
 
@@ -137,4 +158,9 @@ impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls").field("settings", &self.shared.settings).finish_non_exhaustive()
     }
+}
+
+fn unix_now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    i64::try_from(since).unwrap_or(i64::MAX)
 }

@@ -6,7 +6,7 @@ use super::{
     remote::{Folder, Local},
     status::bytes,
 };
-use crate::backup::{self, MANIFEST, Manifest};
+use crate::backup::{self, MANIFEST, Manifest, Restored};
 use crate::data_dir::write_private;
 use anyhow::Context as _;
 use clap::Args;
@@ -35,7 +35,7 @@ pub struct RestoreArgs {
     /// Folder that `tidegate backup` made.
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// Move aside what the data folder holds; nothing is removed.
+    /// Move what the data folder holds into a folder within it, before-…; nothing is removed.
     #[arg(long)]
     replace: bool,
     #[command(flatten)]
@@ -59,7 +59,7 @@ pub(super) async fn back_up(args: BackupArgs) -> anyhow::Result<()> {
     // What is on this disk counts, not what was sent.
     manifest.verify(folder)?;
     write_private(&folder.join(MANIFEST), &manifest.to_text()).context("cannot write the manifest")?;
-    report("backed up to", folder, &manifest, None, args.local.json)
+    report("backed up to", folder, &manifest, None, &[], args.local.json)
 }
 
 /// Takes the files as they come; the manifest comes last.
@@ -97,16 +97,23 @@ fn finish(file: Option<fs::File>) -> anyhow::Result<()> {
 
 pub(super) fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
     let data = &args.local.data;
-    let (manifest, aside) = backup::restore(&args.folder, data, args.replace)?;
-    report("restored to", data, &manifest, aside.as_deref(), args.local.json)
+    let Restored { manifest, aside, left } = backup::restore(&args.folder, data, args.replace)?;
+    report("restored to", data, &manifest, aside.as_deref(), &left, args.local.json)
 }
 
-fn report(what: &str, folder: &Path, manifest: &Manifest, aside: Option<&Path>, json: bool) -> anyhow::Result<()> {
+fn report(
+    what: &str,
+    folder: &Path,
+    manifest: &Manifest,
+    aside: Option<&Path>,
+    left: &[&str],
+    json: bool,
+) -> anyhow::Result<()> {
     if json {
         return Ok(output::line(json!({
             "done": what, "folder": folder, "files": manifest.files.len(), "bytes": manifest.bytes(),
             "instance": manifest.instance, "schema": manifest.schema, "tidegate": manifest.tidegate,
-            "created_at_unix_ms": manifest.created_unix_ms, "moved_aside": aside, "verified": true,
+            "created_at_unix_ms": manifest.created_unix_ms, "moved_aside": aside, "left": left, "verified": true,
         }))?);
     }
     output::line(format_args!(
@@ -119,6 +126,9 @@ fn report(what: &str, folder: &Path, manifest: &Manifest, aside: Option<&Path>, 
     ))?;
     if let Some(aside) = aside {
         output::line(format_args!("what was there is in {}", aside.display()))?;
+    }
+    if !left.is_empty() {
+        output::line(format_args!("left as it was, because the backup has none: {}", left.join(", ")))?;
     }
     Ok(())
 }

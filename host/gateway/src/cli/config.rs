@@ -2,7 +2,7 @@
 //! the configuration, no running gateway. No secret is printed.
 
 use super::{Usage, output};
-use crate::config::{ServeArgs, ServeConfig, pages};
+use crate::config::{ServeArgs, ServeConfig, pages, unknown_variables};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -70,6 +70,11 @@ impl ConfigCommand {
 }
 
 pub(super) fn run(command: ConfigCommand) -> anyhow::Result<()> {
+    if matches!(command, ConfigCommand::Show(_) | ConfigCommand::Check(_)) {
+        for unknown in unknown_variables(std::env::vars_os().map(|(name, _)| name)) {
+            eprintln!("warning: {unknown}");
+        }
+    }
     match command {
         ConfigCommand::Show(show) => self::show(&show),
         ConfigCommand::Check(Check { file, json }) => {

@@ -6,8 +6,11 @@ use super::{Usage, files};
 use anyhow::Context as _;
 use clap::Args;
 use std::{
+    env,
+    ffi::OsString,
     fs,
     io::ErrorKind,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 use tidegate_client::{Admin, Alarms, Connect, Gateway, NodeAdmin, Nodes, PeopleAdmin};
@@ -17,6 +20,7 @@ const NO_ANSWER: &str =
 const NO_ANSWER_THERE: &str = "the gateway of --endpoint does not answer";
 const NO_GATEWAY: &str = "is a gateway running there? `tidegate serve` starts one; --endpoint names another";
 const DEFAULT_ENDPOINT: &str = "127.0.0.1:7410";
+const KEY_VARIABLE: &str = "TIDEGATE_KEY";
 
 /// Where bundles of the authorities that everybody trusts lie: Debian and Alpine, Fedora, openSUSE.
 const BUNDLES: [&str; 3] =
@@ -60,15 +64,9 @@ pub struct Network {
     /// without it, clients' commands the address that the gateway wrote there, else 127.0.0.1:7410.
     #[arg(long, value_name = "HOST:PORT", env = "TIDEGATE_ENDPOINT", help_heading = "Connection")]
     pub endpoint: Option<String>,
-    /// The API key. Others on this machine can see arguments; prefer the variable or a file.
-    #[arg(
-        long,
-        id = "api_key",
-        value_name = "KEY",
-        env = "TIDEGATE_KEY",
-        hide_env_values = true,
-        help_heading = "Connection"
-    )]
+    /// The API key. Others on this machine can see arguments; prefer a file or the variable [env: TIDEGATE_KEY].
+    // Read where it is used: a file that is named wins over the variable, which clap cannot tell from the flag.
+    #[arg(long, id = "api_key", value_name = "KEY", conflicts_with = "key_file", help_heading = "Connection")]
     pub key: Option<String>,
     /// A file that holds the API key [default: `first-key` in the data folder].
     #[arg(long, value_name = "FILE", visible_alias = "api-key-file", help_heading = "Connection")]
@@ -113,8 +111,8 @@ impl Remote {
         let Local { data, network, .. } = &self.local;
         let endpoint = match (&network.endpoint, Addresses::read(data)?) {
             (Some(endpoint), _) => endpoint.clone(),
-            (None, Some(Addresses { grpc, tls: true, .. })) => format!("https://{grpc}"),
-            (None, Some(found)) => found.grpc,
+            (None, Some(Addresses { grpc, tls: true, .. })) => format!("https://{}", from_here(&grpc)),
+            (None, Some(found)) => from_here(&found.grpc),
             (None, None) => DEFAULT_ENDPOINT.to_owned(),
         };
         network.connect(&endpoint, data)
@@ -159,7 +157,7 @@ impl Local {
 
 impl Network {
     fn connect(&self, endpoint: &str, data: &Path) -> anyhow::Result<Connect> {
-        let mut connect = Connect::to(endpoint).key(self.find_key(data)?);
+        let mut connect = Connect::to(endpoint).key(self.find_key(data, env::var_os(KEY_VARIABLE))?);
         if endpoint.starts_with("https:") {
             connect = connect.authorities(self.authorities()?);
         } else if self.ca.is_some() || self.cert.is_some() {
@@ -179,15 +177,20 @@ impl Network {
         files::secret(&path)
     }
 
-    /// `--key` or its variable, then `--key-file`, then the first key of a gateway on this machine.
-    fn find_key(&self, data: &Path) -> anyhow::Result<String> {
+    /// `--key` or `--key-file`, then the variable, then the first key of a gateway on this machine.
+    fn find_key(&self, data: &Path, variable: Option<OsString>) -> anyhow::Result<String> {
         if let Some(key) = &self.key {
             return checked(key, "--key");
         }
-        let file = self.key_file.clone().unwrap_or_else(|| data.join("first-key"));
+        let variable = variable.filter(|key| !key.is_empty());
+        let file = match (&self.key_file, variable) {
+            (Some(file), _) => file.clone(),
+            (None, Some(key)) => return checked(&key.to_string_lossy(), KEY_VARIABLE),
+            (None, None) => data.join("first-key"),
+        };
         if self.key_file.is_none() && !file.exists() {
             return Err(Usage(format!(
-                "no API key: give --key-file, set TIDEGATE_KEY, or name the gateway's folder with --data \
+                "no API key: give --key-file, set {KEY_VARIABLE}, or name the gateway's folder with --data \
                  ({} does not exist); `tidegate key create` makes one",
                 file.display()
             ))
@@ -215,6 +218,14 @@ impl Addresses {
     }
 }
 
+/// A gateway that listens on every address of this machine is called by the name that its certificate is likely to have.
+fn from_here(listens: &str) -> String {
+    match listens.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_unspecified() => format!("localhost:{}", address.port()),
+        _ => listens.to_owned(),
+    }
+}
+
 fn checked(text: &str, from: &str) -> anyhow::Result<String> {
     let key = text.trim();
     if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -231,18 +242,34 @@ mod tests {
     fn the_key_is_looked_for_in_the_told_order() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut network = Network::default();
-        let error = network.find_key(folder.path()).expect_err("no key anywhere");
-        assert!(error.is::<Usage>() && error.to_string().contains("TIDEGATE_KEY"), "{error}");
+        let find =
+            |network: &Network, variable: Option<&str>| network.find_key(folder.path(), variable.map(Into::into));
+        let error = find(&network, None).expect_err("no key anywhere");
+        assert!(error.is::<Usage>() && error.to_string().contains(KEY_VARIABLE), "{error}");
         fs::write(folder.path().join("first-key"), "first\n").expect("written");
-        assert_eq!(network.find_key(folder.path()).expect("found"), "first");
-        fs::write(folder.path().join("mine"), "second\n").expect("written");
+        assert_eq!(find(&network, Some("")).expect("found"), "first");
+        assert_eq!(find(&network, Some("second")).expect("found"), "second");
+        fs::write(folder.path().join("mine"), "third\n").expect("written");
         network.key_file = Some(folder.path().join("mine"));
-        assert_eq!(network.find_key(folder.path()).expect("found"), "second");
-        network.key = Some("third".into());
-        assert_eq!(network.find_key(folder.path()).expect("found"), "third");
+        assert_eq!(find(&network, Some("second")).expect("found"), "third");
+        network = Network { key: Some("fourth".into()), ..Network::default() };
+        assert_eq!(find(&network, Some("second")).expect("found"), "fourth");
         network.key = Some("not a key".into());
-        let error = network.find_key(folder.path()).expect_err("has a blank");
+        let error = find(&network, None).expect_err("has a blank");
         assert!(!error.to_string().contains("not a key"), "a wrong key is not repeated: {error}");
+    }
+
+    #[test]
+    fn a_key_and_a_file_with_one_are_a_mistake() {
+        let command = Local::augment_args(clap::Command::new("status").no_binary_name(true));
+        let both = command.try_get_matches_from(["--key", "k", "--api-key-file", "f"]).expect_err("which?");
+        assert_eq!(both.kind(), clap::error::ErrorKind::ArgumentConflict);
+    }
+
+    #[test]
+    fn a_gateway_on_every_address_is_called_by_a_name() {
+        let called = ["0.0.0.0:7410", "[::]:7410", "127.0.0.1:7410", "10.1.2.3:7410"].map(from_here);
+        assert_eq!(called, ["localhost:7410", "localhost:7410", "127.0.0.1:7410", "10.1.2.3:7410"]);
     }
 
     #[test]

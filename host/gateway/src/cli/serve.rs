@@ -6,7 +6,7 @@ mod notify;
 
 use crate::{
     app::{App, Beginning},
-    config::{ServeArgs, ServeConfig},
+    config::{ServeArgs, ServeConfig, unknown_variables},
     error::Code,
     policies::Waiting,
     takeover::{self, Desk, Followed, Given, Outcome, Successor},
@@ -57,6 +57,9 @@ pub fn run(args: ServiceArgs) -> anyhow::Result<()> {
     let config = ServeConfig::load(&args.gateway)?;
     let file = config.log_file.as_ref().map(|file| LogFile::open(&file.path, file.bytes_max, file.kept)).transpose()?;
     let log = telemetry::init(config.log_format, &config.log_level, file)?;
+    for unknown in unknown_variables(std::env::vars_os().map(|(name, _)| name)) {
+        tracing::warn!("{unknown}");
+    }
     let successor = Successor::of_this_process()?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let asked = Asked::listen()?;

@@ -12,6 +12,7 @@ use serde_json::json;
 use std::{
     fs::{DirBuilder, OpenOptions},
     io::Write as _,
+    net::IpAddr,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::PathBuf,
 };
@@ -59,8 +60,14 @@ pub(super) fn run(command: TlsCommand) -> anyhow::Result<()> {
 
 fn dev(args: DevArgs) -> anyhow::Result<()> {
     let DevArgs { dir, name, client, json } = args;
+    if let Some(wrong) = name.iter().find(|name| !is_host(name)) {
+        return Err(Usage(format!(
+            "{wrong:?} is no name of a host; write a name or an address alone, e.g. gate.plant.example or 10.1.2.3"
+        ))
+        .into());
+    }
     let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
-    names.extend(rustix::system::uname().nodename().to_str().ok().filter(|name| !name.is_empty()).map(str::to_owned));
+    names.extend(rustix::system::uname().nodename().to_str().ok().filter(|name| is_host(name)).map(str::to_owned));
     names.extend(name);
     let mut seen = std::collections::HashSet::new();
     names.retain(|name| seen.insert(name.clone()));
@@ -114,4 +121,31 @@ fn dev(args: DevArgs) -> anyhow::Result<()> {
         path("client.key"),
     ))?;
     Ok(())
+}
+
+/// An address, or a name as certificates have it (RFC 5280, section 4.2.1.6), `*.` in front allowed: clients compare letters, so
+/// a port or a scheme in it would match nothing.
+fn is_host(name: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    let plain = name.strip_prefix("*.").unwrap_or(name);
+    name.parse::<IpAddr>().is_ok() || (name.len() <= 253 && plain.split('.').all(label))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_hosts_are_put_into_a_certificate() {
+        for good in ["localhost", "gate.plant.example", "*.plant.example", "10.1.2.3", "::1", "HMI_7"] {
+            assert!(is_host(good), "{good}");
+        }
+        for wrong in ["", "https://x", "gate:7410", "a b", "a..b", ".", "gate.", "*", &"a".repeat(64)] {
+            assert!(!is_host(wrong), "{wrong}");
+        }
+    }
 }

@@ -1,9 +1,12 @@
 //! What was said to `tidegate serve`: the flags and variables of the table, as texts with where each came from. Builds
 //! the command line out of the table, checks nothing. Invariant: a flag's help says unit, bounds and default.
 
-use super::table::{Kind, Part, SETTINGS, Setting};
+use super::{
+    file::nearest,
+    table::{Kind, Part, SETTINGS, Setting},
+};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
-use std::{fmt, path::PathBuf};
+use std::{ffi::OsString, fmt, path::PathBuf};
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +39,36 @@ const CONFIG: &str = "config";
 const CONFIG_VARIABLE: &str = "TIDEGATE_CONFIG";
 const CONFIG_HELP: &str = "Configuration file (TOML); flags and variables win over it [default: tidegate.toml in the \
                            data folder, if it is there]";
+
+const PREFIX: &str = "TIDEGATE_";
+/// Variables of clients, operators and authors.
+const OTHERS: [&str; 9] = [
+    CONFIG_VARIABLE,
+    "TIDEGATE_CA",
+    "TIDEGATE_CERT",
+    "TIDEGATE_CERT_KEY",
+    "TIDEGATE_CLANG",
+    "TIDEGATE_COMPONENTIZE_PY",
+    "TIDEGATE_ENDPOINT",
+    "TIDEGATE_JCO",
+    "TIDEGATE_KEY",
+];
+
+/// A sentence for each variable that looks like a setting and is none. Not an error: others name variables, too, e.g.
+/// `TIDEGATE_SERVICE_HOST` for a service of that name.
+pub fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
+    let names = names.filter_map(|name| name.to_str().map(str::to_owned));
+    let mut unknown: Vec<_> = names
+        .filter_map(|name| Some((name.strip_prefix(PREFIX)?.to_owned(), name)))
+        .filter(|(_, name)| !OTHERS.contains(&name.as_str()) && SETTINGS.iter().all(|one| one.variable() != name))
+        .map(|(rest, name)| match nearest(&rest) {
+            Some(key) => format!("the variable {name} sets nothing; did you mean {PREFIX}{}?", key.to_uppercase()),
+            None => format!("the variable {name} sets nothing"),
+        })
+        .collect();
+    unknown.sort();
+    unknown
+}
 
 // === impl ServeArgs ===
 

@@ -6,7 +6,13 @@ use super::{
     read::quoted,
     table::{Kind, SETTINGS, Setting},
 };
-use std::{collections::BTreeMap, fs, io::Read as _, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::OpenOptions,
+    io::Read as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::Path,
+};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -35,8 +41,10 @@ pub(super) fn read(path: &Path) -> FileRead {
 }
 
 fn text(path: &Path) -> Result<String, String> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let file = fs::File::open(path).map_err(|error| format!("it cannot be opened: {error}"))?;
+    // A pipe opens at once, and is seen to be one.
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
+    let file = file.map_err(|error| format!("it cannot be opened: {error}"))?;
     let facts = file.metadata().map_err(|error| format!("it cannot be looked at: {error}"))?;
     if !facts.is_file() {
         return Err("it is not a regular file".into());
@@ -147,12 +155,22 @@ fn backend(value: &Spanned<DeValue<'_>>) -> Result<String, String> {
         DeValue::Table(table) => {
             let mut fields = BTreeMap::new();
             for (key, value) in table {
+                let key = key.get_ref().as_ref();
+                match key {
+                    "name" | "kind" | "settings" => {}
+                    key if Setting::find(key).is_some() => {
+                        return Err(format!(
+                            "{key} stands behind [[backend]] and so belongs to it; write it above the first [[backend]]"
+                        ));
+                    }
+                    key => return Err(format!("a backend has no {}; {FORM}", quoted(key).trim_matches('"'))),
+                }
                 let DeValue::String(text) = value.get_ref() else { return Err(FORM.into()) };
-                fields.insert(key.get_ref().as_ref(), text.as_ref());
+                fields.insert(key, text.as_ref());
             }
             let settings = fields.remove("settings").unwrap_or_default();
-            match (fields.remove("name"), fields.remove("kind"), fields.is_empty()) {
-                (Some(name), Some(kind), true) => Ok(format!("{name}={kind}:{settings}")),
+            match (fields.remove("name"), fields.remove("kind")) {
+                (Some(name), Some(kind)) => Ok(format!("{name}={kind}:{settings}")),
                 _ => Err(FORM.into()),
             }
         }

@@ -18,11 +18,13 @@ the one before:
 
 1. the default;
 2. a file: `--config FILE` or `TIDEGATE_CONFIG`, else `tidegate.toml` in the data folder if there is one;
-3. a variable: the key in capitals after `TIDEGATE_`, e.g. `TIDEGATE_MAX_SESSIONS`; an empty one says nothing;
+3. a variable: the key in capitals after `TIDEGATE_`, e.g. `TIDEGATE_MAX_SESSIONS`; an empty one says nothing, and one that
+   is no setting is a warning in the log, because others name variables, too;
 4. a flag: the key with hyphens, e.g. `--max-sessions`.
 
 The file is TOML without sections: every key stands at the top level, as in
-[the example](tidegate.example.toml), which holds every setting with its default. A key that there is not is an error,
+[the example](tidegate.example.toml), which holds every setting with its default. A backend may also be a table, `[[backend]]` with
+`name`, `kind` and `settings`; what stands below such a table belongs to it, so it goes to the end of the file. A key that there is not is an error,
 and so is a file that everybody may change. Whatever is wrong is told at once, each with its place: line of the file,
 variable or flag. A list of a stronger place replaces the weaker one, it does not add to it.
 
@@ -30,7 +32,7 @@ variable or flag. A list of a stronger place replaces the weaker one, it does no
 tidegate config example > tidegate.toml     # every setting, commented
 tidegate config check tidegate.toml         # is it valid? exit code 1 if not
 tidegate config show --origin               # what is in force here, and where it came from
-kill -HUP $(pidof tidegate)                 # read the file again
+systemctl reload tidegate                   # read the file again; without systemd: kill -HUP and the gateway's own pid
 ```
 
 ## Changing a running gateway
@@ -87,7 +89,7 @@ fn assignment(setting: &Setting) -> String {
     let key = setting.key;
     match setting.kind {
         Kind::Number(..) | Kind::Truth | Kind::Switch => format!("{key} = {}", setting.default),
-        Kind::Backends => format!("[[{key}]]\n#name = \"sim\"\n#kind = \"sim\"\n#settings = \"rate=100\""),
+        Kind::Backends => format!("{key} = [{:?}]", setting.default),
         Kind::Texts(_) => format!("{key} = [\"…\"]"),
         _ if setting.default.is_empty() => format!("{key} = \"…\""),
         _ => format!("{key} = {:?}", setting.default),

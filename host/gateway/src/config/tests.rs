@@ -147,6 +147,10 @@ fn neither_the_effective_values_nor_debug_show_a_secret() {
     for shown in [config.effective().to_string(), format!("{config:?}")] {
         assert!(shown.contains("plc") && !shown.contains("hunter2"), "{shown}");
     }
+    for settings in ["user=me,pwd=hunter2", "pass=hunter2"] {
+        let config = read(&[&format!("--backend=plc=sim:{settings}")]).expect("valid");
+        assert!(!config.effective().to_string().contains("hunter2"), "{settings}");
+    }
     let error = read(&["--backend=hunter2", "--backend=a=x:hunter2"]).expect_err("wrong");
     assert!(!format!("{error:?}").contains("hunter2"), "{error}");
 }
@@ -295,6 +299,41 @@ fn a_running_gateway_takes_over_what_it_can_and_keeps_the_rest() {
     assert_eq!(changes.applied, ["backend"]);
 }
 
+// shows: H-06
+#[test]
+fn a_variable_that_sets_nothing_is_named_with_the_nearest_that_does() {
+    let names = ["TIDEGATE_POLICY_UNSIGNEDD", "TIDEGATE_KEY", "TIDEGATE_MAX_SESSIONS", "HOME", "TIDEGATE_ZZZ"];
+    let unknown = unknown_variables(names.into_iter().map(Into::into));
+    let wanted = [
+        "the variable TIDEGATE_POLICY_UNSIGNEDD sets nothing; did you mean TIDEGATE_POLICY_UNSIGNED?",
+        "the variable TIDEGATE_ZZZ sets nothing",
+    ];
+    assert_eq!(unknown, wanted);
+}
+
+#[test]
+fn keys_behind_a_table_of_a_backend_are_named_as_what_they_are() {
+    let table = "[[backend]]\nname = \"a\"\nkind = \"sim\"\n";
+    for (more, words) in [
+        ("drain_seconds = 5\n", "drain_seconds stands behind [[backend]] and so belongs to it"),
+        ("zzz = \"1\"\n", "a backend has no zzz"),
+        ("settings = 5\n", "all texts"),
+    ] {
+        let (_folder, path) = file(&format!("{table}{more}"));
+        let error = read(&["--config", path.to_str().expect("text")]).expect_err(more);
+        assert!(error.message().contains(words), "{error}");
+    }
+}
+
+#[test]
+fn a_pipe_in_the_place_of_the_file_holds_up_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tidegate.toml");
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).expect("made");
+    let error = read(&["--data", folder.path().to_str().expect("text")]).expect_err("no file");
+    assert!(error.message().contains("not a regular file"), "{error}");
+}
+
 #[test]
 fn the_pages_in_docs_are_what_the_table_says() {
     assert_eq!(
@@ -312,11 +351,7 @@ fn the_example_with_its_marks_taken_off_is_valid_and_says_the_defaults() {
         .map(|line| if line.starts_with("# ") { line } else { line.trim_start_matches('#') })
         .filter(|line| !line.contains('…'))
         .collect();
-    // A table takes every key after it, so it goes last.
-    let at = text.iter().position(|line| *line == "[[backend]]").expect("a backend");
-    let (head, rest) = text.split_at(at);
-    let text = [head, &rest[4..], &rest[..4]].concat().join("\n");
-    let (_folder, path) = file(&text);
+    let (_folder, path) = file(&text.join("\n"));
     let config = ServeConfig::load(&ServeArgs::file(path)).expect("valid");
     assert_eq!(config.effective(), ServeConfig::default().effective());
 }

@@ -63,6 +63,8 @@ struct Facts {
     within: Duration,
     /// Workers would outlive this gateway.
     reattach: bool,
+    /// This is process 1: when it ends, everything else of its container does.
+    first: bool,
 }
 
 // === impl Desk ===
@@ -79,6 +81,7 @@ impl Desk {
             http,
             within: super::give::within(config),
             reattach: !config.workers.orphan_lifetime.is_zero(),
+            first: std::process::id() == 1,
         };
         let listener = sockets.takeover()?;
         // One at a time has the place, so sending never waits.
@@ -211,6 +214,10 @@ impl Facts {
             let ours = tidegate_pipe::PROTOCOL_VERSION;
             return refused(format!("the workers that live speak version {ours} of the pipe, not {pipe}"));
         }
+        if self.first {
+            let why = "the gateway that serves is process 1 of a container, which ends with it: replace the container";
+            return refused(why.into());
+        }
         if !self.reattach {
             let why = "the gateway that serves has no --enable-orphan-reattach: its sessions would end";
             return refused(why.into());
@@ -227,7 +234,7 @@ mod tests {
         let address = "127.0.0.1:0".parse().expect("an address");
         let address = Address { wanted: address, bound: address };
         let (grpc, http) = (address, address);
-        Facts { instance: "here".into(), grpc, http, within: Duration::from_secs(30), reattach: true }
+        Facts { instance: "here".into(), grpc, http, within: Duration::from_secs(30), reattach: true, first: false }
     }
 
     fn hello() -> Word {
@@ -249,6 +256,14 @@ mod tests {
         line.say(&hello()).await.expect("said");
         let heard = line.hear().await.expect("heard").expect("a word");
         (line, heard)
+    }
+
+    // shows: W-08
+    #[test]
+    fn a_gateway_whose_end_is_the_end_of_its_container_hands_over_to_nobody() {
+        facts().check(hello()).expect("one that could follow");
+        let error = Facts { first: true, ..facts() }.check(hello()).expect_err("it would die with this one");
+        assert!(error.code() == Code::TakeOverRefused && error.message().contains("process 1"), "{error}");
     }
 
     // shows: W-08

@@ -1,13 +1,13 @@
 //! A log in a file: rotated when it has reached its size, opened anew when asked to (SIGUSR1), so that other
 //! people's rotation works too. Knows lines, not what they say. Invariants: a line is in one file, whole; a
-//! full disk costs lines, which are counted, and never the process.
+//! full disk costs lines, which are counted, and never the process; files of before move only when the next one is there.
 
 use crate::error::{Code, Error, Result};
 use parking_lot::Mutex;
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -34,6 +34,8 @@ struct State {
     bytes: u64,
     lost: u64,
     trouble: Option<String>,
+    /// Why it is not rotated though it is full.
+    stuck: Option<String>,
 }
 
 // === impl LogFile ===
@@ -45,7 +47,7 @@ impl LogFile {
             Error::new(Code::DataFolderUnusable, format!("cannot write the log {}: {error}", path.display()))
                 .with("path", path.display())
         })?;
-        let state = State { file, bytes, lost: 0, trouble: None };
+        let state = State { file, bytes, lost: 0, trouble: None, stuck: None };
         let shared = Shared { path: path.to_owned(), bytes_max: bytes_max.max(1), keep, state: Mutex::new(state) };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -57,18 +59,23 @@ impl LogFile {
             Error::new(Code::DataFolderUnusable, format!("cannot open the log anew: {error}"))
                 .with("path", self.shared.path.display())
         })?;
-        (state.file, state.bytes) = (file, bytes);
+        (state.file, state.bytes, state.stuck) = (file, bytes, None);
         Ok(())
     }
 
-    /// Tries to write while writing fails, so that a silent gateway notices, too, when it is over.
+    /// Tries again what fails, so that a silent gateway notices, too, when it is over.
     pub fn heal(&self) {
-        self.shared.state.lock().tell_what_was_lost();
+        let mut state = self.shared.state.lock();
+        if state.stuck.is_some() {
+            self.shared.rotate(&mut state);
+        }
+        state.tell_what_was_lost();
     }
 
-    /// Why lines are being lost, if they are: for the health page.
+    /// Why lines are being lost or the file grows, if so: for the health page.
     pub fn trouble(&self) -> Option<String> {
-        self.shared.state.lock().trouble.clone()
+        let state = self.shared.state.lock();
+        state.trouble.clone().or_else(|| state.stuck.clone())
     }
 }
 
@@ -94,11 +101,9 @@ impl State {
 impl Shared {
     fn line(&self, line: &[u8]) {
         let mut state = self.state.lock();
-        if state.bytes > 0 && state.bytes + line.len() as u64 > self.bytes_max {
-            // Not rotated is written on: too long is better than lost.
-            if let Ok((file, bytes)) = self.rotate() {
-                (state.file, state.bytes) = (file, bytes);
-            }
+        // Once it is stuck, `heal` tries again, not every line.
+        if state.bytes > 0 && state.bytes + line.len() as u64 > self.bytes_max && state.stuck.is_none() {
+            self.rotate(&mut state);
         }
         state.tell_what_was_lost();
         let written = state.file.write_all(line);
@@ -112,24 +117,65 @@ impl Shared {
         }
     }
 
-    fn rotate(&self) -> io::Result<(File, u64)> {
-        if self.keep == 0 {
-            fs::remove_file(&self.path)?;
-        } else {
-            for nth in (1..self.keep).rev() {
-                match fs::rename(self.numbered(nth), self.numbered(nth + 1)) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
+    /// Not rotated is written on: too long is better than lost.
+    fn rotate(&self, state: &mut State) {
+        match self.next(&state.file) {
+            Ok(Some((file, bytes))) => (state.file, state.bytes, state.stuck) = (file, bytes, None),
+            Ok(None) => state.stuck = None,
+            Err(error) => {
+                let words = format!("{} is full and cannot be rotated: {error}; it is written on", self.path.display());
+                state.stuck = Some(words);
             }
-            fs::rename(&self.path, self.numbered(1))?;
         }
-        append(&self.path)
     }
 
-    fn numbered(&self, nth: usize) -> PathBuf {
+    /// The file to write after `present`. `None`: somebody moved that away, and says so soon.
+    fn next(&self, present: &File) -> io::Result<Option<(File, u64)>> {
+        let there = match fs::metadata(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            there => there?,
+        };
+        let ours = present.metadata()?;
+        if (there.dev(), there.ino()) != (ours.dev(), ours.ino()) {
+            // Whoever put another one here has shifted those beside it.
+            return append(&self.path).map(Some);
+        }
+        let draft = self.beside("new");
+        match fs::remove_file(&draft) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = append(&draft)?;
+        if let Err(error) = self.shift(&draft) {
+            let _stays = fs::remove_file(&draft);
+            return Err(error);
+        }
+        Ok(Some(file))
+    }
+
+    /// Puts the draft at the place of the present file, which becomes `.1`; all or nothing.
+    fn shift(&self, draft: &Path) -> io::Result<()> {
+        let numbered = |nth: usize| self.beside(&nth.to_string());
+        let mut moves: Vec<_> = (1..self.keep).rev().map(|nth| (numbered(nth), numbered(nth + 1))).collect();
+        moves.retain(|(from, _)| from.exists());
+        if self.keep > 0 {
+            moves.push((self.path.clone(), numbered(1)));
+        }
+        moves.push((draft.to_owned(), self.path.clone()));
+        for (done, (from, to)) in moves.iter().enumerate() {
+            if let Err(error) = fs::rename(from, to) {
+                for (from, to) in moves[..done].iter().rev() {
+                    let _stays = fs::rename(to, from);
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn beside(&self, end: &str) -> PathBuf {
         let mut name = self.path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{nth}"));
+        name.push(format!(".{end}"));
         self.path.with_file_name(name)
     }
 }
@@ -193,6 +239,59 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).expect("there"), "after\n");
         LogFile::open(&path, 1 << 20, 1).expect("opens").write_all(b"again\n").expect("never fails");
         assert_eq!(fs::read_to_string(&path).expect("there"), "after\nagain\n");
+    }
+
+    #[test]
+    fn a_rotation_that_fails_shifts_nothing_and_is_tried_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("gateway.log");
+        let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap_or_default();
+        fs::write(folder.path().join("gateway.log.1"), "day -1\n").expect("written");
+        fs::write(folder.path().join("gateway.log.2"), "day -2\n").expect("written");
+        let mut log = LogFile::open(&path, 10, 3).expect("opens");
+        // As when there are no descriptors or no inodes left: the next file cannot be made.
+        let in_the_way = folder.path().join("gateway.log.new");
+        fs::create_dir(&in_the_way).expect("made");
+        for _ in 0..5 {
+            log.write_all(b"today ...\n").expect("never fails");
+        }
+        let of_before = || (read("gateway.log.1"), read("gateway.log.2"), read("gateway.log.3"));
+        assert_eq!(of_before(), ("day -1\n".into(), "day -2\n".into(), String::new()));
+        assert_eq!(read("gateway.log").lines().count(), 5);
+        assert!(log.trouble().is_some_and(|words| words.contains("cannot be rotated")), "{:?}", log.trouble());
+        fs::remove_dir(&in_the_way).expect("removed");
+        // One of those before cannot be moved.
+        fs::remove_file(folder.path().join("gateway.log.2")).expect("removed");
+        let in_the_way = folder.path().join("gateway.log.2/here");
+        fs::create_dir_all(&in_the_way).expect("made");
+        fs::write(folder.path().join("gateway.log.3"), "day -3\n").expect("written");
+        log.heal();
+        assert!(log.trouble().is_some() && !folder.path().join("gateway.log.new").exists());
+        assert_eq!((read("gateway.log.1"), read("gateway.log.3")), ("day -1\n".into(), "day -3\n".into()));
+        fs::remove_dir_all(folder.path().join("gateway.log.2")).expect("removed");
+        log.heal();
+        assert_eq!(log.trouble(), None);
+        assert_eq!((read("gateway.log.1").lines().count(), read("gateway.log.2")), (5, "day -1\n".into()));
+    }
+
+    #[test]
+    fn a_file_that_somebody_moved_away_is_written_on_and_those_beside_it_stay() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, moved) = (folder.path().join("gateway.log"), folder.path().join("gateway.log.1"));
+        let mut log = LogFile::open(&path, 10, 3).expect("opens");
+        log.write_all(b"before ..\n").expect("never fails");
+        fs::rename(&path, &moved).expect("moved");
+        for _ in 0..5 {
+            log.write_all(b"after ...\n").expect("never fails");
+        }
+        assert_eq!(fs::read_to_string(&moved).expect("there").lines().count(), 6);
+        assert!(!path.exists() && !folder.path().join("gateway.log.2").exists());
+        assert_eq!(log.trouble(), None);
+        // Some rotations put the next file there themselves.
+        fs::write(&path, "").expect("made");
+        log.write_all(b"new .....\n").expect("never fails");
+        assert_eq!(fs::read_to_string(&path).expect("there"), "new .....\n");
+        assert!(!folder.path().join("gateway.log.2").exists());
     }
 
     #[test]

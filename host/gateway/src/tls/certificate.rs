@@ -66,9 +66,11 @@ impl fmt::Debug for Certificate {
     }
 }
 
-/// Unix seconds.
-pub(super) fn not_after(der: &CertificateDer<'_>) -> Option<i64> {
-    parse_x509_certificate(der).ok().map(|(_, certificate)| certificate.validity().not_after.timestamp())
+/// From when until when, in Unix seconds.
+pub(super) fn validity(der: &CertificateDer<'_>) -> Option<(i64, i64)> {
+    let (_, certificate) = parse_x509_certificate(der).ok()?;
+    let validity = certificate.validity();
+    Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {

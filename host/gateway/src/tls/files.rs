@@ -13,7 +13,13 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use sha2::{Digest as _, Sha256};
-use std::{fs::File, io::Read as _, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
+use std::{
+    fs::OpenOptions,
+    io::Read as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::Path,
+    sync::Arc,
+};
 
 /// Of a file; a chain has a few KiB, a bundle of authorities a few hundred.
 const BYTES_MAX: u64 = 1 << 20;
@@ -34,7 +40,8 @@ pub(super) struct Contents {
 pub(super) struct Loaded {
     pub(super) grpc: Arc<ServerConfig>,
     pub(super) http: Arc<ServerConfig>,
-    /// Unix seconds until which every certificate of the chain is valid.
+    /// Unix seconds from which and until which every certificate of the chain is valid.
+    pub(super) not_before: i64,
     pub(super) not_after: i64,
     pub(super) digest: Digest,
 }
@@ -52,6 +59,21 @@ impl Digest {
     }
 }
 
+// === impl Loaded ===
+
+impl Loaded {
+    /// Why clients would turn away from it at this moment, in Unix seconds; none: they would not for its dates.
+    pub(super) fn out_of_time(&self, now: i64) -> Option<&'static str> {
+        if now < self.not_before {
+            Some("the certificate is not valid yet; clients turn away from it. Is the clock right?")
+        } else if now > self.not_after {
+            Some("the certificate has expired; clients turn away from it")
+        } else {
+            None
+        }
+    }
+}
+
 /// Reads all files.
 pub(super) fn read(settings: &TlsSettings) -> Result<Contents> {
     let certificate = one(&settings.certificate, false)?;
@@ -65,10 +87,11 @@ pub(super) fn read(settings: &TlsSettings) -> Result<Contents> {
 pub(super) fn load(settings: &TlsSettings, read: &Contents) -> Result<Loaded> {
     let at = &settings.certificate;
     let chain: Vec<CertificateDer<'static>> = certificates(at, &read.certificate)?;
-    let mut not_after = i64::MAX;
+    let (mut not_before, mut not_after) = (i64::MIN, i64::MAX);
     for one in &chain {
-        let until = certificate::not_after(one).ok_or_else(|| wrong(at, "holds a certificate that cannot be read"))?;
-        not_after = not_after.min(until);
+        let (from, until) =
+            certificate::validity(one).ok_or_else(|| wrong(at, "holds a certificate that cannot be read"))?;
+        (not_before, not_after) = (not_before.max(from), not_after.min(until));
     }
     let key = PrivateKeyDer::from_pem_slice(&read.key)
         .map_err(|_| wrong(&settings.key, "holds no private key in PEM (PKCS#8, PKCS#1 or SEC1, unencrypted)"))?;
@@ -100,12 +123,14 @@ pub(super) fn load(settings: &TlsSettings, read: &Contents) -> Result<Loaded> {
     let mut http = grpc.clone();
     grpc.alpn_protocols = vec![b"h2".to_vec()];
     http.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Loaded { grpc: Arc::new(grpc), http: Arc::new(http), not_after, digest: read.digest })
+    Ok(Loaded { grpc: Arc::new(grpc), http: Arc::new(http), not_before, not_after, digest: read.digest })
 }
 
 pub(super) fn one(path: &Path, private: bool) -> Result<Vec<u8>> {
     let failed = |error: std::io::Error| wrong(path, &format!("cannot be read: {error}"));
-    let file = File::open(path).map_err(failed)?;
+    // A pipe opens at once, and is seen to be one.
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path).map_err(failed)?;
     let about = file.metadata().map_err(failed)?;
     if !about.is_file() {
         return Err(wrong(path, "is no file"));

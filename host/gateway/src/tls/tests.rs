@@ -63,6 +63,49 @@ fn what_is_not_whole_or_not_private_is_refused_with_its_file() {
     refused("ca.pem");
 }
 
+/// A pair that signed itself, valid from and until so many days from now.
+fn dated(folder: &Path, days: [i64; 2]) {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".into()]).expect("a name");
+    let at = |days: i64| {
+        let far = Duration::from_secs(days.unsigned_abs() * 86_400);
+        if days < 0 { SystemTime::now() - far } else { SystemTime::now() + far }
+    };
+    (params.not_before, params.not_after) = (at(days[0]).into(), at(days[1]).into());
+    put(&folder.join("server.pem"), &params.self_signed(&key).expect("signed").pem(), 0o644);
+    put(&folder.join("server.key"), &key.serialize_pem(), 0o600);
+}
+
+#[test]
+fn a_pair_out_of_its_time_replaces_none_that_is_valid_and_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    let settings = TlsSettings { client_ca: None, client_auth: ClientAuth::Off, ..settings(at) };
+    let found = || files::read(&settings).and_then(|read| files::load(&settings, &read));
+    dated(at, [-2, -1]);
+    let tls = Tls::load(settings.clone(), Metrics::new().tls).expect("whole");
+    let serving = || tls.shared.serving.load().digest;
+    assert!(tls.trouble().is_some_and(|words| words.contains("expired")), "{:?}", tls.trouble());
+    dated(at, [-1, 1]);
+    tls.take(found());
+    let good = serving();
+    assert_eq!((good, tls.trouble()), (found().expect("whole").digest, None));
+    for (days, words) in [([1, 2], "not valid yet"), ([-2, -1], "expired")] {
+        dated(at, days);
+        tls.take(found());
+        tls.take_in_time();
+        assert_eq!(serving(), good, "{words}");
+        assert!(tls.trouble().is_some_and(|said| said.contains(words)), "{:?}", tls.trouble());
+    }
+    // What was too early an hour ago.
+    dated(at, [-1, 1]);
+    let due = found().expect("whole");
+    let digest = due.digest;
+    *tls.shared.too_early.lock() = Some(due);
+    tls.take_in_time();
+    assert_eq!((serving(), tls.trouble()), (digest, None));
+}
+
 #[test]
 fn names_of_a_certificate_come_out_as_texts() {
     let files = made(&["gate.example", "10.1.2.3", "::1"]);
