@@ -202,7 +202,8 @@ mod tests {
         let date = SourceTime { form: Some(Form::Date(1.0)) };
         let double = Value { kind: Some(Kind::Double(1.0)), data_type: 0 };
         let text = SourceTime { form: Some(Form::Text("yesterday".to_owned())) };
-        assert!(Quick::new().encode(&parts(&Value::default(), &date)).is_none());
+        let nothing = Value::default();
+        assert!(Quick::new().encode(&parts(&nothing, &date)).is_none());
         assert!(Quick::new().encode(&parts(&double, &text)).is_none());
         assert!(Quick::new().encode(&parts(&double, &date)).is_some());
     }
