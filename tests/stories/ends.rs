@@ -9,6 +9,12 @@ use tokio::{
     net::{TcpStream, UnixStream},
     time::{Instant, timeout},
 };
+use tonic::transport::Endpoint;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+};
 
 const TAGS: &[&str] = &["Area1.Pump1.Sine", "Area1.Pump1.Counter"];
 /// What a worker has to end after it was asked.
@@ -297,6 +303,36 @@ async fn connections_that_say_nothing_do_not_hold_up_a_stop() {
     assert!(gw.ended().await.success());
     assert!(!is_alive(s.pid), "the worker outlived its gateway");
     drop((silent, operator, begun, kept));
+}
+
+// shows: E-16
+#[tokio::test]
+async fn a_watch_of_health_hears_of_the_end_and_does_not_hold_it_up() {
+    // Longer than the story waits for the end.
+    let mut gw = Launch::new().flag("--drain-seconds", "120").start().await;
+    let channel = Endpoint::from_shared(format!("http://{}", gw.address())).expect("an address");
+    let channel = channel.connect().await.expect("connected");
+    let ask = MessageRequest::ListServices(String::new());
+    let ask = tokio_stream::once(ServerReflectionRequest { host: String::new(), message_request: Some(ask) });
+    let listed = ServerReflectionClient::new(channel.clone()).server_reflection_info(ask).await.expect("a stream");
+    let listed = listed.into_inner().message().await.expect("an answer").and_then(|told| told.message_response);
+    let Some(MessageResponse::ListServicesResponse(listed)) = listed else { panic!("{listed:?}") };
+    let services: Vec<String> = listed.service.into_iter().map(|service| service.name).collect();
+    assert!(services.iter().any(|name| name == "tidegate.v1.Alarms"), "{services:?}");
+    assert!(!services.iter().any(|name| name.ends_with("Admin")), "not served over the network: {services:?}");
+    let mut health = HealthClient::new(channel);
+    for service in services {
+        let status = health.check(HealthCheckRequest { service }).await.expect("each has a status");
+        assert_eq!(status.into_inner().status(), ServingStatus::Serving);
+    }
+    let watch = health.watch(HealthCheckRequest::default()).await.expect("a watch");
+    let mut watch = watch.into_inner();
+    assert_eq!(watch.message().await.expect("told").expect("a status").status(), ServingStatus::Serving);
+    gw.signal(Signal::TERM);
+    let last = timeout(PATIENCE, watch.message()).await.expect("told in time").expect("told").expect("a status");
+    assert_eq!(last.status(), ServingStatus::NotServing);
+    assert!(watch.message().await.expect("an end in order").is_none());
+    assert!(gw.ended().await.success());
 }
 
 // shows: S-15

@@ -11,6 +11,7 @@ mod decisions;
 mod edge;
 mod gateway;
 mod gather;
+mod health;
 mod nodes;
 mod overview;
 mod people;

@@ -14,6 +14,7 @@ pub mod health;
 pub mod http;
 pub mod ids;
 pub mod keys;
+mod neighbours;
 pub mod nodes;
 pub mod people;
 pub mod policies;

@@ -6,7 +6,7 @@
 use crate::{
     START_TIMEOUT,
     link::{COMMANDS_AHEAD, Ended, Outcome},
-    outbox::{Outgoing, Tail},
+    outbox::{Outgoing, TAIL_EVENTS, Tail},
 };
 use std::{
     path::PathBuf,
@@ -43,6 +43,9 @@ const WRITE_BYTES: usize = 512 << 10;
 /// not call at once. (Guessed: a restart takes longer than the first, and the last costs nothing.)
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_millis(500);
+/// How long what was gathered without a gateway is kept for another one after all: the one that came may give way, or
+/// die before its readers were back. Guessed.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// Where the gateway is, and what proves that it is ours and we are its.
 pub(crate) struct Home {
@@ -84,6 +87,9 @@ struct Sent {
     epoch: u64,
     head: u64,
     tail: Tail,
+    /// Without a gateway, and until this time with one, only bytes bound the tail.
+    alone: bool,
+    settled_at: Option<Instant>,
 }
 
 /// How a pipe ended.
@@ -150,6 +156,7 @@ impl Line {
     async fn carry(&mut self, end: WorkerEnd) -> Result<Break, Ended> {
         let WorkerEnd { mut reader, mut writer, .. } = end;
         let Self { frames, ask, refuse, asked, wishes, sent, command, .. } = self;
+        sent.alone = false;
         // A gateway that has not said so lets nothing wait.
         wishes.gather_us.store(0, Ordering::Relaxed);
         tokio::select! {
@@ -169,6 +176,7 @@ impl Line {
     /// is over, or the backend said goodbye.
     async fn call_home(&mut self, deadline: Instant) -> Result<Option<WorkerEnd>, Ended> {
         let Self { home, frames, sent, command, .. } = self;
+        sent.alone = true;
         let mut pause = FIRST_PAUSE;
         loop {
             let adopt = Adopt { head: sent.head, tail: sent.tail.first().unwrap_or(sent.head + 1), command: *command };
@@ -188,7 +196,10 @@ impl Line {
                 }
             };
             match found {
-                Ok(end) => return Ok(Some(end)),
+                Ok(end) => {
+                    sent.settled_at = Some(Instant::now() + SETTLED);
+                    return Ok(Some(end));
+                }
                 // Whoever says so has proved nothing, yet a gateway that wants us has no reason to.
                 Err(error @ PipeError::Rejected { .. }) => return Err(error.into()),
                 Err(_not_yet) => pause = (pause * 2).min(LAST_PAUSE),
@@ -204,8 +215,17 @@ impl Sent {
     fn note(&mut self, frame: &Outgoing) {
         if let Outgoing::Events { first, count, bytes } = frame {
             self.head = first + u64::from(*count) - 1;
-            self.tail.keep(*first, *count, bytes.clone());
+            let reach = self.reach();
+            self.tail.keep(*first, *count, bytes.clone(), reach);
         }
+    }
+
+    /// Events that the tail need not go beyond.
+    fn reach(&mut self) -> usize {
+        if !self.alone && self.settled_at.is_some_and(|at| at <= Instant::now()) {
+            self.settled_at = None;
+        }
+        if self.alone || self.settled_at.is_some() { usize::MAX } else { TAIL_EVENTS }
     }
 
     /// Says where it goes on, which it returns, then what the tail still has above `have`. Leaves with the next flush.

@@ -125,11 +125,12 @@ struct Readers {
 impl Log {
     /// An empty log whose first event is 1.
     pub fn new(epoch: u64, bounds: LogBounds, budget: Arc<LogBudget>, clock: Arc<dyn Clock>) -> Self {
-        Self::starting_after(0, epoch, bounds, budget, clock)
+        Self::with(Ring::new(0), epoch, bounds, budget, clock)
     }
 
     /// An empty log of a worker that was adopted: its first event follows `after`; what is older went with the gateway
-    /// before (`GapReason::Restarted`).
+    /// before (`GapReason::Restarted`). Its floor is held until `hold_floor` has said for how long: the readers of before
+    /// are on their way, and cannot attach yet.
     pub fn starting_after(
         after: u64,
         epoch: u64,
@@ -137,6 +138,13 @@ impl Log {
         budget: Arc<LogBudget>,
         clock: Arc<dyn Clock>,
     ) -> Self {
+        let mut ring = Ring::new(after);
+        ring.hold(u64::MAX);
+        Self::with(ring, epoch, bounds, budget, clock)
+    }
+
+    fn with(ring: Ring, epoch: u64, bounds: LogBounds, budget: Arc<LogBudget>, clock: Arc<dyn Clock>) -> Self {
+        let after = ring.head;
         let shared = Shared {
             epoch,
             meter: Meter::new(clock.monotonic_ms(), after),
@@ -147,7 +155,7 @@ impl Log {
             alarm: Notify::new(),
             gather_ms: AtomicU64::new(0),
             appended: Notify::new(),
-            ring: RwLock::new(Ring::new(after)),
+            ring: RwLock::new(ring),
             writer: Mutex::new(LastValues::new(&bounds)),
             readers: Mutex::default(),
             lost_through: after,
@@ -372,6 +380,16 @@ impl Log {
         self.shared.next_alarm.store(head, Ordering::SeqCst);
         if self.shared.head.load(Ordering::SeqCst) >= head {
             self.shared.alarm.notify_one();
+        }
+    }
+
+    /// A floor that is held stays so for this long: until then a resume reaches back as far as an attached reader might
+    /// lag, within the bytes. Nothing for a log that began with its session.
+    pub fn hold_floor(&self, for_ms: u64) {
+        let until_ms = self.shared.clock.monotonic_ms().saturating_add(for_ms);
+        let mut ring = self.shared.ring.write();
+        if ring.is_held() {
+            ring.hold(until_ms);
         }
     }
 

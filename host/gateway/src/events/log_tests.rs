@@ -328,6 +328,40 @@ fn the_last_sequence_is_a_sequence_like_any_other() {
     assert_eq!(log.stats().segments, 1, "kept for a resume");
 }
 
+// shows: W-06
+#[test]
+fn the_readers_of_before_find_what_was_told_while_nobody_could_attach() {
+    let clock = Arc::new(ManualClock::new());
+    let bounds = LogBounds::default();
+    let (lag_max, budget) = (bounds.lag_events_max, Arc::new(LogBudget::new(1 << 30)));
+    let log = Log::starting_after(5_000, EPOCH, bounds, budget, Arc::clone(&clock) as _);
+    for _ in 0..40 {
+        append(&log, 100);
+    }
+    clock.advance_ms(8_000);
+    log.trim();
+    log.hold_floor(10_000);
+    let resumes = |after| log.attach(spec(0), Start::Resume { epoch: EPOCH, after }).expect("within");
+    let mut back = resumes(5_000);
+    assert_eq!(batch(&mut back).from, 5_001, "no gap");
+    let Some(Next::Gap(gap)) = poll(&mut resumes(4_990)) else { panic!("a gap") };
+    let before = Gap { from: 4_991, to: 5_000, reason: GapReason::Restarted };
+    assert_eq!(gap, before, "what the gateway before had is gone with it");
+    drop(back);
+    // Not without bound.
+    while log.head() < 5_000 + lag_max + 300 {
+        append(&log, 100);
+    }
+    assert_eq!(log.stats().replay_floor, 5_300);
+    clock.advance_ms(10_000);
+    log.trim();
+    assert_eq!(log.stats().replay_floor, log.head() - 1_024, "those who come now resume as ever");
+    let begun = log_with(LogBounds::default());
+    begun.hold_floor(10_000);
+    (0..20).for_each(|_| _ = append(&begun, 100));
+    assert_eq!(begun.stats().replay_floor, 2_000 - 1_024, "a log that began with its session waits for nobody");
+}
+
 // shows: S-08
 #[test]
 fn the_alarm_rings_once_the_head_is_there() {

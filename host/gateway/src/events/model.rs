@@ -22,6 +22,8 @@ pub(super) struct Model {
     pub(super) frames: Vec<Frame>,
     pub(super) forgotten: HashSet<u64>,
     pub(super) closed: bool,
+    /// Until then the floor leaves what an attached reader would be left.
+    pub(super) held_until_ms: u64,
     floor: u64,
 }
 
@@ -114,6 +116,7 @@ impl Model {
             frames: Vec::new(),
             forgotten: HashSet::new(),
             closed: false,
+            held_until_ms: 0,
             floor: 0,
         }
     }
@@ -186,7 +189,11 @@ impl Model {
     /// Exact per event; never falls.
     pub(super) fn floor(&mut self) -> u64 {
         let retention_ms = self.bounds.replay_retention_ms;
-        let too_many = self.head().saturating_sub(self.bounds.replay_buffer_capacity);
+        let mut capacity = self.bounds.replay_buffer_capacity;
+        if self.now_ms < self.held_until_ms && capacity > 0 {
+            capacity = capacity.max(self.bounds.lag_events_max);
+        }
+        let too_many = self.head().saturating_sub(capacity);
         let is_old = |event: &ModelEvent| retention_ms > 0 && self.now_ms - event.arrived_ms > retention_ms;
         let too_old = self.events.iter().rposition(is_old).map_or(0, |index| index as u64 + 1);
         self.floor = self.floor.max(too_many).max(too_old).max(self.held_after());

@@ -49,6 +49,8 @@ enum Op {
     Forget(u64),
     Snapshot,
     OtherBytes(u64),
+    /// Says for how long a floor that is held stays so.
+    Hold(u64),
     Close,
 }
 
@@ -114,6 +116,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (1..=ITEMS).prop_map(Op::Forget),
         4 => Just(Op::Snapshot),
         1 => (0u64..40_000).prop_map(Op::OtherBytes),
+        2 => (1u64..2_000).prop_map(Op::Hold),
     ]
 }
 
@@ -211,11 +214,18 @@ impl Account {
 // === impl Rig ===
 
 impl Rig {
-    fn new(bounds: LogBounds, gateway_bytes_max: u64) -> Self {
+    /// `adopted`: the log of a worker that has told nothing before.
+    fn new(bounds: LogBounds, gateway_bytes_max: u64, adopted: bool) -> Self {
         let clock = Arc::new(ManualClock::new());
         let budget = Arc::new(LogBudget::new(gateway_bytes_max));
-        let log = Log::new(EPOCH, bounds.clone(), Arc::clone(&budget), Arc::clone(&clock) as _);
-        let model = Model::new(EPOCH, bounds, gateway_bytes_max, crate::clock::Clock::monotonic_ms(&*clock));
+        let (of_log, account, time) = (bounds.clone(), Arc::clone(&budget), Arc::clone(&clock) as _);
+        let log = if adopted {
+            Log::starting_after(0, EPOCH, of_log, account, time)
+        } else {
+            Log::new(EPOCH, of_log, account, time)
+        };
+        let mut model = Model::new(EPOCH, bounds, gateway_bytes_max, crate::clock::Clock::monotonic_ms(&*clock));
+        model.held_until_ms = if adopted { u64::MAX } else { 0 };
         let other_account = Arc::new(budget::SessionBytes::new(u64::MAX, budget));
         Self { log, clock, model, readers: vec![], kept: vec![], other: None, other_account }
     }
@@ -266,6 +276,12 @@ impl Rig {
                 self.other = None;
                 self.other = Some(self.other_account.charge(bytes));
                 self.model.other_bytes = bytes;
+            }
+            Op::Hold(for_ms) => {
+                self.log.hold_floor(for_ms);
+                if self.model.held_until_ms > 0 {
+                    self.model.held_until_ms = self.model.now_ms + for_ms;
+                }
             }
             Op::Close => {
                 self.log.close(reason());
@@ -439,10 +455,11 @@ proptest! {
         ops in prop::collection::vec(op(), 1..120),
         last_view in view(),
         closes: bool,
+        adopted: bool,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         let _entered = runtime.enter();
-        let mut rig = Rig::new(bounds, gateway_bytes_max);
+        let mut rig = Rig::new(bounds, gateway_bytes_max, adopted);
         for op in ops {
             rig.run(op);
         }

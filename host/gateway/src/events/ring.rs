@@ -1,6 +1,6 @@
 //! The segments that are there, in order, and the two bounds on them: the replay floor, logical and
 //! exact for each event, and what is physically held, in whole segments. Knows neither locks nor
-//! readers. Invariants: segments join without a hole, and the floor only rises.
+//! readers. Invariants: segments join without a hole, and the floor only rises; one that is held rises later, never lower.
 
 use super::{EndReason, LogBounds, segment::Segment};
 use std::{collections::VecDeque, sync::Arc};
@@ -16,6 +16,8 @@ pub(super) struct Ring {
     evicted_through: u64,
     /// Ordinal of the oldest segment that is not too old for a resume.
     young: u64,
+    /// Until then the floor leaves what attached readers would be left; 0: it is not held.
+    held_until_ms: u64,
     /// Set once; readers drain what is there and then end with it.
     pub(super) closed: Option<EndReason>,
 }
@@ -25,7 +27,17 @@ pub(super) struct Ring {
 impl Ring {
     /// A ring whose next event follows `head`.
     pub(super) fn new(head: u64) -> Self {
-        Self { segments: VecDeque::new(), left: 0, head, evicted_through: head, young: 0, closed: None }
+        let (segments, left, young, held_until_ms) = (VecDeque::new(), 0, 0, 0);
+        Self { segments, left, head, evicted_through: head, young, held_until_ms, closed: None }
+    }
+
+    /// Holds the floor until this time, `u64::MAX` for until it is said.
+    pub(super) fn hold(&mut self, until_ms: u64) {
+        self.held_until_ms = until_ms;
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.held_until_ms > 0
     }
 
     pub(super) fn push(&mut self, segment: Arc<Segment>) {
@@ -44,7 +56,13 @@ impl Ring {
 
     /// Brings the replay floor up to date: by count, by age, and by what has physically left.
     pub(super) fn raise_floor(&mut self, now_ms: u64, bounds: &LogBounds) -> u64 {
-        let by_count = self.head.saturating_sub(bounds.replay_buffer_capacity);
+        let capacity = match bounds.replay_buffer_capacity {
+            // Nothing is kept for a resume, whoever is on the way.
+            0 => 0,
+            capacity if now_ms < self.held_until_ms => capacity.max(bounds.lag_events_max),
+            capacity => capacity,
+        };
+        let by_count = self.head.saturating_sub(capacity);
         self.evicted_through = self.evicted_through.max(by_count).max(self.held_after());
         if bounds.replay_retention_ms > 0 {
             self.young = self.young.max(self.left);

@@ -12,14 +12,17 @@ use super::{
     body::{EdgeBody, Lasting},
     gateway::GatewayService,
     gather::Gathering,
+    health::HealthService,
     nodes::NodeService,
     people::PeopleService,
     status::status,
     stream::{self, EventStream},
 };
 use crate::{
+    descriptors::{self, Spare},
     error::{Code, Error, Result},
     keys::{self, Keys, Scope},
+    neighbours::Neighbours,
     sessions::{Caller, Sessions},
     telemetry::{Metrics, Repeated},
     tls::{Protocol, Tls},
@@ -29,12 +32,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use std::{
-    convert::Infallible,
-    net::IpAddr,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 use tidegate_proto::v1::{
     admin_server::AdminServer, alarms_server::AlarmsServer, gateway_server::GatewayServer,
     node_admin_server::NodeAdminServer, people_admin_server::PeopleAdminServer,
@@ -47,7 +45,8 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
+use tonic::{server::NamedService, service::Routes};
+use tonic_health::pb::health_server::HealthServer;
 use tower::ServiceExt as _;
 
 /// A message of an operator: a candidate is a component of up to 64 MiB, and its settings.
@@ -56,6 +55,10 @@ const CANDIDATE_BYTES_MAX: usize = 66 << 20;
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Open connections per listener; more wait in the backlog. Guessed: 64 sessions with 8 readers each, twice.
 const CONNECTIONS_MAX: usize = 1024;
+/// Of them, those of one address, or network (IPv6): half; and three quarters of this machine's own, behind whose proxy many
+/// may be. More are closed.
+const OF_ONE_ADDRESS_MAX: usize = 512;
+const OF_LOOPBACK_MAX: usize = 768;
 /// HTTP/2 streams per connection, beside its event streams: calls under way. Above it a client waits without a word.
 const CALLS_PER_CONNECTION_MAX: u32 = 128;
 /// 64 KiB windows cost a fifth and more (measured); uploads are small, so only downloads matter, and those the client sets.
@@ -68,12 +71,12 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after the system had no descriptor for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long a peer may take to begin HTTP/2, and a connection to live without a request that was let in: strangers
-/// hold a place among `CONNECTIONS_MAX` no longer. Guessed.
+/// How long a peer may take to begin HTTP/2; strangers hold a place among `CONNECTIONS_MAX` no longer. Guessed.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
-const UNUSED_TIMEOUT: Duration = Duration::from_secs(20);
 /// Services of the operators: on their socket, and where it is switched on over the network.
 const ADMIN: [&str; 3] = ["/tidegate.v1.Admin/", "/tidegate.v1.NodeAdmin/", "/tidegate.v1.PeopleAdmin/"];
+/// tonic names them by types that it does not let out.
+const REFLECTION: [&str; 2] = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 /// How operators' methods that change nothing begin.
 const READS: [&str; 5] = ["Get", "List", "Watch", "Replay", "Diff"];
 /// The service whose calls may carry a candidate.
@@ -116,6 +119,8 @@ pub struct Edge {
     clients: Routes,
     operator: Routes,
     bounds: EdgeBounds,
+    /// Cancelled when the end begins: watches of health hear it.
+    stopping: CancellationToken,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,23 +139,37 @@ impl Edge {
         admin: AdminContext,
         bounds: EdgeBounds,
     ) -> Result<Arc<Self>> {
-        let (health, health_service) = tonic_health::server::health_reporter();
-        health.set_serving::<GatewayServer<GatewayService>>().await;
+        let stopping = CancellationToken::new();
+        let mut services = vec![
+            <GatewayServer<GatewayService> as NamedService>::NAME,
+            <RuntimeNodesServer<NodeService> as NamedService>::NAME,
+            <AlarmsServer<AlarmService> as NamedService>::NAME,
+            <HealthServer<HealthService> as NamedService>::NAME,
+        ];
+        if bounds.admin_over_network {
+            services.push(<AdminServer<AdminService> as NamedService>::NAME);
+            services.push(<NodeAdminServer<NodeService> as NamedService>::NAME);
+            services.push(<PeopleAdminServer<PeopleService> as NamedService>::NAME);
+        }
         let unserved = |error| Error::new(Code::Internal, format!("the descriptors cannot be served: {error}"));
-        let reflection = || {
-            tonic_reflection::server::Builder::configure()
+        let reflection = |own: &str| {
+            let builder = tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(tidegate_proto::DESCRIPTORS)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+            // What is not answered here is not listed.
+            services.iter().fold(builder, |builder, name| builder.with_service_name(*name)).with_service_name(own)
         };
         // Both: older clients, Python's among them, know the alpha only.
-        let reflection_alpha = reflection().build_v1alpha().map_err(unserved)?;
-        let reflection = reflection().build_v1().map_err(unserved)?;
+        let reflection_alpha = reflection(REFLECTION[1]).build_v1alpha().map_err(unserved)?;
+        let reflection = reflection(REFLECTION[0]).build_v1().map_err(unserved)?;
+        services.extend(REFLECTION);
+        let health = HealthService { services, stopping: stopping.clone() };
         let gateway = GatewayServer::new(GatewayService { sessions: sessions.clone() });
         let nodes = NodeService { nodes: admin.nodes.clone(), keys: keys.clone() };
         let clients = Routes::new(gateway)
             .add_service(RuntimeNodesServer::new(nodes.clone()))
             .add_service(AlarmsServer::new(AlarmService { sessions: sessions.clone() }))
-            .add_service(health_service)
+            .add_service(HealthServer::new(health))
             .add_service(reflection)
             .add_service(reflection_alpha)
             .prepare();
@@ -160,24 +179,38 @@ impl Edge {
             .add_service(NodeAdminServer::new(nodes))
             .add_service(PeopleAdminServer::new(people))
             .prepare();
-        Ok(Arc::new(Self { sessions, keys, metrics, clients, operator, bounds }))
+        Ok(Arc::new(Self { sessions, keys, metrics, clients, operator, bounds, stopping }))
     }
 
     /// Accepts and serves until the shutdown, then drains.
     pub async fn serve(self: Arc<Self>, listener: Listener, listening: Listening) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let neighbours = Arc::new(Neighbours::new(OF_ONE_ADDRESS_MAX, OF_LOOPBACK_MAX));
         let mut connections = JoinSet::new();
-        let mut trouble = Repeated::default();
+        let (mut trouble, mut crowd, mut full) = (Repeated::default(), Repeated::default(), Repeated::default());
+        // Whoever can help must come in when others have taken every descriptor.
+        let mut spare = matches!(listener, Listener::Operator(_)).then(Spare::default);
         loop {
-            let accepted = tokio::select! {
-                biased;
-                () = listening.shutdown.cancelled() => break,
-                Some(_ended) = connections.join_next() => continue,
-                accepted = self.accept(&listener, &permits) => accepted,
+            spare.iter_mut().for_each(Spare::keep);
+            let accepted = loop {
+                let accepted = tokio::select! {
+                    biased;
+                    () = listening.shutdown.cancelled() => break None,
+                    Some(_ended) = connections.join_next() => {
+                        spare.iter_mut().for_each(Spare::keep);
+                        continue;
+                    }
+                    accepted = self.accept(&listener, &permits, &mut full) => accepted,
+                };
+                match accepted {
+                    Err(error) if descriptors::are_out(&error) && spare.as_mut().is_some_and(Spare::give) => {}
+                    accepted => break Some(accepted),
+                }
             };
             let (permit, side, io) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
+                None => break,
+                Some(Ok(accepted)) => accepted,
+                Some(Err(error)) => {
                     self.metrics.accept_failures.inc();
                     if let Some(more) = trouble.again() {
                         tracing::warn!(%error, more, "cannot accept connections just now");
@@ -186,9 +219,22 @@ impl Edge {
                     continue;
                 }
             };
+            let neighbour = match side {
+                Side::Clients { peer: Some(peer) } => {
+                    let Some(neighbour) = neighbours.join(peer) else {
+                        if let Some(more) = crowd.again() {
+                            let what = "an address has as many gRPC connections open as it may; more are closed";
+                            tracing::warn!(%peer, more, "{what}");
+                        }
+                        continue;
+                    };
+                    Some(neighbour)
+                }
+                _ => None,
+            };
             let (edge, shutdown) = (self.clone(), listening.shutdown.clone());
             connections.spawn(async move {
-                let _permit = permit;
+                let _place = (permit, neighbour);
                 match io {
                     Io::Tcp(io, None) => {
                         if in_time(&shutdown, begins_http2(&io)).await == Some(true) {
@@ -207,6 +253,7 @@ impl Edge {
             });
         }
         drop(listener);
+        self.stopping.cancel();
         let ended = tokio::time::timeout(listening.drain, async { while connections.join_next().await.is_some() {} });
         if ended.await.is_err() {
             tracing::warn!(left = connections.len(), "connections did not end in time and are cut");
@@ -218,7 +265,14 @@ impl Edge {
         &self,
         listener: &Listener,
         permits: &Arc<Semaphore>,
+        full: &mut Repeated,
     ) -> std::io::Result<(tokio::sync::OwnedSemaphorePermit, Side, Io)> {
+        if permits.available_permits() == 0
+            && let Some(more) = full.again()
+        {
+            let max = CONNECTIONS_MAX;
+            tracing::warn!(max, more, "a gRPC listener has as many connections open as it may; more wait");
+        }
         let permit = permits.clone().acquire_owned().await.map_err(std::io::Error::other)?;
         match listener {
             Listener::Clients(listener, tls) => {
@@ -267,15 +321,9 @@ impl Edge {
             .keep_alive_timeout(KEEPALIVE_TIMEOUT);
         let connection = Gathering::new(io, |io| http.serve_connection(TokioIo::new(io), service));
         let mut connection = std::pin::pin!(connection);
-        let unused = async {
-            tokio::time::sleep(UNUSED_TIMEOUT).await;
-            if facts.used.load(Ordering::SeqCst) {
-                std::future::pending::<()>().await;
-            }
-        };
         tokio::select! {
             () = connection.as_mut() => {}
-            () = unused => {}
+            () = facts.unused() => {}
             () = cut.cancelled() => {}
             () = shutdown.cancelled() => {
                 tokio::select! {
@@ -300,7 +348,7 @@ impl Edge {
             match side {
                 Side::Operator => {
                     // The socket's mode let it in.
-                    facts.used.store(true, Ordering::SeqCst);
+                    facts.let_in();
                     Ok(self.operate(request, "the operators' socket").await)
                 }
                 Side::Clients { peer } => self.client(request, peer, facts).await,
@@ -324,7 +372,7 @@ impl Edge {
     ) -> Result<Response<EdgeBody>> {
         // Health and reflection tell nothing that needs a key.
         if !request.uri().path().starts_with("/tidegate.") {
-            facts.used.store(true, Ordering::SeqCst);
+            facts.asked_without_key();
             return Ok(pass(&self.clients, request).await);
         }
         let admin = ADMIN.iter().any(|service| request.uri().path().starts_with(service));
@@ -335,7 +383,7 @@ impl Edge {
         let key = bearer(request.headers()).and_then(|text| self.keys.authenticate(text)).inspect_err(|_| {
             self.metrics.keys.auth_failures.inc();
         })?;
-        facts.used.store(true, Ordering::SeqCst);
+        facts.let_in();
         if admin {
             key.require(Scope::Admin)?;
             return Ok(self.operate(request, key.id.as_str()).await);

@@ -2,12 +2,12 @@
 //! drain. Knows sockets and a router, no page. Invariants: no connection outlives it; who says nothing and who takes nothing
 //! loses the connection.
 
-mod neighbours;
 mod patient;
 
 pub(super) use patient::Patience;
 
 use crate::{
+    neighbours::Neighbours,
     telemetry::{Counter, Repeated},
     tls::{Certificate, Protocol, Tls},
 };
@@ -17,7 +17,6 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use neighbours::Neighbours;
 use patient::Taken;
 use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{

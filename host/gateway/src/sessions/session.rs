@@ -40,6 +40,10 @@ use tidegate_proto::{
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+/// How long the readers of a session that another gateway had may take to come back before the log keeps no more for them
+/// than for any resume. Guessed: some of the longest pauses between two tries of our clients.
+const COME_BACK_MS: u64 = 10_000;
+
 /// Where a session is in its life. Ready → Closing → Closed, Ready → Leaving → Closed, or Ready → Faulted → Closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
@@ -364,12 +368,13 @@ impl Session {
     }
 
     /// Another gateway's session is this one's from now on: its lease begins anew, and when it has had a reader, the grace for
-    /// one to come back (S-12). For a session that nobody can have found yet.
+    /// one to come back (S-12); its log waits for them. For a session that nobody can have found yet.
     pub(super) fn begin_anew(&self) {
         self.touch();
         if self.attended.is_cancelled() {
             self.places.leave_empty(self.clock.monotonic_ms());
         }
+        self.log.hold_floor(COME_BACK_MS);
     }
 
     /// Why the session should end now, if it should (S-11, S-12).

@@ -5,7 +5,7 @@ use bytes::{Buf as _, Bytes};
 use prost::encoding::decode_varint;
 use std::collections::VecDeque;
 
-/// Events kept (semantics.md, Workers).
+/// Events kept while there is a gateway (semantics.md, Workers).
 pub const TAIL_EVENTS: usize = 1_024;
 /// Encoded bytes kept; this bound wins over the other.
 pub const TAIL_BYTES: usize = 4 << 20;
@@ -29,14 +29,14 @@ pub struct Tail {
 // === impl Tail ===
 
 impl Tail {
-    /// Keeps a frame; lets go of whole frames that are not needed for `TAIL_EVENTS` or do not fit `TAIL_BYTES`.
-    pub fn keep(&mut self, first: u64, count: u32, bytes: Bytes) {
+    /// Keeps a frame; lets go of whole frames that are not needed for so many `events` or do not fit `TAIL_BYTES`.
+    pub fn keep(&mut self, first: u64, count: u32, bytes: Bytes, events: usize) {
         self.events += count as usize;
         self.bytes += bytes.len();
         self.sent.push_back(Sent { first, count, bytes });
         while let Some(oldest) = self.sent.front() {
             let (count, len) = (oldest.count as usize, oldest.bytes.len());
-            if self.events - count < TAIL_EVENTS && self.bytes <= TAIL_BYTES {
+            if self.events - count < events && self.bytes <= TAIL_BYTES {
                 break;
             }
             self.events -= count;

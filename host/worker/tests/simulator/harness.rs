@@ -33,6 +33,8 @@ pub(crate) struct Session {
     reader: GatewayReader,
     writer: GatewayWriter,
     ids: u64,
+    listener: WorkerListener,
+    secret: Secret,
     _folder: TempDir,
 }
 
@@ -71,6 +73,8 @@ impl Session {
             reader,
             writer,
             ids: 0,
+            listener,
+            secret,
             _folder: folder,
         }
     }
@@ -251,6 +255,28 @@ impl Session {
 
     pub(crate) async fn joined(&mut self) -> Result<Outcome, Ended> {
         tokio::time::timeout(BOUND, &mut self.worker).await.expect("the worker ends").unwrap()
+    }
+
+    /// Breaks the pipe, and takes the worker back once it has told this many events to nobody. Returns its head when it
+    /// first called, and where its resend begins, of which nothing is read yet.
+    pub(crate) async fn adopted_after(self, events: u64, accept: Accept) -> (Self, u64, u64) {
+        drop((self.reader, self.writer));
+        let mut alone_at = None;
+        let pending = loop {
+            let pending = self.listener.accept().await.unwrap().hello(BOUND).await.unwrap();
+            let head = pending.hello.adopt.as_ref().expect("it has had a gateway").head;
+            if head >= *alone_at.get_or_insert(head) + events {
+                break pending;
+            }
+            // Hung up on it calls again.
+        };
+        let proven = pending.challenge(&self.secret, BOUND).await.unwrap();
+        let (mut reader, writer) = proven.accept(accept, BOUND).await.unwrap().split();
+        let from = match reader.recv().await.unwrap().and_then(|message| message.frame) {
+            Some(Frame::Resend(resend)) => resend.from,
+            other => panic!("{other:?}"),
+        };
+        (Self { reader, writer, head: from - 1, ..self }, alone_at.unwrap_or_default(), from)
     }
 
     /// Lets go of the pipe, as a gateway that dies.

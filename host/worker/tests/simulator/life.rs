@@ -60,6 +60,25 @@ async fn a_repeated_command_takes_effect_once() {
     assert_eq!(s.done(register).await, Some(Returned::ServerHandle(3)), "2 was the first one's, and only its");
 }
 
+// shows: W-06
+#[tokio::test]
+async fn a_worker_without_a_gateway_keeps_all_that_the_bytes_of_its_tail_hold() {
+    let settings = "rate=5000".to_owned();
+    let accept = Accept { settings, orphan_lifetime_ms: 600_000, have_sequence: Some(0), ..Accept::default() };
+    let mut s = Session::accept(Accept { have_sequence: None, ..accept.clone() }).await;
+    s.server = s.register().await;
+    let item = s.subscribe("A.Counter").await;
+    s.change(item).await;
+    let (s, alone_at, from) = s.adopted_after(5_000, accept.clone()).await;
+    assert!(from <= alone_at + 1, "of what it told to nobody from {alone_at} on it has the part from {from}");
+    // Whoever took it gives way at once.
+    let (mut s, again_at, from_again) = s.adopted_after(1_000, accept).await;
+    assert_eq!(from_again, from, "the next one finds all of it, too");
+    while s.head < again_at + 1_000 {
+        assert!(matches!(s.frame().await.unwrap(), Some(Frame::Events(_) | Frame::Heartbeat(_))));
+    }
+}
+
 #[tokio::test]
 async fn commands_beyond_the_queue_are_refused_at_once() {
     let mut s = Session::start("rate=0,faults=true").await;

@@ -25,7 +25,7 @@ fn missing(tail: &Tail, have: u64) -> Vec<Event> {
     events
 }
 
-async fn tail_of(events: u64, per_frame: u64, text: &str) -> Tail {
+async fn tail_of(events: u64, per_frame: u64, text: &str, kept: usize) -> Tail {
     let (send, mut frames) = mpsc::channel(10_000);
     let mut outbox = Outbox::new(send);
     for n in 1..=events {
@@ -37,7 +37,7 @@ async fn tail_of(events: u64, per_frame: u64, text: &str) -> Tail {
     outbox.flush().await.unwrap();
     let mut tail = Tail::default();
     while let Ok(Outgoing::Events { first, count, bytes }) = frames.try_recv() {
-        tail.keep(first, count, bytes);
+        tail.keep(first, count, bytes, kept);
     }
     tail
 }
@@ -45,7 +45,7 @@ async fn tail_of(events: u64, per_frame: u64, text: &str) -> Tail {
 #[tokio::test]
 async fn what_is_missing_is_sent_again_exactly() {
     for per_frame in [1, 100, 256] {
-        let tail = tail_of(3_000, per_frame, "x").await;
+        let tail = tail_of(3_000, per_frame, "x", TAIL_EVENTS).await;
         let oldest = tail.first().expect("something is kept");
         assert!(3_000 - oldest + 1 >= TAIL_EVENTS as u64, "the last 1,024 are there");
         assert!(3_000 - oldest < (TAIL_EVENTS as u64) + per_frame, "and hardly more");
@@ -59,11 +59,13 @@ async fn what_is_missing_is_sent_again_exactly() {
 
 #[tokio::test]
 async fn the_tails_bytes_are_bounded_before_its_events() {
-    let tail = tail_of(300, 1, &"x".repeat(100_000)).await;
-    let events = missing(&tail, 0);
-    let bytes: usize = events.iter().map(prost::Message::encoded_len).sum();
-    assert!(bytes <= 4 << 20 && bytes > 3 << 20, "{bytes}");
-    assert_eq!(tail.first(), Some(301 - events.len() as u64));
+    for kept in [TAIL_EVENTS, usize::MAX] {
+        let tail = tail_of(300, 1, &"x".repeat(100_000), kept).await;
+        let events = missing(&tail, 0);
+        let bytes: usize = events.iter().map(prost::Message::encoded_len).sum();
+        assert!(bytes <= 4 << 20 && bytes > 3 << 20, "{bytes}");
+        assert_eq!(tail.first(), Some(301 - events.len() as u64));
+    }
 }
 
 #[tokio::test]

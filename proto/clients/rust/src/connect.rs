@@ -220,9 +220,17 @@ impl fmt::Display for Target {
     }
 }
 
+/// The backlog takes a connection whether there is anybody or not; a gateway speaks first (its SETTINGS, RFC 9113, 3.4).
 #[cfg(unix)]
 async fn connect_unix(path: &Path) -> io::Result<tokio::net::UnixStream> {
-    tokio::net::UnixStream::connect(path).await
+    let stream = tokio::net::UnixStream::connect(path).await?;
+    let late = |_elapsed| {
+        let why = "the gateway hangs, hands over, or has no file descriptors left";
+        let message = format!("nobody answered within {} s: {why}", CONNECT_TIMEOUT.as_secs());
+        io::Error::new(io::ErrorKind::TimedOut, message)
+    };
+    tokio::time::timeout(CONNECT_TIMEOUT, stream.readable()).await.map_err(late)??;
+    Ok(stream)
 }
 
 #[cfg(not(unix))]
@@ -250,6 +258,16 @@ mod tests {
         assert!(matches!(&error, ClientError::Connect { address, .. } if *address == gone.to_string()), "{error}");
         let error = Connect::socket("/nonexistent/admin.sock").admin().await.expect_err("no socket");
         assert!(error.to_string().contains("No such file"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_socket_that_nobody_answers_is_given_up_in_words() {
+        let path = std::env::temp_dir().join(format!("tidegate-mute-{}.sock", std::process::id()));
+        let _mute = std::os::unix::net::UnixListener::bind(&path).expect("bound");
+        let error = Connect::socket(&path).admin().await.expect_err("nobody accepts");
+        drop(std::fs::remove_file(&path));
+        assert!(error.to_string().contains("nobody answered"), "{error}");
     }
 
     #[tokio::test]

@@ -18,7 +18,7 @@ const LAYERS: &[(Peers, &[&str])] = &[
     (Peers::MayNot, &["backup", "keys", "people"]),
     (Peers::MayNot, &["workers", "events", "policies", "storage"]),
     (Peers::May, &["clock", "config", "data_dir", "descriptors", "health", "metrics", "tasks", "telemetry", "tls"]),
-    (Peers::May, &["error", "ids", "sync"]),
+    (Peers::May, &["error", "ids", "neighbours", "sync"]),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,6 +23,10 @@ const FIRST_REQUEST_LOOK: Duration = Duration::from_millis(10);
 /// Guessed: some round trips.
 const SILENCE: Duration = Duration::from_secs(1);
 
+/// How long a connection lives on which nobody was let in and nothing is under way: strangers hold a place no longer.
+/// Guessed.
+const UNUSED_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// What is known of one connection, shared with its streams.
 #[derive(Debug, Default)]
 pub(in crate::grpc) struct Connection {
@@ -30,8 +34,10 @@ pub(in crate::grpc) struct Connection {
     pub(super) private: bool,
     pub(super) certificate: Certificate,
     pub(super) cut: CancellationToken,
-    /// A key was accepted on it, or health or reflection asked.
-    pub(super) used: AtomicBool,
+    /// A key was accepted on it, or its socket lets in whoever can open it.
+    pub(super) let_in: AtomicBool,
+    /// Calls of health and reflection that came, which need no key.
+    pub(super) without_key: AtomicU64,
     /// Requests that came, and those that are not answered to the end.
     pub(super) asked: AtomicU64,
     pub(super) in_hand: AtomicUsize,
@@ -86,10 +92,35 @@ impl Connection {
         self.cut.cancel();
     }
 
+    pub(super) fn let_in(&self) {
+        self.let_in.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn asked_without_key(&self) {
+        self.without_key.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Returns when it holds a place for nothing. Whoever was let in may keep it; who asks without a key has it while
+    /// something is under way, and for a while after that.
+    pub(super) async fn unused(&self) {
+        loop {
+            let asked = self.without_key.load(Ordering::SeqCst);
+            tokio::time::sleep(UNUSED_TIMEOUT).await;
+            if self.let_in.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
+            let goes_on = asked > 0 && self.in_hand.load(Ordering::SeqCst) > 0;
+            if !goes_on && self.without_key.load(Ordering::SeqCst) == asked {
+                return;
+            }
+        }
+    }
+
     /// Returns when it has been used, or was not in time.
     pub(super) async fn first_request(&self) {
+        let is_used = || self.let_in.load(Ordering::SeqCst) || self.without_key.load(Ordering::SeqCst) > 0;
         let used = async {
-            while !self.used.load(Ordering::SeqCst) {
+            while !is_used() {
                 tokio::time::sleep(FIRST_REQUEST_LOOK).await;
             }
         };
@@ -133,5 +164,38 @@ impl Drop for OnConnection {
 impl Drop for LiveStream {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::{Instant, sleep, timeout};
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stranger_keeps_a_connection_only_while_something_is_under_way() {
+        let stranger = Arc::new(Connection::default());
+        let began = Instant::now();
+        stranger.asked_without_key();
+        let call = stranger.take_in_hand();
+        assert!(timeout(LONG, stranger.unused()).await.is_err(), "a watch of health");
+        drop(call);
+        let (since, unused) = (Instant::now(), stranger.unused());
+        let again = async {
+            sleep(UNUSED_TIMEOUT / 2).await;
+            stranger.asked_without_key();
+        };
+        tokio::join!(timeout(LONG, unused), again).0.expect("over");
+        assert_eq!(since.elapsed(), UNUSED_TIMEOUT * 2, "looked at once in a while");
+        assert!(began.elapsed() > LONG);
+
+        let wrong_key = Arc::new(Connection::default());
+        let _call = wrong_key.take_in_hand();
+        timeout(UNUSED_TIMEOUT * 2, wrong_key.unused()).await.expect("whatever it sends");
+        let client = Connection::default();
+        client.let_in();
+        assert!(timeout(LONG, client.unused()).await.is_err());
     }
 }

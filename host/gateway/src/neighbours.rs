@@ -12,7 +12,7 @@ use std::{
 const NETWORK_BITS: u32 = 64;
 
 #[derive(Debug)]
-pub(super) struct Neighbours {
+pub(crate) struct Neighbours {
     of_one: usize,
     of_loopback: usize,
     connections: Mutex<HashMap<IpAddr, usize>>,
@@ -20,7 +20,7 @@ pub(super) struct Neighbours {
 
 /// One connection, for as long as it is held.
 #[derive(Debug)]
-pub(super) struct Neighbour {
+pub(crate) struct Neighbour {
     all: Arc<Neighbours>,
     of: IpAddr,
 }
@@ -28,12 +28,12 @@ pub(super) struct Neighbour {
 // === impl Neighbours ===
 
 impl Neighbours {
-    pub(super) fn new(of_one: usize, of_loopback: usize) -> Self {
+    pub(crate) fn new(of_one: usize, of_loopback: usize) -> Self {
         Self { of_one, of_loopback, connections: Mutex::default() }
     }
 
     /// `None`: this address has as many as it may.
-    pub(super) fn join(self: &Arc<Self>, ip: IpAddr) -> Option<Neighbour> {
+    pub(crate) fn join(self: &Arc<Self>, ip: IpAddr) -> Option<Neighbour> {
         let of = network(ip);
         let max = if of.is_loopback() { self.of_loopback } else { self.of_one };
         let mut connections = self.connections.lock();
