@@ -118,3 +118,21 @@ async fn hostile_policies_under_load_hurt_only_whom_they_decide_about() {
     assert_eq!(others, 0, "{:?}", listing.policies);
     assert!(decided > 100, "{decided} commands were decided beside the guests");
 }
+
+// shows
+#[tokio::test]
+async fn what_was_taken_back_is_bad_health_until_something_else_serves() {
+    let gw = Gateway::start().await;
+    let degraded = async || {
+        let status = gw.run(&["status", "--json"]).await;
+        String::from_utf8_lossy(&status.stdout).contains("failed too often")
+    };
+    let victim =
+        Session::new(gw.client().await, open_as(&gw.client().await, "boom", "").await.expect("a session")).await;
+    let item = victim.advise(&["Area1.Pump1.Sine"]).await.remove(0);
+    let over = outlive(&gw, &victim, &item, "trap").await;
+    assert_eq!(over.trigger, "breaker", "{over:?}");
+    assert!(degraded().await);
+    place(&gw.plugins(), "access.wasm", &guests::tagged("well"));
+    eventually("another version to serve", async || (!degraded().await).then_some(())).await;
+}

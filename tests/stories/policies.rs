@@ -172,7 +172,13 @@ async fn a_rollback_pins_until_a_reload() {
     let back = admin.rollback_policies("denies too much").await.expect("rolled back");
     assert!(back.generation > denied.generation && back.outcome == "rolled-back", "{back:?}");
     let listing = admin.policies().await.expect("a listing");
-    assert!(listing.pinned);
+    assert_eq!((listing.pinned, listing.pinned_by.as_str()), (true, "rollback"));
+    let stays = hang_up(&gw).await;
+    assert_eq!(
+        (stays.outcome.as_str(), stays.generation),
+        ("unchanged", back.generation),
+        "no word against it: {stays:?}"
+    );
     let s = gw.open("line-1").await;
     let mut reader = s.reader("one").await;
     let items = s.advise(&["Area2.Pump1.Sine"]).await;
@@ -187,20 +193,17 @@ async fn a_rollback_pins_until_a_reload() {
 /// Asks as an operator's script would, and waits for what came of it.
 async fn hang_up(gw: &Gateway) -> SwapRecord {
     let admin = gw.admin().await;
-    let reloads = async || {
-        let swaps = admin.policies().await.expect("a listing").swaps;
-        swaps.into_iter().filter(|swap| swap.trigger == "reload").collect::<Vec<_>>()
-    };
-    let before = reloads().await.len();
+    let attempts = async || admin.policies().await.expect("a listing").swaps;
+    let before = attempts().await.len();
     gw.signal(Signal::HUP);
-    eventually("the folder to be read again", async || {
-        let now = reloads().await;
+    eventually("the folder to be looked at again", async || {
+        let now = attempts().await;
         (now.len() > before).then(|| now[0].clone())
     })
     .await
 }
 
-// shows: E-15, X-05
+// shows: E-15, X-05, X-06
 #[tokio::test]
 async fn a_hangup_reads_the_folder_again_and_a_bad_file_keeps_what_serves() {
     let gw = Gateway::start().await;
@@ -212,24 +215,36 @@ async fn a_hangup_reads_the_folder_again_and_a_bad_file_keeps_what_serves() {
     let nothing = hang_up(&gw).await;
     assert_eq!(nothing.outcome, "unchanged", "{nothing:?}");
 
-    // Pinned, so that nothing but the signal takes what lies there.
+    // A pin is an operator's word, and a signal for the whole gateway takes none back.
     let admin = gw.admin().await;
     admin.pin_policies(true).await.expect("pinned");
     place(&gw.plugins(), "access.toml", DENY_AREA2.as_bytes());
     place(&gw.plugins(), "access.wasm", ACCESS);
-    let denied = hang_up(&gw).await;
-    assert_eq!(denied.outcome, "swapped", "{denied:?}");
-    assert!(denied.generation > nothing.generation, "{denied:?}");
+    let pinned = hang_up(&gw).await;
+    assert_eq!((pinned.outcome.as_str(), pinned.generation), ("unchanged", nothing.generation), "{pinned:?}");
+    assert!(pinned.message.contains("pin --off"), "{pinned:?}");
+    let listing = admin.policies().await.expect("a listing");
+    assert_eq!((listing.pinned, listing.pinned_by.as_str()), (true, "operator"));
+    admin.pin_policies(false).await.expect("unpinned");
+    let swapped = async || {
+        let swap = admin.policies().await.expect("a listing").swaps[0].clone();
+        (swap.outcome == "swapped").then_some(swap)
+    };
+    let denied = eventually("what waited to serve", swapped).await;
     let fence = denied.fences[0].sequence;
     reader.until("the allowed item to go on", |event| event.item_key == stays && event.sequence > fence).await;
 
-    admin.pin_policies(true).await.expect("pinned");
     place(&gw.plugins(), "access.wasm", b"this is not WebAssembly");
-    let refusal = hang_up(&gw).await;
-    assert_eq!((refusal.outcome.as_str(), refusal.generation), ("refused", denied.generation), "{refusal:?}");
+    let refusal = eventually("the bad file to be refused", async || {
+        hang_up(&gw).await;
+        let swaps = admin.policies().await.expect("a listing").swaps;
+        swaps.into_iter().find(|swap| swap.outcome == "refused")
+    })
+    .await;
+    assert_eq!(refusal.generation, denied.generation, "{refusal:?}");
     assert!(!refusal.code.is_empty(), "{refusal:?}");
     let listed = gw.run(&["policy", "list"]).await;
-    assert!(String::from_utf8_lossy(&listed.stdout).contains("refused (reload)"), "{listed:?}");
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("refused (folder)"), "{listed:?}");
     let before = reader.position().after;
     reader.until("the stream to go on", |event| event.sequence > before + 50).await;
     let head = s.silence().await;

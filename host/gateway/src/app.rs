@@ -401,8 +401,8 @@ impl App {
     }
 
     /// Looks at the plugins folder now; the attempt is recorded and logged by the host.
-    pub async fn reload_policies(&self) {
-        let _recorded = self.sessions.policies().host().reload().await;
+    pub async fn look_at_policies(&self) {
+        let _recorded = self.sessions.policies().host().look().await;
     }
 
     /// Ends everything in order: nothing new, streams told, workers ended, storage closed.

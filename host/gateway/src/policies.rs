@@ -16,8 +16,8 @@ use buckets::Buckets;
 use std::{path::PathBuf, sync::Arc};
 use tidegate_policy::{
     Action, Admission, ClientNode, Decision, DecisionLog, FailureCause, ItemVerdict, Origin, Outcome, PastError,
-    Policy, PolicyConfig, PolicyHost, Principal, PromoteError, RateAnswer, RateRequest, RollbackError, SessionFacts,
-    ShadowStatus, StartError, Starting, SwapRecord, Trigger, Trust, Verdict, Warm,
+    Policy, PolicyConfig, PolicyHost, Principal, PromoteError, RateAnswer, RateRequest, RefusalCode, RollbackError,
+    SessionFacts, ShadowStatus, StartError, Starting, SwapRecord, Trigger, Trust, Verdict, Warm,
 };
 pub use waiting::Waiting;
 
@@ -105,9 +105,16 @@ impl Policies {
     /// What the health page says of the policies; none: all is well.
     pub fn trouble(&self) -> Option<String> {
         let listing = self.host.list();
-        let poisoned = listing.poisoned.len();
-        let taken_back =
-            (poisoned > 0).then(|| format!("{poisoned} component(s) failed too often and were taken back"));
+        let standing = listing.refused.iter().filter(|refusal| refusal.code == RefusalCode::Poisoned).count();
+        // Nothing has come since: the set before it serves on.
+        let newest = listing.swaps.iter().rev().find(|swap| swap.outcome == Outcome::Swapped);
+        let reverted = newest.is_some_and(|swap| swap.trigger == Trigger::Breaker);
+        let taken_back = match standing {
+            0 => {
+                reverted.then(|| "a component failed too often and was taken back; the set before it serves".to_owned())
+            }
+            _ => Some(format!("{standing} component(s) in the plugins folder failed too often and were taken back")),
+        };
         let closed = listing.policies.iter().any(|row| row.policy == Policy::Access && row.origin == Origin::Closed);
         let closed = closed.then(|| "no component answers access, so everything is denied to everybody".to_owned());
         let both: Vec<String> = closed.into_iter().chain(taken_back).collect();

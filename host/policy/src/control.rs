@@ -76,6 +76,8 @@ pub(crate) struct Basis {
     pub(crate) poisoned: Vec<Digest>,
     /// Identities that a roll-back left; they come back only when an operator says so.
     pub(crate) shunned: Vec<Digest>,
+    /// Identities that a way back put in force without a file in the folder.
+    pub(crate) returned: Vec<Digest>,
     /// Identities that were sound and refused together with others.
     pub(crate) owed: Vec<Digest>,
     pub(crate) approved: Vec<String>,
@@ -111,13 +113,14 @@ impl Control {
             files: BTreeMap::new(),
             poisoned: remembered.poisoned.iter().filter_map(|hex| Digest::from_hex(hex)).collect(),
             shunned: remembered.shunned.iter().filter_map(|hex| Digest::from_hex(hex)).collect(),
+            returned: remembered.returned.iter().filter_map(|hex| Digest::from_hex(hex)).collect(),
             revision: 0,
             trying: Vec::new(),
             owed: Vec::new(),
             pending: Vec::new(),
-            refused: Vec::new(),
+            refused: history::told(remembered),
             folder_trouble: None,
-            held: Vec::new(),
+            held: history::held(remembered),
             approved: remembered.approved.clone(),
             granted: remembered.granted.clone(),
         };
@@ -166,6 +169,7 @@ impl Control {
             judged: history.judged.clone(),
             poisoned: history.poisoned.clone(),
             shunned: history.shunned.clone(),
+            returned: history.returned.clone(),
             owed: history.owed.clone(),
             approved: history.approved.iter().map(|approval| approval.identity.clone()).collect(),
             granted: history.granted.clone(),
@@ -189,6 +193,7 @@ impl Control {
         history.held = held;
         history.refused.retain(|(identity, _)| judged.values().any(|stands| stands == identity));
         history.owed.retain(|owed| judged.values().any(|stands| stands == owed));
+        history.stands_again(&self.current.load().set, &judged);
         history.judged = judged;
         history.files = files;
         history.pending = pending;
@@ -528,15 +533,18 @@ impl Control {
     fn remember(&self, history: &mut History) {
         let current = self.current.load();
         current.set.chosen().for_each(|loaded| history.grant(loaded));
+        history.returned.retain(|of| current.set.chosen().any(|loaded| loaded.source.identity() == *of));
         let sources: Vec<_> = current.set.chosen().map(|loaded| &loaded.source).collect();
         let remembered = self.store.keep(&sources).and_then(|last_good| {
             let pin = history.pin.map(|pin| RememberedPin {
                 by_operator: pin == PinReason::Operator,
                 // What is being judged is nothing that the next run knows.
                 known: history.judged.values().filter(|id| !history.trying.contains(id)).map(Digest::to_hex).collect(),
+                told: history.tell(),
             });
             let poisoned = history.poisoned.iter().map(Digest::to_hex).collect();
             let shunned = history.shunned.iter().map(Digest::to_hex).collect();
+            let returned = history.returned.iter().map(Digest::to_hex).collect();
             let access_chosen = current.set.unclaimed() == Unclaimed::Closed;
             let closed =
                 current.set.answerer(Policy::Access).is_none().then(|| current.set.closed_by.as_str().to_owned());
@@ -550,6 +558,7 @@ impl Control {
                 pin,
                 poisoned,
                 shunned,
+                returned,
                 approved,
                 granted,
             })

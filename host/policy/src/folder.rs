@@ -170,6 +170,11 @@ impl Folder {
         }
     }
 
+    /// Any file of this stem, as of the last look.
+    pub(crate) fn has(&self, stem: &str) -> bool {
+        self.seen.keys().any(|name| stem_of(name) == Some(stem))
+    }
+
     /// Digest of a file as it was last read.
     pub(crate) fn digest_of(&self, name: &str) -> Option<Digest> {
         self.seen.get(name)?.read.as_ref().map(|content| content.digest)
@@ -310,7 +315,9 @@ impl Folder {
             let seal = self.seal(stem, &component, &toml);
             let source =
                 source(stem, known(component), known(toml), known(json)).map(|source| PolicySource { seal, ..source });
-            let identity = source.as_ref().map_or_else(|_| Digest::of(&digests), PolicySource::identity);
+            // Files that are broken in the same way are not the same.
+            let broken = || Digest::of(&[&digests[..], stem.as_bytes()].concat());
+            let identity = source.as_ref().map_or_else(|_| broken(), PolicySource::identity);
             look.versions.insert(stem.to_owned(), Version { identity, source });
         }
         look

@@ -221,6 +221,12 @@ impl PolicyHost {
         self.inner.swapper.command(Command::Reload).await
     }
 
+    /// Looks at the folder now, as a change of it would have it looked at, and reads the signers' keys again; a pin, a
+    /// roll-back and what was refused stay.
+    pub async fn look(&self) -> SwapRecord {
+        self.inner.swapper.command(Command::Look).await
+    }
+
     /// Lets in what is held, a component with its settings, now and later; remembered over restarts. `identity`: the
     /// whole of it, or a beginning of eight digits and more of one that is held.
     pub async fn approve(&self, identity: &str, reason: &str) -> Result<SwapRecord, UnknownDigest> {

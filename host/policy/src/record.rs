@@ -209,6 +209,15 @@ impl Trigger {
     }
 }
 
+impl PinReason {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            PinReason::Operator => "operator",
+            PinReason::Rollback => "rollback",
+        }
+    }
+}
+
 impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

@@ -218,7 +218,10 @@ pub fn new_keys(password: Option<String>) -> Result<(String, String), KeyError> 
 /// Settings as a component is given them, and as their digest is taken: JSON without spaces. `file` says by its
 /// ending whether they are TOML or JSON.
 pub fn settings_json(file: &str, text: &str) -> Result<String, String> {
-    let value: serde_json::Value = if file.ends_with(".json") {
+    // An empty file says that nothing is set, in either notation.
+    let value: serde_json::Value = if text.trim().is_empty() {
+        serde_json::json!({})
+    } else if file.ends_with(".json") {
         serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?
     } else {
         toml::from_str(text).map_err(|error| format!("not TOML: {}", error.message()))?

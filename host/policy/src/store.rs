@@ -46,6 +46,8 @@ pub(crate) struct Remembered {
     pub(crate) poisoned: Vec<String>,
     /// Identities that a roll-back left.
     pub(crate) shunned: Vec<String>,
+    /// Identities that a way back put in force without a file in the folder.
+    pub(crate) returned: Vec<String>,
     /// Components that an operator approved.
     pub(crate) approved: Vec<Approval>,
     /// What components that served were given to import.
@@ -67,6 +69,21 @@ pub(crate) struct RememberedPin {
     pub(crate) by_operator: bool,
     /// Identities in the folder that are not tried again by themselves.
     pub(crate) known: Vec<String>,
+    /// Why some of them do not serve.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) told: Vec<Told>,
+}
+
+/// A refusal of what a pin holds back, which the next run does not judge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Told {
+    pub(crate) identity: String,
+    pub(crate) file: String,
+    pub(crate) code: String,
+    pub(crate) message: String,
+    /// It waits for an operator's word.
+    #[serde(default)]
+    pub(crate) held: bool,
 }
 
 /// Components, and settings, of earlier sets that are kept for replays. Guessed: some dozens of changes.

@@ -59,6 +59,8 @@ struct Inbox {
 #[derive(Debug)]
 pub(crate) enum Command {
     Reload,
+    /// What a change of the folder would set off, now, with the signers' keys read again: no other word is taken back.
+    Look,
     /// This component with its settings may serve, for this reason.
     Approve(Digest, String),
     /// This candidate, in these files, is to stand in the folder and to serve.
@@ -150,9 +152,21 @@ impl Command {
     fn trigger(&self) -> Trigger {
         match self {
             Command::Reload => Trigger::Reload,
+            Command::Look => Trigger::Folder,
             Command::Approve(..) => Trigger::Approval,
             Command::Promote(..) => Trigger::Promotion,
         }
+    }
+}
+
+// === impl Inbox ===
+
+impl Inbox {
+    /// What was heard since the last look; what is being written stays heard of.
+    fn take_heard(&mut self) -> Heard {
+        self.since = None;
+        let unclosed = self.heard.unclosed.clone();
+        std::mem::replace(&mut self.heard, Heard { unclosed, ..Heard::default() })
     }
 }
 
@@ -168,8 +182,16 @@ impl Desk {
                     let trigger = command.trigger();
                     let record = match command {
                         Command::Reload => scanner.scan(trigger, &Heard::default()),
+                        Command::Look => {
+                            notices.renew();
+                            let heard = self.inbox.lock().take_heard();
+                            scanner.look_now(&heard)
+                        }
                         Command::Promote(candidate, papers) => scanner.promote(&candidate, &papers, || self.unclosed()),
-                        Command::Approve(identity, reason) => scanner.approve(&identity, &reason),
+                        Command::Approve(identity, reason) => {
+                            let heard = Heard { unclosed: self.unclosed(), ..Heard::default() };
+                            scanner.approve(&identity, &reason, &heard)
+                        }
                     };
                     let record = record.unwrap_or_else(|| scanner.unchanged(trigger));
                     // Whoever asked has gone; it is in the records.
@@ -208,9 +230,7 @@ impl Desk {
             }
             let until = settled.unwrap_or(next_look);
             if now >= until {
-                inbox.since = None;
-                let unclosed = inbox.heard.unclosed.clone();
-                return Wake::Look(std::mem::replace(&mut inbox.heard, Heard { unclosed, ..Heard::default() }));
+                return Wake::Look(inbox.take_heard());
             }
             self.arrived.wait_until(&mut inbox, until);
         }

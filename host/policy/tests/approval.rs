@@ -127,3 +127,33 @@ async fn what_wants_more_is_held_whether_or_not_something_is_left_to_replace() {
     until_generation(&host, before + 1).await;
     assert_eq!(host.list().held, []);
 }
+
+// shows
+#[tokio::test]
+async fn an_approval_is_a_word_about_nothing_else() {
+    use std::io::Write;
+    let mut bench = Bench::new();
+    bench.config.watch.unclosed = std::time::Duration::from_secs(600);
+    bench.config.watch.removal_quiet = std::time::Duration::from_secs(600);
+    bench.put("mine.wasm", &guest("deny"));
+    bench.put("rate-limit.toml", b"[kinds.invoke]\nper_second = 1");
+    let host = bench.start();
+    let settings = || served(&host, Policy::RateLimit).settings_digest;
+    let before = settings();
+    bench.put("wants.wasm", &guest("looks_around"));
+    until_refused(&host, 1).await;
+    let held = host.list().held;
+    // Half of a file, and a component that is being replaced by moving it away first.
+    let mut file = std::fs::File::create(bench.plugins().join("rate-limit.toml")).expect("create");
+    file.write_all(b"# as it is\n").expect("write");
+    until("it is told as being written", || host.list().pending.contains(&"rate-limit.toml".to_owned())).await;
+    std::fs::rename(bench.plugins().join("mine.wasm"), bench.dir.path().join("away")).expect("rename");
+    let done = host.approve(&held[0].identity.to_hex(), "read it line by line").await.expect("approved");
+    assert_eq!(done.outcome, Outcome::Refused, "the other answers access until it has been gone for a while: {done:?}");
+    assert_eq!(settings(), before, "half a file was taken");
+    assert!(denied(&host).await, "a removal was taken at once");
+    file.write_all(b"[kinds.invoke]\nper_second = 2").expect("write");
+    drop(file);
+    until("what was finished is taken", || settings() != before).await;
+    assert!(denied(&host).await);
+}

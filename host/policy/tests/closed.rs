@@ -199,21 +199,33 @@ async fn whoever_would_close_access_by_starting_is_told_so_before() {
 // shows: X-17
 #[tokio::test]
 async fn settings_without_their_component_widen_nothing() {
+    for settings in ["access.toml", "access.json"] {
+        without_their_component(settings).await;
+    }
+}
+
+/// Of settings in either notation, empty.
+async fn without_their_component(settings: &str) {
     let bench = Bench::new();
     let host = bench.start();
-    bench.put("access.toml", b"");
+    bench.put(settings, b"");
     bench.put("access.wasm", &guest("deny"));
     eventually_denied(&host).await;
     let before = host.list().swaps.iter().filter(|swap| swap.outcome == Outcome::Refused).count() as u64;
     fs::remove_file(bench.plugins().join("access.wasm")).expect("remove");
     let refused = until_refused(&host, before + 1).await;
-    assert_eq!(refused.code, Some(RefusalCode::ComponentMissing), "{refused:?}");
+    assert_eq!(
+        (refused.code, refused.file.as_deref()),
+        (Some(RefusalCode::ComponentMissing), Some(settings)),
+        "{refused:?}"
+    );
+    assert!(refused.message.contains(&format!("{settings} alone")), "{}", refused.message);
     assert!(denied(&host).await, "the component answers on");
     drop(host);
     let host = bench.start();
     assert!(denied(&host).await, "a restart changes nothing about that");
     assert_eq!(host.reload().await.outcome, Outcome::Swapped, "an operator's word does");
-    assert_eq!(served(&host, Policy::Access).origin, Origin::File("access.toml".into()));
+    assert_eq!(served(&host, Policy::Access).origin, Origin::File(settings.into()));
 }
 
 async fn eventually_denied(host: &PolicyHost) {

@@ -214,7 +214,10 @@ async fn generation_toml_is_all_or_nothing() {
     let bench = Bench::new();
     let hex = |bytes: &[u8]| Digest::of(bytes).to_hex();
     let manifest = |sha: &str| format!("[[policy]]\nname = \"access\"\nsha256 = \"{sha}\"\n");
-    bench.put("generation.toml", b"");
+    let floor = b"";
+    bench.put("version-floor.toml", floor);
+    let of_floor = format!("[[policy]]\nname = \"version-floor\"\nsettings_sha256 = \"{}\"\n", hex(floor));
+    bench.put("generation.toml", of_floor.as_bytes());
     let host = bench.start();
     let first = host.generation().0;
     bench.put("access.wasm", &guest("deny"));
@@ -241,6 +244,69 @@ async fn generation_toml_is_all_or_nothing() {
     assert!(allowed().await);
     bench.put("generation.toml", b"[[polici]]");
     assert_eq!(until_refused(&host, 2).await.code, Some(RefusalCode::GenerationInvalid));
+}
+
+// shows: X-04
+#[tokio::test]
+async fn a_generation_toml_waits_for_the_files_it_names() {
+    let bench = Bench::new();
+    let host = bench.start();
+    let hex = |bytes: &[u8]| Digest::of(bytes).to_hex();
+    let release = |guest_bytes: &[u8], rate: &[u8]| {
+        format!(
+            "[[policy]]\nname = \"access\"\nsha256 = \"{}\"\n[[policy]]\nname = \"rate-limit\"\nsettings_sha256 = \"{}\"\n",
+            hex(guest_bytes),
+            hex(rate)
+        )
+    };
+    // As a release is copied, file by file in the order of their names.
+    let (new, rate) = (guest("deny"), &b"[kinds.invoke]\nper_second = 1"[..]);
+    bench.put("generation.toml", release(&new, rate).as_bytes());
+    let refused = until_refused(&host, 1).await;
+    assert_eq!((refused.code, refused.file.as_deref()), (Some(RefusalCode::DigestMismatch), Some("access")));
+    bench.put("access.wasm", &new);
+    let refused = until_refused(&host, 2).await;
+    assert_eq!(refused.file.as_deref(), Some("rate-limit"), "what it waits for next is told: {refused:?}");
+    bench.put("rate-limit.toml", rate);
+    until_generation(&host, 2).await;
+    assert!(denied(&host).await && host.list().refused.is_empty(), "the last one makes it whole");
+    // One that waits is told once, whatever else comes, and again when it is written again.
+    let waits = release(&guest("well"), rate);
+    bench.put("generation.toml", waits.as_bytes());
+    until_refused(&host, 3).await;
+    bench.put("access.wasm", &marked("well", 1));
+    bench.put("rate-limit.toml", rate);
+    host.look().await;
+    assert_eq!(host.counters().refused_swaps, 3);
+    bench.put("generation.toml", waits.as_bytes());
+    until_refused(&host, 4).await;
+    bench.put("access.wasm", &guest("well"));
+    until_generation(&host, 3).await;
+    assert!(!denied(&host).await);
+}
+
+// shows
+#[tokio::test]
+async fn an_empty_generation_toml_is_none_and_without_one_the_folder_counts_again() {
+    let bench = Bench::new();
+    let host = bench.start();
+    bench.put("access.wasm", &guest("well"));
+    until_generation(&host, 2).await;
+    for (n, text) in [(1, &b""[..]), (2, b"# soon\n")] {
+        bench.put("generation.toml", text);
+        let refused = until_refused(&host, n).await;
+        assert_eq!(refused.code, Some(RefusalCode::GenerationInvalid), "{refused:?}");
+        assert_eq!(served(&host, Policy::Access).origin, Origin::File("access.wasm".into()));
+    }
+    bench.put("version-floor.toml", b"");
+    let floor = format!("[[policy]]\nname = \"version-floor\"\nsettings_sha256 = \"{}\"\n", Digest::of(b"").to_hex());
+    bench.put("generation.toml", floor.as_bytes());
+    until_generation(&host, 3).await;
+    assert_eq!(served(&host, Policy::Access).origin, Origin::Closed, "it says so itself");
+    fs::remove_file(bench.plugins().join("generation.toml")).expect("remove");
+    until_generation(&host, 4).await;
+    assert_eq!(served(&host, Policy::Access).origin, Origin::File("access.wasm".into()));
+    assert!(!denied(&host).await);
 }
 
 // shows: X-06

@@ -256,3 +256,178 @@ async fn what_is_written_more_often_than_it_can_be_judged_comes_nevertheless() {
     let last = Digest::of(&slow("deny", written));
     until("the last that was written serves", || serving(&host, Policy::Access).digest == last).await;
 }
+
+// shows: X-06
+#[tokio::test]
+async fn a_way_back_leaves_the_pin_of_an_operator() {
+    let bench = Bench::new();
+    let host = bench.start();
+    for (n, name) in ["well", "deny"].into_iter().enumerate() {
+        bench.put("access.wasm", &guest(name));
+        until_generation(&host, 2 + n as u64).await;
+    }
+    host.pin(true);
+    bench.put("access.wasm", &marked("deny", 3));
+    host.rollback("it denied the wrong people").await.expect("rolled back");
+    assert_eq!(host.list().pinned, Some(PinReason::Operator));
+    let looked = host.look().await;
+    assert_eq!((looked.outcome, host.generation()), (Outcome::Unchanged, GenerationId(4)));
+    assert!(looked.message.contains("pin --off"), "{}", looked.message);
+    let approved = host.approve(&"0".repeat(64), "a word about nothing").await.expect("a digest");
+    assert!(approved.message.contains("pin --off"), "{}", approved.message);
+    assert!(!denied(&host).await);
+    drop(host);
+    let host = bench.start();
+    assert_eq!((host.list().pinned, denied(&host).await), (Some(PinReason::Operator), false), "over a start, too");
+    host.pin(false);
+    until("what waited comes", || served(&host, Policy::Access).digest == Digest::of(&marked("deny", 3))).await;
+    // The breaker takes back what fails, and takes off nobody's pin either.
+    bench.put("access.wasm", &guest("trap"));
+    until("it serves", || served(&host, Policy::Access).digest == Digest::of(&guest("trap"))).await;
+    host.pin(true);
+    let before = host.generation().0;
+    for _ in 0..bench.config.breaker.failures {
+        host.access(&key("k", ""), &place("boom"), Action::Read).await;
+    }
+    until_generation(&host, before + 1).await;
+    until("it is remembered", || host.counters().reverts == 1).await;
+    assert_eq!(host.list().pinned, Some(PinReason::Operator));
+}
+
+// shows: E-15, X-06
+#[tokio::test]
+async fn a_look_takes_back_no_word_of_an_operator() {
+    let bench = Bench::new();
+    let host = bench.start();
+    for (n, name) in ["well", "deny"].into_iter().enumerate() {
+        bench.put("access.wasm", &guest(name));
+        until_generation(&host, 2 + n as u64).await;
+    }
+    host.rollback("it denied the wrong people").await.expect("rolled back");
+    let looked = host.look().await;
+    assert_eq!((looked.outcome, looked.trigger), (Outcome::Unchanged, Trigger::Folder));
+    assert_eq!((host.list().pinned, denied(&host).await), (Some(PinReason::Rollback), false));
+    // Without their component the settings would bring the default: a look is no word for that.
+    bench.put("access.toml", b"");
+    bench.put("access.wasm", &marked("well", 1));
+    until("a new one serves", || served(&host, Policy::Access).digest == Digest::of(&marked("well", 1))).await;
+    fs::remove_file(bench.plugins().join("access.wasm")).expect("remove");
+    until_refused(&host, 1).await;
+    host.look().await;
+    assert_eq!(served(&host, Policy::Access).origin, Origin::File("access.wasm".into()));
+    // What is whole by then is taken without waiting for a poll or a notice to settle.
+    bench.put("access.wasm", &guest("deny"));
+    until("what was rolled back stays away", || {
+        host.list().refused.iter().any(|of| of.code == RefusalCode::RolledBack)
+    })
+    .await;
+    assert!(!denied(&host).await);
+}
+
+// shows
+#[tokio::test]
+async fn what_a_rollback_brought_back_under_a_name_that_is_gone_is_not_missed() {
+    let mut bench = Bench::new();
+    // What counts as removed does so with the first look.
+    bench.config.watch.removal_quiet = Duration::ZERO;
+    let host = bench.start();
+    let gone = |name: &str| fs::remove_file(bench.plugins().join(name)).expect("remove");
+    let origin = |host: &PolicyHost| served(host, Policy::Access).origin;
+    bench.put("access-1.0.wasm", &guest("well"));
+    until_generation(&host, 2).await;
+    gone("access-1.0.wasm");
+    bench.put("access-1.1.wasm", &guest("deny"));
+    until("the new one serves", || origin(&host) == Origin::File("access-1.1.wasm".into())).await;
+    while origin(&host) != Origin::File("access-1.0.wasm".into()) {
+        host.rollback("it denied the wrong people").await.expect("rolled back");
+    }
+    let of_new: Vec<_> = host.list().refused.iter().map(|of| (of.file.clone(), of.code)).collect();
+    assert_eq!(of_new, [("access-1.1.wasm".to_owned(), RefusalCode::RolledBack)], "and why the new one does not serve");
+    // Something else changes, by several looks and over a start.
+    let rate = async |host: &PolicyHost, n: u32| {
+        let before = served(host, Policy::RateLimit).settings_digest;
+        bench.put("rate-limit.toml", format!("[kinds.invoke]\nper_second = {n}").as_bytes());
+        until("it is taken", || served(host, Policy::RateLimit).settings_digest != before).await;
+        host.look().await;
+        assert_eq!(origin(host), Origin::File("access-1.0.wasm".into()), "by change {n}");
+        assert!(!denied(host).await);
+    };
+    rate(&host, 1).await;
+    rate(&host, 2).await;
+    drop(host);
+    let host = bench.start();
+    rate(&host, 3).await;
+    // A newer one takes its place, although nobody takes the old one away.
+    bench.put("access-1.2.wasm", &marked("deny", 2));
+    until("the newest serves", || origin(&host) == Origin::File("access-1.2.wasm".into())).await;
+    assert!(denied(&host).await);
+    // From then on its going counts as ever.
+    gone("access-1.2.wasm");
+    gone("access-1.1.wasm");
+    until("access is closed", || origin(&host) == Origin::Closed).await;
+}
+
+// shows: X-04
+#[tokio::test]
+async fn a_copy_under_another_name_holds_up_nothing_and_a_rename_is_a_swap() {
+    let bench = Bench::new();
+    let host = bench.start();
+    let named = |host: &PolicyHost| host.list().refused.iter().map(|of| (of.file.clone(), of.code)).collect::<Vec<_>>();
+    bench.put("access.wasm", &guest("well"));
+    until_generation(&host, 2).await;
+    bench.put("access-old.wasm", &guest("well"));
+    let refused = until_refused(&host, 1).await;
+    let copy = ("access-old.wasm".to_owned(), RefusalCode::DuplicatePolicy);
+    assert_eq!((refused.file.as_deref(), refused.code), (Some("access-old.wasm"), Some(RefusalCode::DuplicatePolicy)));
+    assert_eq!(named(&host), [copy.clone()], "it is told as long as it stands there");
+    bench.put("access.wasm", &guest("deny"));
+    until_generation(&host, 3).await;
+    assert!(denied(&host).await, "the urgent change is in force");
+    assert_eq!(named(&host), [copy]);
+    fs::remove_file(bench.plugins().join("access-old.wasm")).expect("remove");
+    until("nothing is refused", || named(&host).is_empty()).await;
+    fs::rename(bench.plugins().join("access.wasm"), bench.plugins().join("night.wasm")).expect("rename");
+    until_generation(&host, 4).await;
+    assert_eq!(served(&host, Policy::Access).origin, Origin::File("night.wasm".into()));
+    assert_eq!((denied(&host).await, named(&host)), (true, vec![]));
+    let told = host.list().swaps.len();
+    for _ in 0..3 {
+        bench.put("rate-limit.toml", b"");
+        host.look().await;
+    }
+    let later = host.list().swaps.split_off(told);
+    assert!(later.iter().all(|swap| !swap.files.iter().any(|file| file.contains("night"))), "{later:#?}");
+}
+
+// shows: X-06
+#[tokio::test]
+async fn what_a_pin_holds_back_is_told_after_a_restart_too() {
+    let bench = Bench::new();
+    let host = bench.start();
+    for (n, name) in ["well", "deny"].into_iter().enumerate() {
+        bench.put("access.wasm", &guest(name));
+        until_generation(&host, 2 + n as u64).await;
+    }
+    bench.put("version-floor.toml", b"rubbish");
+    bench.put("wants.wasm", &guest("looks_around"));
+    let listed = |host: &PolicyHost| {
+        let mut told: Vec<_> = host.list().refused.iter().map(|of| (of.file.clone(), of.code)).collect();
+        told.sort_by(|a, b| a.0.cmp(&b.0));
+        (told, host.list().held)
+    };
+    until("both are told", || listed(&host).0.len() == 2 && listed(&host).1.len() == 1).await;
+    host.rollback("it denied the wrong people").await.expect("rolled back");
+    let before = listed(&host);
+    assert_eq!(before.0.len(), 3, "{before:?}");
+    drop(host);
+    let host = bench.start();
+    assert_eq!((host.list().pinned, listed(&host)), (Some(PinReason::Rollback), before));
+    // The word about it is heard in this run, too.
+    let identity = host.list().held[0].identity.to_hex();
+    let done = host.approve(&identity[..12], "read it line by line").await.expect("approved");
+    assert_eq!(done.code, Some(RefusalCode::DuplicatePolicy), "it is judged anew: {done:?}");
+    // And what is mended is told no more.
+    bench.put("version-floor.toml", b"");
+    until("it is taken", || served(&host, Policy::VersionFloor).origin != Origin::Embedded).await;
+    assert!(!listed(&host).0.iter().any(|(file, _)| file == "version-floor.toml"));
+}

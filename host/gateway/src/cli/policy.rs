@@ -234,7 +234,11 @@ async fn list(local: Local) -> anyhow::Result<()> {
         output::line(listing_json(&listing))?;
         return Ok(());
     }
-    let pinned = if listing.pinned { ", pinned" } else { "" };
+    let pinned = match listing.pinned_by.as_str() {
+        "rollback" => ", pinned by a roll-back",
+        _ if listing.pinned => ", pinned",
+        _ => "",
+    };
     let folder = if listing.plugins_dir.is_empty() { "(no plugins folder)" } else { &listing.plugins_dir };
     output::line(format_args!("generation {}{pinned}  {folder}", listing.generation))?;
     let rows: Vec<_> = listing
@@ -412,7 +416,8 @@ fn policy_json(p: &PolicySummary) -> Json {
 fn listing_json(listing: &ListPoliciesResponse) -> Json {
     let policies: Vec<_> = listing.policies.iter().map(policy_json).collect();
     json!({
-        "generation": listing.generation, "pinned": listing.pinned, "plugins_dir": listing.plugins_dir,
+        "generation": listing.generation, "pinned": listing.pinned, "pinned_by": listing.pinned_by,
+        "plugins_dir": listing.plugins_dir,
         "held": held_json(listing), "approved": approved_json(listing), "decisions_dropped": listing.decisions_dropped,
         "pending": listing.pending,
         "refused": listing.refused.iter().map(refusal_json).collect::<Vec<_>>(),

@@ -78,7 +78,7 @@ pub fn run(args: ServiceArgs) -> anyhow::Result<()> {
                 Some(()) = hangup.recv() => {
                     manager.reloading();
                     reload(&args.gateway, &mut app, &log);
-                    app.reload_policies().await;
+                    app.look_at_policies().await;
                     manager.ready("reloaded");
                 }
                 Some(()) = reopen.recv() => match telemetry::reopen_log() {

@@ -37,7 +37,8 @@ systemctl reload tidegate                   # read the file again; without syste
 
 ## Changing a running gateway
 
-SIGHUP reads the file again (with the variables and flags of the start), and the plugins folder. A file with an error
+SIGHUP reads the file again (with the variables and flags of the start) and looks at the plugins folder; a pin or a
+roll-back of the policies stays (`tidegate policy reload` is the word against them). A file with an error
 changes nothing: the log has the errors and the gateway serves on with what it had. The column `takes effect` says
 what a change means for a running gateway. What needs a start is named in the log and left as it was until then.
 ";

@@ -23,7 +23,7 @@ pub struct ReaderLag {
 pub struct Ask {
     pub reader: u64,
     pub lag: u64,
-    /// How often it was asked about before, since it last kept up.
+    /// How often it was asked about since it last kept up, with this time: from 1.
     pub asked: u32,
     /// How long it has been under pressure.
     pub since_ms: u64,
@@ -89,6 +89,7 @@ impl PressureBook {
             pressed.levels = pressed.levels.max(reached);
             pressed.again = false;
             pressed.in_flight = true;
+            pressed.asked = pressed.asked.saturating_add(1);
             asks.push(Ask {
                 reader,
                 lag,
@@ -96,7 +97,6 @@ impl PressureBook {
                 since_ms: now_ms.saturating_sub(pressed.since_ms),
                 level_percent: LEVELS_PERCENT[pressed.levels.max(1) - 1],
             });
-            pressed.asked = pressed.asked.saturating_add(1);
         }
         asks
     }
@@ -167,30 +167,30 @@ mod tests {
     fn each_level_is_asked_about_once_on_the_way_up() {
         let mut book = PressureBook::new(1_000);
         assert_eq!(look(&mut book, 0, &[lag(1, 499), lag(2, 10)]), []);
-        assert_eq!(look(&mut book, 100, &[lag(1, 500), lag(2, 10)]), [(1, 50, 0, 0)]);
+        assert_eq!(look(&mut book, 100, &[lag(1, 500), lag(2, 10)]), [(1, 50, 1, 0)]);
         assert_eq!(look(&mut book, 150, &[lag(1, 600), lag(2, 10)]), []);
-        assert_eq!(look(&mut book, 200, &[lag(1, 751), lag(2, 500)]), [(1, 75, 1, 100), (2, 50, 0, 0)]);
-        assert_eq!(look(&mut book, 300, &[lag(1, 950)]), [(1, 90, 2, 200)]);
+        assert_eq!(look(&mut book, 200, &[lag(1, 751), lag(2, 500)]), [(1, 75, 2, 100), (2, 50, 1, 0)]);
+        assert_eq!(look(&mut book, 300, &[lag(1, 950)]), [(1, 90, 3, 200)]);
         assert_eq!(look(&mut book, 400, &[lag(1, 5_000)]), []);
     }
 
     #[test]
     fn a_jump_over_levels_is_one_question() {
         let mut book = PressureBook::new(1_000);
-        assert_eq!(look(&mut book, 0, &[lag(1, 990)]), [(1, 90, 0, 0)]);
+        assert_eq!(look(&mut book, 0, &[lag(1, 990)]), [(1, 90, 1, 0)]);
         assert_eq!(look(&mut book, 1, &[lag(1, 999)]), []);
     }
 
     #[test]
     fn a_reader_is_asked_about_again_only_after_it_kept_up() {
         let mut book = PressureBook::new(1_000);
-        assert_eq!(look(&mut book, 0, &[lag(1, 500)]), [(1, 50, 0, 0)]);
+        assert_eq!(look(&mut book, 0, &[lag(1, 500)]), [(1, 50, 1, 0)]);
         // Going down and up around the level, and even down to the mark, is no news.
         for (now_ms, events) in [(1, 499), (2, 510), (3, 250), (4, 749)] {
             assert_eq!(look(&mut book, now_ms, &[lag(1, events)]), [], "at {events}");
         }
         assert_eq!(look(&mut book, 5, &[lag(1, 249)]), []);
-        assert_eq!(look(&mut book, 90, &[lag(1, 500)]), [(1, 50, 0, 0)]);
+        assert_eq!(look(&mut book, 90, &[lag(1, 500)]), [(1, 50, 1, 0)]);
     }
 
     #[test]
@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(book.look(2, &[lag(1, 10)]), []);
         assert_eq!(book.look(3, &[lag(1, 800)]), [], "relief does not forget what is in flight");
         book.answered(1, Answered::Stays);
-        assert_eq!(look(&mut book, 4, &[lag(1, 800)]), [(1, 75, 1, 4)]);
+        assert_eq!(look(&mut book, 4, &[lag(1, 800)]), [(1, 75, 2, 4)]);
         assert_eq!(book.look(5, &[lag(1, 950)]).len(), 1);
         book.answered(1, Answered::Leaves);
         book.re_ask_all();
@@ -209,15 +209,15 @@ mod tests {
         // Answers about readers that are gone mean nothing.
         assert_eq!(book.look(7, &[]), []);
         book.answered(1, Answered::Stays);
-        assert_eq!(look(&mut book, 8, &[lag(1, 500)]), [(1, 50, 0, 0)], "a new reader begins anew");
+        assert_eq!(look(&mut book, 8, &[lag(1, 500)]), [(1, 50, 1, 0)], "a new reader begins anew");
     }
 
     #[test]
     fn a_new_policy_is_asked_about_everyone_under_pressure() {
         let mut book = PressureBook::new(1_000);
-        assert_eq!(look(&mut book, 0, &[lag(1, 600), lag(2, 100), lag(3, 900)]), [(1, 50, 0, 0), (3, 90, 0, 0)]);
+        assert_eq!(look(&mut book, 0, &[lag(1, 600), lag(2, 100), lag(3, 900)]), [(1, 50, 1, 0), (3, 90, 1, 0)]);
         book.re_ask_all();
-        assert_eq!(look(&mut book, 10, &[lag(1, 300), lag(2, 100), lag(3, 200)]), [(1, 50, 1, 10)]);
+        assert_eq!(look(&mut book, 10, &[lag(1, 300), lag(2, 100), lag(3, 200)]), [(1, 50, 2, 10)]);
         assert_eq!(look(&mut book, 20, &[lag(1, 300), lag(2, 100), lag(3, 200)]), []);
     }
 

@@ -40,6 +40,7 @@ pub(super) fn listing(host: &PolicyHost) -> ListPoliciesResponse {
     ListPoliciesResponse {
         generation: listing.generation.0,
         pinned: listing.pinned.is_some(),
+        pinned_by: listing.pinned.map_or_else(String::new, |by| by.as_str().to_owned()),
         plugins_dir: String::new(),
         policies,
         swaps: listing.swaps.iter().rev().map(swap_record).collect(),

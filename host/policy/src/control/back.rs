@@ -52,7 +52,7 @@ impl Control {
                 let trying = std::mem::take(&mut history.trying);
                 history.shun_all(trying, &set);
                 history.owed.clear();
-                history.pin = Some(PinReason::Rollback);
+                history.hold(&set);
                 self.remember(&mut history);
                 record.message = match bad {
                     Some((file, _)) => {
@@ -73,6 +73,20 @@ impl Control {
         }
     }
 
+    /// Somebody asked for something, and nothing has changed; because of an operator's pin, if there is one.
+    pub(crate) fn left_as_it_is(&self, attempt: Attempt) -> SwapRecord {
+        let pinned = self.history.lock().pin == Some(PinReason::Operator);
+        let mut record = self.unchanged(attempt);
+        if pinned {
+            record.message =
+                "the set is pinned, so nothing of the folder is taken: `tidegate policy pin --off` follows it \
+                              again"
+                    .to_owned();
+            self.records.amend(record.number, |kept| kept.message.clone_from(&record.message));
+        }
+        record
+    }
+
     /// There is nothing to go back to, and something is on its way in: it is left, as it would be by going back.
     fn leave_what_is_tried(&self, history: &mut History, reason: &str) -> Result<SwapRecord, RollbackError> {
         if self.is_halted() {
@@ -84,7 +98,7 @@ impl Control {
         history.moved();
         history.shun_all(trying, &serving);
         history.owed.clear();
-        history.pin = Some(PinReason::Rollback);
+        history.hold(&serving);
         self.remember(history);
         let message =
             format!("{} was being judged and is left; there is no earlier set to go back to", files.join(", "));
@@ -145,13 +159,13 @@ impl Control {
             Ok(set) => {
                 history.shun(&serving, &set);
                 let set = set.closed_since(&serving, Closure::Refused(RefusalCode::Poisoned));
-                self.flip(&mut history, set, attempt)
+                self.flip(&mut history, set.clone(), attempt).map(|record| (set, record))
             }
             Err(refusal) => Err((refusal, attempt)),
         };
         match flipped {
-            Ok(record) => {
-                history.pin = Some(PinReason::Rollback);
+            Ok((set, record)) => {
+                history.hold(&set);
                 self.remember(&mut history);
                 self.reverts.fetch_add(1, Ordering::Relaxed);
                 let refusal = taken_back(&bad.source.file, &bad.source.identity());

@@ -10,7 +10,7 @@ use crate::gate::{Loaded, Refusal, RefusalCode};
 use crate::generation::{Generation, Set};
 use crate::model::Digest;
 use crate::record::{Approval, Granted, Held, PinReason};
-use crate::store::POISONED_MAX;
+use crate::store::{POISONED_MAX, Remembered, Told};
 
 /// Behind one lock, held through a flip.
 pub(super) struct History {
@@ -27,6 +27,8 @@ pub(super) struct History {
     pub(super) poisoned: Vec<Digest>,
     /// Identities that a roll-back left.
     pub(super) shunned: Vec<Digest>,
+    /// Identities that a way back put in force and that do not stand in the folder: nobody removed them there.
+    pub(super) returned: Vec<Digest>,
     /// Rises when something other than the swapper moves the set, pins it or takes a component back.
     pub(super) revision: u64,
     /// Identities that are on their way through the gate.
@@ -81,7 +83,12 @@ impl History {
     /// What stands in the folder and is not in `serving`.
     pub(super) fn standing(&self, serving: &Set) -> Vec<Refusal> {
         let serves = |identity: &Digest| serving.chosen().any(|loaded| loaded.source.identity() == *identity);
-        let refused = self.refused.iter().filter(|(identity, _)| !serves(identity)).map(|(_, refusal)| refusal);
+        // A copy of it under another name does not.
+        let file_serves = |identity: &Digest, file: &str| {
+            serving.chosen().any(|loaded| loaded.source.identity() == *identity && &*loaded.source.file == file)
+        };
+        let refused = self.refused.iter().filter(|(identity, of)| !file_serves(identity, &of.file));
+        let refused = refused.map(|(_, refusal)| refusal);
         // Held back by a pin of an earlier run, so not judged in this one.
         let told = |of: &Digest| self.refused.iter().any(|(identity, _)| identity == of);
         let poisoned = self.judged.iter().filter(|(_, of)| self.poisoned.contains(of) && !told(of) && !serves(of));
@@ -91,6 +98,19 @@ impl History {
         let left = self.judged.iter().filter(|(_, of)| left(of) && !told(of) && !serves(of));
         let left = left.map(|(stem, identity)| left_behind(&file(stem), identity));
         self.folder_trouble.iter().chain(refused).cloned().chain(poisoned).chain(left).collect()
+    }
+
+    /// What is to be told after a restart of what stands in the folder and is known by then.
+    pub(super) fn tell(&self) -> Vec<Told> {
+        let known = self.refused.iter().filter(|(identity, _)| !self.trying.contains(identity));
+        let told = known.map(|(identity, of)| Told {
+            identity: identity.to_hex(),
+            file: of.file.clone(),
+            code: of.code.as_str().to_owned(),
+            message: of.message.clone(),
+            held: self.held.iter().any(|held| held.identity == *identity),
+        });
+        told.collect()
     }
 
     /// The file that stands in the folder for it.
@@ -116,6 +136,22 @@ impl History {
         self.judged.retain(|_, identity| !tried.contains(identity));
     }
 
+    /// A way back led to this set: changes of the folder wait, unless an operator has pinned it for longer.
+    pub(super) fn hold(&mut self, set: &Set) {
+        self.pin.get_or_insert(PinReason::Rollback);
+        let stands = |loaded: &Loaded| self.judged.get(&*loaded.source.stem) == Some(&loaded.source.identity());
+        let returned = set.chosen().filter(|loaded| !stands(loaded)).map(|loaded| loaded.source.identity()).collect();
+        self.returned = returned;
+    }
+
+    /// What a way back put in force and stands in the folder by now can be removed there again.
+    pub(super) fn stands_again(&mut self, serving: &Set, judged: &BTreeMap<String, Digest>) {
+        for Loaded { source, .. } in serving.chosen().map(Arc::as_ref) {
+            let identity = source.identity();
+            self.returned.retain(|of| *of != identity || judged.get(&*source.stem) != Some(of));
+        }
+    }
+
     /// What was in `left` and is not in `now` was left on purpose.
     pub(super) fn shun(&mut self, left: &Set, now: &Set) {
         let left = left.chosen().map(|loaded| loaded.source.identity()).collect();
@@ -126,9 +162,36 @@ impl History {
     pub(super) fn shun_all(&mut self, left: Vec<Digest>, now: &Set) {
         let stays = |identity: &Digest| now.chosen().any(|loaded| loaded.source.identity() == *identity);
         self.shunned.retain(|identity| !stays(identity) && !left.contains(identity));
+        // From now on that is why they do not serve.
+        self.refused.retain(|(identity, _)| stays(identity) || !left.contains(identity));
         self.shunned.extend(left.into_iter().filter(|identity| !stays(identity)));
         let surplus = self.shunned.len().saturating_sub(POISONED_MAX);
         self.shunned.drain(..surplus);
+    }
+}
+
+/// What the run before told of files that its pin holds back.
+pub(super) fn told(remembered: &Remembered) -> Vec<(Digest, Refusal)> {
+    let told = remembered.pin.iter().flat_map(|pin| &pin.told);
+    told.filter_map(|of| Some((Digest::from_hex(&of.identity)?, of.refusal()?))).collect()
+}
+
+/// Those of them that wait for an operator's word.
+pub(super) fn held(remembered: &Remembered) -> Vec<Held> {
+    let told = remembered.pin.iter().flat_map(|pin| &pin.told).filter(|of| of.held);
+    let held = |of: &Told| {
+        let Refusal { code, file, message } = of.refusal()?;
+        Some(Held { file, identity: Digest::from_hex(&of.identity)?, code, message })
+    };
+    told.filter_map(held).collect()
+}
+
+// === impl Told ===
+
+impl Told {
+    /// None: it is of a later version.
+    fn refusal(&self) -> Option<Refusal> {
+        Some(Refusal::new(RefusalCode::parse(&self.code)?, &self.file, self.message.clone()))
     }
 }
 

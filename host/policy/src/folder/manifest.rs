@@ -31,7 +31,18 @@ impl Manifest {
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
         let wrong = |message: String| Refusal::new(RefusalCode::GenerationInvalid, MANIFEST, message);
         let text = std::str::from_utf8(bytes).map_err(|_| wrong("it is not UTF-8".into()))?;
-        toml::from_str(text).map_err(|e| wrong(e.message().to_owned()))
+        let read: Self = toml::from_str(text).map_err(|e| wrong(e.message().to_owned()))?;
+        if read.policy.is_empty() {
+            // Taken at its word it would deny everything to everybody; it is one that is still being written.
+            let message = "it names nothing; name at least one [[policy]], or take it away to follow the folder";
+            return Err(wrong(message.to_owned()));
+        }
+        Ok(read)
+    }
+
+    /// Every file that it could mean, there or not.
+    pub(crate) fn files(&self) -> impl Iterator<Item = String> {
+        self.policy.iter().flat_map(|named| ["wasm", "toml", "json"].map(|ending| format!("{}.{ending}", named.name)))
     }
 
     /// The versions it names, checked; whatever else lies in the folder does not take part.

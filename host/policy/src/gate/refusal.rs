@@ -24,6 +24,11 @@ macro_rules! refusal_codes {
         impl RefusalCode {
             pub const ALL: &[RefusalCode] = &[$(RefusalCode::$variant,)*];
 
+            /// None: no build of this version writes such a text.
+            pub(crate) fn parse(text: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|code| code.as_str() == text)
+            }
+
             /// The dotted text.
             pub const fn as_str(self) -> &'static str {
                 match self { $(RefusalCode::$variant => $text,)* }

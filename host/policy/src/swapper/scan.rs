@@ -4,13 +4,14 @@
 
 mod judge;
 mod missing;
+mod named;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::PolicyConfig;
-use crate::control::{Attempt, Basis, Control, Overtaken, left_behind};
+use crate::control::{Attempt, Basis, Control, Overtaken};
 use crate::evidence::{Comparison, Recorder};
 use crate::folder::{Folder, Heard, Look, MANIFEST, Papers, Version};
 use crate::gate::{Gate, Loaded, Refusal, RefusalCode};
@@ -18,6 +19,7 @@ use crate::model::Digest;
 use crate::record::{Outcome, PinReason, SwapRecord, Trigger};
 use crate::trust::Vouching;
 use missing::insist_on_settings;
+use named::Unserved;
 
 /// Plans of one look, if roll-backs, pins or the breaker overtake it; then the next look goes on. Guessed: operators
 /// are slower.
@@ -42,6 +44,8 @@ pub(super) struct Scanner {
     known: Vec<Digest>,
     /// Served from the folder, and gone since.
     missing: BTreeMap<String, Instant>,
+    /// The `generation.toml` that was refused.
+    unserved: Option<Unserved>,
     /// Attempts in a row that the folder overtook.
     moved_on: u32,
     /// It overtook the latest: the next look is due at once.
@@ -61,7 +65,7 @@ enum Plan {
 struct Change {
     stems: Vec<(String, Version)>,
     /// Of `stems` those that may come and do not have to.
-    optional: BTreeSet<Digest>,
+    optional: BTreeSet<String>,
     keep: Vec<Arc<Loaded>>,
     files: Vec<String>,
     /// Stems that have to stand there as they were read when it comes into force; of `generation.toml` that alone.
@@ -93,6 +97,7 @@ impl Scanner {
             ready: Vec::new(),
             known,
             missing: BTreeMap::new(),
+            unserved: None,
             moved_on: 0,
             again: false,
             trouble: None,
@@ -102,7 +107,7 @@ impl Scanner {
     }
 
     pub(super) fn unchanged(&self, trigger: Trigger) -> SwapRecord {
-        self.control.unchanged(attempt(trigger))
+        self.control.left_as_it_is(attempt(trigger))
     }
 
     /// When the next look is due because the folder moved on, or because a removal has to be quiet for a while.
@@ -113,11 +118,24 @@ impl Scanner {
         self.missing.values().min().map(|since| *since + self.config.watch.removal_quiet)
     }
 
-    /// What an operator approved is tried again.
-    pub(super) fn approve(&mut self, approved: &Digest, reason: &str) -> Option<SwapRecord> {
+    /// What an operator approved is tried again. It is a word about nothing else: what is being written waits.
+    pub(super) fn approve(&mut self, approved: &Digest, reason: &str, heard: &Heard) -> Option<SwapRecord> {
         self.control.approve(approved, reason);
         self.refused.remove(approved);
-        self.scan(Trigger::Approval, &Heard::default())
+        self.known.retain(|known| known != approved);
+        self.scan(Trigger::Approval, heard)
+    }
+
+    /// With the signers' keys as they are by now.
+    pub(super) fn look_now(&mut self, heard: &Heard) -> Option<SwapRecord> {
+        self.reread_keys();
+        self.scan(Trigger::Folder, heard)
+    }
+
+    fn reread_keys(&self) {
+        if let Err(error) = self.vouching.reread() {
+            tracing::error!(%error, "the keys of trusted signers cannot be read again; the ones before count");
+        }
     }
 
     /// A candidate that was compared is put into the folder, under the name of what it replaces, and taken up from
@@ -208,9 +226,7 @@ impl Scanner {
             self.rivals.clear();
             self.known.clear();
             self.control.unpin();
-            if let Err(error) = self.vouching.reread() {
-                tracing::error!(%error, "the keys of trusted signers cannot be read again; the ones before count");
-            }
+            self.reread_keys();
         }
         self.again = false;
         // What overtakes a plan came after the operator's word, and counts.
@@ -231,8 +247,7 @@ impl Scanner {
             return Ok(None);
         }
         let Some(folder) = self.folder.as_mut() else { return Ok(None) };
-        // Beside a promotion others may be writing.
-        let force = !matches!(trigger, Trigger::Folder | Trigger::Promotion);
+        let force = takes_it_as_it_stands(trigger);
         let look = match folder.look(heard, force) {
             Ok(mut look) => {
                 insist_on_settings(&basis, trigger, &mut look);
@@ -285,9 +300,8 @@ impl Scanner {
         };
         let of_identity: BTreeMap<Digest, String> =
             change.stems.iter().map(|(_, version)| (version.identity, version.file().to_owned())).collect();
-        let required = change.stems.iter().map(|(_, version)| version.identity);
-        let required = required.filter(|identity| !change.optional.contains(identity));
-        let tried: Vec<Digest> = required.chain(named).collect();
+        let required = change.stems.iter().filter(|(stem, _)| !change.optional.contains(stem));
+        let tried: Vec<Digest> = required.map(|(_, version)| version.identity).chain(named).collect();
         self.control.trying(&tried);
         let mut difference: Option<Comparison> = None;
         let loaded = self.load(&basis, &mut change, &mut difference);
@@ -305,7 +319,7 @@ impl Scanner {
                 self.ready = chosen;
                 let record = self.control.moved_on(&basis, &tried, attempt(change.files));
                 return match trigger {
-                    Trigger::Folder => {
+                    Trigger::Folder | Trigger::Approval => {
                         self.again = true;
                         Ok(Some(record))
                     }
@@ -339,6 +353,8 @@ impl Scanner {
                 let Some(file) = of_identity.get(&identity) else { continue };
                 self.control.note_refused(identity, waits(file, &record));
             }
+        } else {
+            self.unserved = None;
         }
         Ok(Some(record))
     }
@@ -392,7 +408,8 @@ impl Scanner {
         // What was read of a file that is being written again is not what its writer means.
         let news = judged.iter().any(|(stem, identity)| fresh(stem, identity) && !look.is_unfinished(stem));
         // Something that did not serve went: what was refused with it, or because of it, may come.
-        let went = |stem: &String| stem != MANIFEST && !judged.contains_key(stem) && serving(stem).is_none();
+        // So may what `generation.toml` did not name, when it goes.
+        let went = |stem: &String| !judged.contains_key(stem) && serving(stem).is_none();
         let withdrawn = basis.judged.keys().any(went);
         let owed = withdrawn && judged.values().any(|identity| basis.owed.contains(identity));
         // While a roll-back holds the set, only something new lets go of it.
@@ -407,10 +424,12 @@ impl Scanner {
             if look.versions.contains_key(&stem) || look.is_unfinished(&stem) {
                 continue;
             }
+            // Nobody removed it: a way back put it in force when its file had gone.
+            if !all && basis.returned.contains(&loaded.source.identity()) {
+                continue;
+            }
             let since = *self.missing.entry(stem.clone()).or_insert(now);
-            if !matches!(trigger, Trigger::Folder | Trigger::Promotion)
-                || now.duration_since(since) >= self.config.watch.removal_quiet
-            {
+            if takes_it_as_it_stands(trigger) || now.duration_since(since) >= self.config.watch.removal_quiet {
                 self.missing.remove(&stem);
                 gone.push(stem);
             }
@@ -434,9 +453,9 @@ impl Scanner {
             }
             let must = all || fresh(stem, identity) || !held(identity);
             if !must && may(stem, identity) {
-                optional.insert(*identity);
+                optional.insert(stem.clone());
             }
-            if must || optional.contains(identity) {
+            if must || optional.contains(stem) {
                 stems.push((stem.clone(), version.clone()));
             }
         }
@@ -447,52 +466,12 @@ impl Scanner {
         let keep = basis.chosen.iter().filter(|loaded| !replaced(&loaded.source.stem)).cloned().collect();
         let files = stems
             .iter()
-            .filter(|(_, version)| !optional.contains(&version.identity))
+            .filter(|(stem, _)| !optional.contains(stem))
             .map(|(stem, version)| version.source.as_ref().map_or(stem.clone(), |source| source.file.to_string()))
             .chain(gone.iter().map(|stem| format!("{stem} (removed)")))
             .collect();
         let looked_at = stems.iter().map(|(stem, _)| stem).chain(&gone).cloned().collect();
         (Plan::Change(Change { stems, optional, keep, files, looked_at }), look.pending)
-    }
-
-    /// With it: only its own change counts, and it names everything.
-    fn plan_by_manifest(
-        &mut self,
-        trigger: Trigger,
-        all: bool,
-        basis: &Basis,
-        look: Look,
-        judged: &BTreeMap<String, Digest>,
-    ) -> Result<(Plan, Vec<String>), (Refusal, Vec<String>)> {
-        let identity = judged.get(MANIFEST);
-        let news = basis.judged.get(MANIFEST) != identity && identity.is_some_and(|id| !self.known.contains(id));
-        let left = identity.filter(|identity| basis.shunned.contains(identity));
-        if !all && (!news || trigger == Trigger::Start && left.is_some()) {
-            return Ok((Plan::Nothing, look.pending));
-        }
-        if let Some(left) = left.filter(|_| !all) {
-            return Err((left_behind(MANIFEST, left), look.pending));
-        }
-        // The files it names are checked against it, so whether they seem finished does not matter.
-        let look = match self.folder.as_mut().map(|folder| folder.look(&Heard::default(), true)) {
-            Some(Ok(mut look)) => {
-                insist_on_settings(basis, trigger, &mut look);
-                self.vouching.insist(&mut look);
-                look
-            }
-            Some(Err(refusal)) => return Err((refusal, look.pending)),
-            None => return Ok((Plan::Nothing, look.pending)),
-        };
-        let pending = look.pending.clone();
-        let Some((_, manifest)) = &look.manifest else { return Ok((Plan::Nothing, pending)) };
-        let folder = self.folder.as_ref();
-        let raw = |name: &str| folder.and_then(|folder| folder.digest_of(name));
-        let selected = manifest.clone().and_then(|manifest| manifest.select(&look, &raw));
-        let stems = selected.map_err(|refusal| (refusal, pending.clone()))?;
-        let files = vec![MANIFEST.to_owned()];
-        let looked_at = BTreeSet::from([MANIFEST.to_owned()]);
-        let change = Change { stems, optional: BTreeSet::new(), keep: Vec::new(), files, looked_at };
-        Ok((Plan::Change(change), pending))
     }
 }
 
@@ -502,6 +481,12 @@ fn waits(file: &str, refused: &SwapRecord) -> Refusal {
     others.dedup();
     let message = format!("it waits for {}, which came with it and was refused", others.join(", "));
     Refusal::new(RefusalCode::Waits, file, message)
+}
+
+/// At the start, and by an operator's word about the whole folder: files that may not be finished, and removals at once.
+/// Beside a promotion and an approval others may be writing.
+fn takes_it_as_it_stands(trigger: Trigger) -> bool {
+    !matches!(trigger, Trigger::Folder | Trigger::Promotion | Trigger::Approval)
 }
 
 pub(super) fn attempt(trigger: Trigger) -> Attempt {

@@ -30,11 +30,14 @@ impl Scanner {
         let (mut chosen, mut refusals) = (std::mem::take(&mut change.keep), Vec::new());
         let by_name = change.files == [MANIFEST];
         for (stem, version) in std::mem::take(&mut change.stems) {
-            if let Some(serving) = basis.chosen.iter().find(|loaded| loaded.source.identity() == version.identity) {
+            // The same bytes under another name are another file: one that rivals, or takes over when that one goes.
+            let serves =
+                |loaded: &&Arc<Loaded>| loaded.source.identity() == version.identity && *loaded.source.stem == *stem;
+            if let Some(serving) = basis.chosen.iter().find(serves) {
                 chosen.push(Arc::clone(serving));
                 continue;
             }
-            let optional = change.optional.contains(&version.identity);
+            let optional = change.optional.contains(&stem);
             let loaded = version.source.and_then(|source| {
                 if basis.poisoned.contains(&version.identity) {
                     return Err(taken_back(&source.file, &version.identity));
@@ -90,6 +93,7 @@ impl Scanner {
     fn without_rivals(&mut self, basis: &Basis, change: &mut Change, chosen: &mut Vec<Arc<Loaded>>) -> Vec<Refusal> {
         let mut refusals = Vec::new();
         let mut losers: Vec<Arc<Loaded>> = Vec::new();
+        self.give_way(basis, change, chosen);
         for policy in Policy::ALL {
             let claims: Vec<_> = chosen.iter().filter(|loaded| loaded.answers.contains(&policy)).collect();
             if claims.len() < 2 {
@@ -103,14 +107,14 @@ impl Scanner {
                 let Some(other) = other.filter(|_| !losers.iter().any(is)) else { continue };
                 losers.push(Arc::clone(loser));
                 let identity = loser.source.identity();
-                if change.optional.contains(&identity) {
+                if change.optional.contains(&*loser.source.stem) {
                     continue;
                 }
                 let message = rivalry(basis, policy, other);
                 let refusal = Refusal::new(RefusalCode::DuplicatePolicy, &loser.source.file, message);
                 self.refused.insert(identity);
                 self.control.note_refused(identity, refusal.clone());
-                self.rivals.retain(|rival| rival.source.identity() != identity);
+                self.rivals.retain(|rival| rival.source.stem != loser.source.stem);
                 self.rivals.push(Arc::clone(loser));
                 refusals.push(refusal);
             }
@@ -122,14 +126,30 @@ impl Scanner {
             chosen.extend(basis.chosen.iter().find(stays).cloned());
         }
         for loaded in chosen.iter() {
-            let identity = loaded.source.identity();
             let serves = basis.chosen.iter().any(|old| Arc::ptr_eq(old, loaded));
-            if change.optional.contains(&identity) && !serves {
+            if change.optional.contains(&*loaded.source.stem) && !serves {
                 change.files.push(loaded.source.file.to_string());
             }
         }
         refusals
     }
+
+    /// What a way back put in force goes when files that have to come answer all that it does; but nothing of its own name
+    /// may stand there.
+    fn give_way(&self, basis: &Basis, change: &Change, chosen: &mut Vec<Arc<Loaded>>) {
+        let folder = self.folder.as_ref();
+        let has_file = |old: &Loaded| folder.is_some_and(|folder| folder.has(&old.source.stem));
+        let gone = |old: &Arc<Loaded>| is_returned(basis, old) && !has_file(old);
+        let comes = |new: &Arc<Loaded>| !gone(new) && !change.optional.contains(&*new.source.stem);
+        let come: Vec<_> = chosen.iter().filter(|new| comes(new)).cloned().collect();
+        let answered = |policy: &Policy| come.iter().any(|new| new.answers.contains(policy));
+        chosen.retain(|old| !gone(old) || !old.answers.iter().all(answered));
+    }
+}
+
+/// It serves because a way back led to it, without a file.
+fn is_returned(basis: &Basis, loaded: &Arc<Loaded>) -> bool {
+    basis.returned.contains(&loaded.source.identity()) && basis.chosen.iter().any(|old| Arc::ptr_eq(old, loaded))
 }
 
 /// Who answers the question, too: what stands in the folder under that name, or what served under it before and stays.
@@ -137,6 +157,12 @@ fn rivalry(basis: &Basis, policy: Policy, other: &Arc<Loaded>) -> String {
     let file = &other.source.file;
     let serves = basis.chosen.iter().any(|old| Arc::ptr_eq(old, other));
     let stands = basis.judged.get(&*other.source.stem).is_none_or(|of| *of == other.source.identity());
+    if is_returned(basis, other) && !basis.judged.contains_key(&*other.source.stem) {
+        return format!(
+            "a roll-back put {file} in force, which answers {policy} and more, and is not in the folder; `tidegate policy \
+             reload` takes what stands there instead"
+        );
+    }
     match serves && !stands {
         true => format!(
             "what served as {file} before answers {policy} on, though the file of that name holds something else by now; \

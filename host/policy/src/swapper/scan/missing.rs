@@ -5,6 +5,7 @@ use crate::control::Basis;
 use crate::embedded;
 use crate::folder::Look;
 use crate::gate::{Refusal, RefusalCode};
+use crate::instance::PolicySource;
 use crate::model::{Digest, Policy};
 use crate::record::Trigger;
 
@@ -46,22 +47,26 @@ pub(super) fn insist_on_settings(basis: &Basis, trigger: Trigger, look: &mut Loo
 /// may allow what the component denied. It stays out, under an identity of its own, until somebody says so.
 fn insist_on_component(basis: &Basis, look: &mut Look) {
     for (stem, version) in &mut look.versions {
-        if !version.source.as_ref().is_ok_and(|source| source.file.ends_with(".toml")) {
-            continue;
-        }
+        let Some(alone) = version.source.as_ref().ok().filter(|source| is_settings(source)) else { continue };
+        let file = alone.file.to_string();
         let refused = Digest::of(&[&version.identity.0[..], b"alone"].concat());
         let serves = basis.chosen.iter().any(|loaded| {
-            let of_its_own = !loaded.source.file.ends_with(".toml") && !embedded::is(&loaded.source.digest);
+            let of_its_own = !is_settings(&loaded.source) && !embedded::is(&loaded.source.digest);
             of_its_own && loaded.answers.contains(&Policy::Access) && *loaded.source.stem == **stem
         });
         if !serves && basis.judged.get(stem) != Some(&refused) {
             continue;
         }
         let message = format!(
-            "{stem}.wasm answered access and is gone, and {stem}.toml alone would bring the embedded default: put it back, \
-             remove {stem}.toml too (access is then denied), or say that it is meant so with `tidegate policy reload`"
+            "{stem}.wasm answered access and is gone, and {file} alone would bring the embedded default: put it back, \
+             remove {file} too (access is then denied), or say that it is meant so with `tidegate policy reload`"
         );
         version.identity = refused;
-        version.source = Err(Refusal::new(RefusalCode::ComponentMissing, &format!("{stem}.toml"), message));
+        version.source = Err(Refusal::new(RefusalCode::ComponentMissing, &file, message));
     }
+}
+
+/// Settings alone, which are for the embedded default of their name.
+fn is_settings(source: &PolicySource) -> bool {
+    [".toml", ".json"].iter().any(|ending| source.file.ends_with(ending))
 }
