@@ -71,6 +71,14 @@ pub enum GapReason {
     Restarted = 3,
 }
 
+impl LogBounds {
+    /// What a floor that is held leaves: three quarters of what attached readers may be behind, so that who comes back at
+    /// the floor can catch up before it is under pressure. Guessed.
+    fn held_events(&self) -> u64 {
+        self.lag_events_max / 4 * 3
+    }
+}
+
 impl Default for LogBounds {
     /// The numbers of S-04 and semantics.md; those of the last values are guessed.
     fn default() -> Self {

@@ -383,8 +383,8 @@ impl Log {
         }
     }
 
-    /// A floor that is held stays so for this long: until then a resume reaches back as far as an attached reader might
-    /// lag, within the bytes. Nothing for a log that began with its session.
+    /// A floor that is held stays so for this long: until then a resume reaches back almost as far as an attached
+    /// reader might lag (`LogBounds::held_events`), within the bytes. Nothing for a log that began with its session.
     pub fn hold_floor(&self, for_ms: u64) {
         let until_ms = self.shared.clock.monotonic_ms().saturating_add(for_ms);
         let mut ring = self.shared.ring.write();

@@ -333,7 +333,7 @@ fn the_last_sequence_is_a_sequence_like_any_other() {
 fn the_readers_of_before_find_what_was_told_while_nobody_could_attach() {
     let clock = Arc::new(ManualClock::new());
     let bounds = LogBounds::default();
-    let (lag_max, budget) = (bounds.lag_events_max, Arc::new(LogBudget::new(1 << 30)));
+    let (held, budget) = (bounds.held_events(), Arc::new(LogBudget::new(1 << 30)));
     let log = Log::starting_after(5_000, EPOCH, bounds, budget, Arc::clone(&clock) as _);
     for _ in 0..40 {
         append(&log, 100);
@@ -349,7 +349,7 @@ fn the_readers_of_before_find_what_was_told_while_nobody_could_attach() {
     assert_eq!(gap, before, "what the gateway before had is gone with it");
     drop(back);
     // Not without bound.
-    while log.head() < 5_000 + lag_max + 300 {
+    while log.head() < 5_000 + held + 300 {
         append(&log, 100);
     }
     assert_eq!(log.stats().replay_floor, 5_300);

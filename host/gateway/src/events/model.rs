@@ -22,7 +22,7 @@ pub(super) struct Model {
     pub(super) frames: Vec<Frame>,
     pub(super) forgotten: HashSet<u64>,
     pub(super) closed: bool,
-    /// Until then the floor leaves what an attached reader would be left.
+    /// Until then the floor leaves three quarters of what an attached reader would be left.
     pub(super) held_until_ms: u64,
     floor: u64,
 }
@@ -191,7 +191,7 @@ impl Model {
         let retention_ms = self.bounds.replay_retention_ms;
         let mut capacity = self.bounds.replay_buffer_capacity;
         if self.now_ms < self.held_until_ms && capacity > 0 {
-            capacity = capacity.max(self.bounds.lag_events_max);
+            capacity = capacity.max(self.bounds.lag_events_max / 4 * 3);
         }
         let too_many = self.head().saturating_sub(capacity);
         let is_old = |event: &ModelEvent| retention_ms > 0 && self.now_ms - event.arrived_ms > retention_ms;

@@ -16,7 +16,7 @@ pub(super) struct Ring {
     evicted_through: u64,
     /// Ordinal of the oldest segment that is not too old for a resume.
     young: u64,
-    /// Until then the floor leaves what attached readers would be left; 0: it is not held.
+    /// Until then the floor leaves `LogBounds::held_events`; 0: it is not held.
     held_until_ms: u64,
     /// Set once; readers drain what is there and then end with it.
     pub(super) closed: Option<EndReason>,
@@ -59,7 +59,7 @@ impl Ring {
         let capacity = match bounds.replay_buffer_capacity {
             // Nothing is kept for a resume, whoever is on the way.
             0 => 0,
-            capacity if now_ms < self.held_until_ms => capacity.max(bounds.lag_events_max),
+            capacity if now_ms < self.held_until_ms => capacity.max(bounds.held_events()),
             capacity => capacity,
         };
         let by_count = self.head.saturating_sub(capacity);
