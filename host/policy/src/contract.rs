@@ -161,8 +161,17 @@ impl Exports {
     /// them packed.
     pub(crate) fn of(component: &Component) -> std::result::Result<Self, Unusable> {
         let ty = component.component_type();
+        let (contract, answers, packed) = Self::check_names(ty.exports(component.engine()).map(|(name, _)| name))?;
+        let at = Places::of(component, contract, &answers, packed).map_err(Unusable::Mismatch)?;
+        Ok(Self { contract, answers, at })
+    }
+
+    /// The same by names alone, of what is not compiled yet.
+    pub(crate) fn check_names<'a>(
+        names: impl Iterator<Item = &'a str>,
+    ) -> std::result::Result<(Contract, Vec<Policy>, bool), Unusable> {
         let (mut contract, mut described, mut packed, mut answers) = (None, false, false, Vec::new());
-        for (name, _) in ty.exports(component.engine()) {
+        for name in names {
             let Some((interface, version)) =
                 name.strip_prefix("tidegate:policy/").and_then(|rest| rest.split_once('@'))
             else {
@@ -202,8 +211,7 @@ impl Exports {
         if packed && !answers.contains(&Policy::Access) {
             return Err(Unusable::Unknown("it exports access-packed without access".to_owned()));
         }
-        let at = Places::of(component, contract, &answers, packed).map_err(Unusable::Mismatch)?;
-        Ok(Self { contract, answers, at })
+        Ok((contract, answers, packed))
     }
 
     /// Looks the functions up in an instance and checks their types.

@@ -1,9 +1,11 @@
 //! The one pointer, and everything that may move it: swaps, roll-backs, the breaker. Knows generations and
-//! what is remembered, not how a folder is read. Invariants: flips happen one at a time; at most
-//! `LIVE_MAX` generations have instances; the pointer has moved before the number that streams compare.
+//! what is remembered, not how a folder is read. Invariants: flips happen one at a time (`flip` says which lock orders
+//! what); at most three generations have instances; the pointer has moved before the number that streams compare.
 
 mod back;
+mod flip;
 mod history;
+mod memory;
 mod records;
 mod rows;
 #[cfg(test)]
@@ -12,7 +14,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
@@ -28,8 +30,9 @@ use crate::instance::PolicySource;
 use crate::model::*;
 use crate::record::*;
 use crate::starting::Starting;
-use crate::store::{ContentStore, Member, POISONED_MAX, Remembered, RememberedPin, Trouble};
+use crate::store::{ContentStore, Member, POISONED_MAX, Remembered, Trouble};
 
+use flip::{NotYet, Unmoved, Way};
 use history::History;
 pub(crate) use history::{left_behind, taken_back};
 pub(crate) use records::Attempt;
@@ -39,8 +42,8 @@ use rows::{closed, row};
 /// Runs right after the pointer moved.
 pub type FlipHook = Box<dyn Fn(GenerationId) -> Vec<Fence> + Send + Sync>;
 
-/// The serving one and two whose last calls are under way.
-const LIVE_MAX: usize = 3;
+/// What is compiled for longer is listed as what stands in the folder and is not taken. Guessed: longer than a person waits.
+const COMPILES_LONG: Duration = Duration::from_secs(1);
 /// Sets that a roll-back can reach, beside the serving one.
 const EARLIER_MAX: usize = 4;
 
@@ -57,6 +60,8 @@ pub(crate) struct Control {
     store: ContentStore,
     /// A run before this one served: what it went on with is no news, whatever the folder holds now.
     served_before: bool,
+    /// Number of what was written last; held while it is written.
+    written: Mutex<u64>,
     /// Of writing what is remembered.
     store_trouble: Trouble,
     /// Given up when the gateway stops: what serves serves to the end.
@@ -98,7 +103,7 @@ impl Control {
         remembered: &Remembered,
         starting: Starting,
     ) -> Result<Self, Refusal> {
-        let generation = Generation::new(GenerationId(1), first, config.threads, &[])?;
+        let generation = Generation::first(GenerationId(1), &first, config.threads)?;
         let (announced, _) = watch::channel(GenerationId(1));
         let pin = remembered.pin.as_ref().map(|pin| match pin.by_operator {
             true => PinReason::Operator,
@@ -108,6 +113,8 @@ impl Control {
             earlier: Vec::new(),
             access_since: None,
             retiring: Vec::new(),
+            returning: Vec::new(),
+            memos: 0,
             pin,
             judged: BTreeMap::new(),
             files: BTreeMap::new(),
@@ -135,6 +142,7 @@ impl Control {
             config,
             store,
             served_before: remembered.before,
+            written: Mutex::default(),
             store_trouble: Trouble::default(),
             starting,
             reverts: AtomicU64::new(0),
@@ -264,7 +272,9 @@ impl Control {
         history.held.retain(|held| held.identity != *identity);
         history.shunned.retain(|shunned| shunned != identity);
         history.judged.retain(|stem, tried| stem != MANIFEST && tried != identity);
-        self.remember(&mut history);
+        let memo = self.memo(&mut history);
+        drop(history);
+        self.write(memo);
     }
 
     /// Goes over to `chosen` (and embedded defaults for the rest; access is closed if it was answered by
@@ -276,63 +286,86 @@ impl Control {
         tried: &[Digest],
         attempt: Attempt,
     ) -> Result<SwapRecord, Overtaken> {
-        let mut history = self.history.lock();
-        if history.revision != basis.revision {
-            history.give_back(&basis.judged, tried);
-            return Err(Overtaken);
-        }
-        history.trying.clear();
-        let unclaimed = self.current.load().set.unclaimed();
-        Ok(self.swap_or(history, chosen, (unclaimed, Closure::Removed), attempt))
+        let is_overtaken = || self.history.lock().revision != basis.revision;
+        self.settle(is_overtaken, |way| {
+            let mut history = self.history.lock();
+            if history.revision != basis.revision {
+                history.give_back(&basis.judged, tried);
+                return Ok(Err(Overtaken));
+            }
+            let unclaimed = self.current.load().set.unclaimed();
+            self.swap_or(history, chosen, (unclaimed, Closure::Removed), way, &attempt).map(Ok)
+        })
     }
 
     /// The swapper's, after its first look. `refused`: what the folder holds was, and could be meant to answer access.
     /// Where nothing served before, an operator meant to say something that is not understood, so nothing is allowed.
     /// Otherwise what serves now is what the next start goes on with, be it the embedded defaults alone.
     pub(crate) fn begun(&self, refused: Option<(RefusalCode, Attempt)>) {
-        let mut history = self.history.lock();
-        // A look that was broken off says nothing.
-        if self.served_before || self.is_halted() {
-            return;
-        }
-        match refused.filter(|_| self.current.load().set.unclaimed() == Unclaimed::Default) {
-            Some((code, attempt)) => {
-                let chosen: Vec<_> = self.current.load().set.chosen().cloned().collect();
-                self.swap_or(history, &chosen, (Unclaimed::Closed, Closure::Refused(code)), attempt);
-            }
-            None => self.remember(&mut history),
-        }
+        self.settle(
+            || false,
+            |way| {
+                let mut history = self.history.lock();
+                // A look that was broken off says nothing.
+                if self.served_before || self.is_halted() {
+                    return Ok(());
+                }
+                let refused = refused.as_ref();
+                match refused.filter(|_| self.current.load().set.unclaimed() == Unclaimed::Default) {
+                    Some((code, attempt)) => {
+                        let chosen: Vec<_> = self.current.load().set.chosen().cloned().collect();
+                        let closed = (Unclaimed::Closed, Closure::Refused(*code));
+                        self.swap_or(history, &chosen, closed, way, attempt).map(drop)
+                    }
+                    None => {
+                        let memo = self.memo(&mut history);
+                        drop(history);
+                        self.write(memo);
+                        Ok(())
+                    }
+                }
+            },
+        );
     }
 
+    /// The swapper's alone. What is tried stays on its way, for a roll-back to leave, until this comes to something.
     fn swap_or(
         &self,
         mut history: MutexGuard<'_, History>,
         chosen: &[Arc<Loaded>],
         (unclaimed, why): (Unclaimed, Closure),
-        attempt: Attempt,
-    ) -> SwapRecord {
+        way: &mut Way,
+        attempt: &Attempt,
+    ) -> Result<SwapRecord, NotYet> {
         if self.is_halted() {
+            history.trying.clear();
             drop(history);
-            return self.unchanged(attempt);
+            return Ok(self.unchanged(attempt.clone()));
         }
+        if history.is_left() {
+            return Err(NotYet::Waits);
+        }
+        let before = self.current.load().set.clone();
         let set = match Set::compose(chosen, &self.embedded, unclaimed) {
-            Ok(set) => set.closed_since(&self.current.load().set, why),
+            Ok(set) => set.closed_since(&before, why),
             Err(refusal) => {
+                history.trying.clear();
                 drop(history);
-                return self.refused(refusal, Vec::new(), attempt);
+                return Ok(self.refused(refusal, Vec::new(), attempt.clone()));
             }
         };
         // A set that cannot be made costs no pin.
         let pin = if attempt.trigger == Trigger::Start { history.pin } else { None };
-        if set.is_same_as(&self.current.load().set) {
+        if set.is_same_as(&before) {
+            history.trying.clear();
             history.pin = pin;
-            self.remember(&mut history);
+            let memo = self.memo(&mut history);
             drop(history);
-            return self.unchanged(attempt);
+            self.write(memo);
+            return Ok(self.unchanged(attempt.clone()));
         }
-        let before = self.current.load().set.clone();
         let closes = set.answerer(Policy::Access).is_none() && before.answerer(Policy::Access).is_some();
-        match self.flip(&mut history, set, attempt) {
+        match self.flip(&mut history, &set, way, attempt) {
             Ok(mut record) => {
                 if closes {
                     tracing::error!(
@@ -342,18 +375,23 @@ impl Control {
                     record.message = "no component answers access any more: everything is denied".to_owned();
                     self.records.amend(record.number, |kept| kept.message.clone_from(&record.message));
                 }
+                history.trying.clear();
                 history.pin = pin;
                 history.owed.clear();
                 history.earlier.push(before);
                 if history.earlier.len() > EARLIER_MAX {
                     history.earlier.remove(0);
                 }
-                self.remember(&mut history);
-                record
-            }
-            Err((refusal, attempt)) => {
+                let memo = self.memo(&mut history);
                 drop(history);
-                self.refused(refusal, Vec::new(), attempt)
+                self.write(memo);
+                Ok(record)
+            }
+            Err(Unmoved::NotYet(why)) => Err(why),
+            Err(Unmoved::Never(refusal)) => {
+                history.trying.clear();
+                drop(history);
+                Ok(self.refused(refusal, Vec::new(), attempt.clone()))
             }
         }
     }
@@ -371,7 +409,9 @@ impl Control {
         let mut history = self.history.lock();
         history.moved();
         history.pin = on.then_some(PinReason::Operator);
-        self.remember(&mut history);
+        let memo = self.memo(&mut history);
+        drop(history);
+        self.write(memo);
     }
 
     /// An operator wants the folder as it stands.
@@ -437,6 +477,10 @@ impl Control {
         let row = |policy| current.set.answerer(policy).map_or_else(|| closed(policy), |loaded| row(policy, loaded));
         let policies = Policy::ALL.into_iter().map(row).collect();
         let history = self.history.lock();
+        let stands = |file: &String| history.files.values().any(|other| other == file);
+        let compiling = self.starting.compiling_for(COMPILES_LONG).into_iter().filter(stands).map(|file| {
+            Refusal::new(RefusalCode::Compiling, &file, "it is being compiled; until then what serves now serves on")
+        });
         Listing {
             generation: current.id,
             pinned: history.pin,
@@ -444,7 +488,7 @@ impl Control {
             poisoned: history.poisoned.clone(),
             pending: history.pending.clone(),
             earlier: history.earlier.iter().filter(|set| history.poisoned_in(set).is_none()).count(),
-            refused: history.standing(&current.set),
+            refused: compiling.chain(history.standing(&current.set)).collect(),
             held: history.held.clone(),
             approved: history.approved.clone(),
             live_generations: history.live(),
@@ -488,101 +532,6 @@ impl Control {
         }
         let history = self.history.lock();
         history.retiring.iter().find(|old| old.id == generation).and_then(|old| name(&old.set))
-    }
-
-    /// Moves the pointer. Everything slow was done before; what is left is making instances.
-    fn flip(&self, history: &mut History, set: Set, attempt: Attempt) -> Result<SwapRecord, (Refusal, Attempt)> {
-        let halted = || Refusal::new(RefusalCode::StartFailed, "policies", "the gateway is stopping");
-        if self.is_halted() {
-            return Err((halted(), attempt));
-        }
-        let from = self.generation();
-        let to = GenerationId(from.0 + 1);
-        let next = match Generation::new(to, set, self.config.threads, &history.retiring) {
-            Ok(next) => Arc::new(next),
-            Err(refusal) => return Err((refusal, attempt)),
-        };
-        // A third generation that still has calls under way: they end at their deadline at the latest.
-        while history.retiring.len() + 2 > LIVE_MAX {
-            history.retiring.retain(|old| Arc::strong_count(old) > 1);
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        // Making the instances may have taken seconds.
-        if self.is_halted() {
-            return Err((halted(), attempt));
-        }
-        let start = Instant::now();
-        let old = self.current.swap(Arc::clone(&next));
-        let access = |generation: &Generation| generation.set.answerer(Policy::Access).map(Arc::as_ptr);
-        if access(&old) != access(&next) {
-            history.access_since = Some(start);
-        }
-        self.generation.store(to.0, Ordering::SeqCst);
-        let fences: Vec<Fence> = self.hooks.lock().iter().flat_map(|hook| hook(to)).collect();
-        let flip_us = start.elapsed().as_micros() as u64;
-        let record = self.records.swapped(attempt, from, to, fences, flip_us);
-        // Last: the record is there before anyone can report on it.
-        self.announced.send_replace(to);
-        history.retiring.push(old);
-        tracing::info!(generation = to.0, trigger = record.trigger.as_str(), files = ?record.files,
-            gate_us = record.gate_us, "policies swapped");
-        Ok(record)
-    }
-
-    /// Failing to write costs memory over a restart, not this swap.
-    fn remember(&self, history: &mut History) {
-        let current = self.current.load();
-        current.set.chosen().for_each(|loaded| history.grant(loaded));
-        history.returned.retain(|of| current.set.chosen().any(|loaded| loaded.source.identity() == *of));
-        let sources: Vec<_> = current.set.chosen().map(|loaded| &loaded.source).collect();
-        let remembered = self.store.keep(&sources).and_then(|last_good| {
-            let pin = history.pin.map(|pin| RememberedPin {
-                by_operator: pin == PinReason::Operator,
-                // What is being judged is nothing that the next run knows.
-                known: history.judged.values().filter(|id| !history.trying.contains(id)).map(Digest::to_hex).collect(),
-                told: history.tell(),
-            });
-            let poisoned = history.poisoned.iter().map(Digest::to_hex).collect();
-            let shunned = history.shunned.iter().map(Digest::to_hex).collect();
-            let returned = history.returned.iter().map(Digest::to_hex).collect();
-            let access_chosen = current.set.unclaimed() == Unclaimed::Closed;
-            let closed =
-                current.set.answerer(Policy::Access).is_none().then(|| current.set.closed_by.as_str().to_owned());
-            let (approved, granted) = (history.approved.clone(), history.granted.clone());
-            let before = true;
-            self.store.remember(&Remembered {
-                last_good,
-                access_chosen,
-                closed,
-                before,
-                pin,
-                poisoned,
-                shunned,
-                returned,
-                approved,
-                granted,
-            })
-        });
-        match &remembered {
-            Ok(()) => {
-                let keep: Vec<_> = sources.iter().flat_map(|source| [source.digest, source.settings_digest]).collect();
-                self.store.trim(&keep);
-            }
-            Err(error) => tracing::error!(%error, "the serving set of policies cannot be remembered for a restart"),
-        }
-        self.store_trouble.note(remembered);
-    }
-
-    /// Why the serving set would not survive a restart, if it would not.
-    pub(crate) fn store_trouble(&self) -> Option<String> {
-        self.store_trouble.get()
-    }
-
-    /// Tries again what could not be written.
-    pub(crate) fn heal(&self) {
-        if self.store_trouble.get().is_some() {
-            self.remember(&mut self.history.lock());
-        }
     }
 }
 

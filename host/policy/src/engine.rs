@@ -26,9 +26,10 @@ const WALL_FACTOR: u32 = 20;
 /// Of threads that compile or ask about the past. 10 gets a tenth of what a deciding thread gets when both want all.
 #[cfg(target_os = "linux")]
 const NICE: libc::c_int = 10;
-/// Component instances in the pool: those of 3 generations, one for each thread and policy, and the gate's own with those
-/// that answer on the threads that ask. (The latter guessed.)
-const POOL_INSTANCES_PER_THREAD: u32 = 3 * 5;
+/// Component instances in the pool: those of 3 generations and of what is made beside them, by the swapper and by one way
+/// back, one for each thread and policy; and the gate's own with those that answer on the threads that ask. (The latter
+/// guessed.)
+const POOL_INSTANCES_PER_THREAD: u32 = 5 * 5;
 const POOL_INSTANCES_OF_THE_GATE: u32 = 66;
 /// Randomness that a guest gets by one call: the host makes it byte by byte, where no epoch reaches. Standard libraries ask
 /// for 64 bytes at most.
@@ -66,7 +67,7 @@ pub(crate) struct GuestState {
 #[derive(Debug)]
 struct Overdue {
     deadline: Duration,
-    /// Processor time of the thread, and the clock, when the deadline had passed.
+    /// Processor time of the thread, and the clock, when the deadline had passed; when it began, where that is known.
     since: Option<(Duration, Instant)>,
     pulse: Arc<Pulse>,
 }
@@ -202,6 +203,13 @@ pub(crate) fn set_deadline(store: &mut Store<GuestState>, deadline: Duration) {
     let ticks = deadline.as_nanos().div_ceil(TICK.as_nanos()) as u64 + 1;
     store.set_epoch_deadline(ticks);
     store.data_mut().overdue.start(deadline, ticks);
+}
+
+/// Gives the guest so much time of the processor from now on, and by the clock no less: for what is long and seldom, where
+/// asking for the thread's time at the beginning costs nothing that counts.
+pub(crate) fn set_whole_deadline(store: &mut Store<GuestState>, deadline: Duration) {
+    set_deadline(store, deadline);
+    store.data_mut().overdue.since = Some((thread_cpu_time(), Instant::now()));
 }
 
 /// Gives the guest until the next tick, and `more` of processor time from then on.

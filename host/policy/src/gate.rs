@@ -4,6 +4,7 @@
 
 mod refusal;
 mod schema;
+mod survey;
 mod vectors;
 mod workbench;
 
@@ -28,6 +29,8 @@ use crate::model::*;
 use crate::quick::Quickness;
 use crate::starting::Starting;
 use crate::words::Patience;
+
+use survey::Survey;
 
 pub use refusal::{Refusal, RefusalCode};
 pub use workbench::{Cost, Inspection, Tried, Wanted, Workbench};
@@ -56,8 +59,9 @@ pub(crate) struct Gate {
     engines: Arc<Engines>,
     cache: CompileCache,
     config: PolicyConfig,
-    /// A compilation that took too long. It cannot be stopped; while it lasts, no other is begun.
-    overdue: Mutex<Option<JoinHandle<()>>>,
+    /// A compilation that nobody waits for any more, and when its time is over. It cannot be stopped; while it lasts, no
+    /// other is begun.
+    overdue: Mutex<Option<(JoinHandle<()>, Instant)>>,
     starting: Starting,
 }
 
@@ -73,6 +77,11 @@ const COMPILE_STACK_BYTES: usize = 8 << 20;
 const STOPPING: &str = "the gateway is stopping";
 /// How soon whoever waits for the compiler sees that the gateway stops.
 const HALT_SEEN: Duration = Duration::from_millis(20);
+/// How soon he sees that nobody needs it any more; that may mean reading the file.
+const MOOT_SEEN: Duration = Duration::from_millis(100);
+const COMPILER_BUSY: &str =
+    "another component is still being compiled, long after its time; this one is tried when that ends";
+const MOOT: &str = "the folder says otherwise by now, so nobody waits for it to be compiled";
 
 // === impl Gate ===
 
@@ -97,15 +106,25 @@ impl Gate {
 
     /// The whole way for one component. Whatever it sets off here, whoever watches the folder goes on.
     pub(crate) fn load(&self, source: PolicySource) -> Result<Loaded, Refusal> {
+        self.load_unless(source, &|| false)
+    }
+
+    /// The same, as `Compiling` if nobody needs it any more while it is being compiled.
+    pub(crate) fn load_unless(&self, source: PolicySource, is_moot: &dyn Fn() -> bool) -> Result<Loaded, Refusal> {
         let file = Arc::clone(&source.file);
-        catch_unwind(AssertUnwindSafe(|| self.pass(source))).unwrap_or_else(|_told| {
+        catch_unwind(AssertUnwindSafe(|| self.pass(source, is_moot))).unwrap_or_else(|_told| {
             let message = "the gateway itself failed while it judged it; its log says where";
             Err(Refusal::new(RefusalCode::StartFailed, &file, message))
         })
     }
 
-    fn pass(&self, source: PolicySource) -> Result<Loaded, Refusal> {
-        let (loaded, description) = self.prepare(source)?;
+    /// The compiler is at something that nobody waits for.
+    pub(crate) fn is_compiling(&self) -> bool {
+        self.overdue.lock().as_ref().is_some_and(|(thread, _)| !thread.is_finished())
+    }
+
+    fn pass(&self, source: PolicySource, is_moot: &dyn Fn() -> bool) -> Result<Loaded, Refusal> {
+        let (loaded, description) = self.prepare(source, is_moot)?;
         if self.starting.is_given_up() {
             return Err(Refusal::new(RefusalCode::StartFailed, &loaded.source.file, STOPPING));
         }
@@ -115,7 +134,7 @@ impl Gate {
     }
 
     /// The way up to its vectors.
-    fn prepare(&self, source: PolicySource) -> Result<(Loaded, Description), Refusal> {
+    fn prepare(&self, source: PolicySource, is_moot: &dyn Fn() -> bool) -> Result<(Loaded, Description), Refusal> {
         let refuse = |code, message: String| Refusal::new(code, &source.file, message);
         if source.bytes.is_empty() {
             return Err(refuse(RefusalCode::NotAComponent, "the file is empty".into()));
@@ -124,12 +143,21 @@ impl Gate {
             let what = if source.bytes.starts_with(b"\0asm") { "a core module" } else { "no WebAssembly" };
             return Err(refuse(RefusalCode::NotAComponent, format!("the file is {what}, not a component")));
         }
-        let (component, allocation) = self.compile(&source)?;
-        self.check_imports(&component).map_err(|message| refuse(RefusalCode::ImportForbidden, message))?;
-        let exports = Exports::of(&component).map_err(|wrong| match wrong {
+        let unusable = |wrong| match wrong {
             Unusable::Unknown(message) => refuse(RefusalCode::ContractUnknown, message),
             Unusable::Mismatch(message) => refuse(RefusalCode::ContractMismatch, message),
-        })?;
+        };
+        // What is no policy, or too much to compile, is not compiled to find that out.
+        let survey =
+            Survey::of(&source.bytes).map_err(|message| refuse(RefusalCode::CompileFailed, clip(&message, 512)))?;
+        check_imports(survey.imports.iter().map(String::as_str))
+            .map_err(|message| refuse(RefusalCode::ImportForbidden, message))?;
+        Exports::check_names(survey.exports.iter().map(String::as_str)).map_err(unusable)?;
+        let (component, allocation) = self.compile(&source, is_moot)?;
+        let ty = component.component_type();
+        check_imports(ty.imports(component.engine()).map(|(name, _)| name))
+            .map_err(|message| refuse(RefusalCode::ImportForbidden, message))?;
+        let exports = Exports::of(&component).map_err(unusable)?;
         let pre = self
             .engines
             .linker(allocation)
@@ -175,26 +203,30 @@ impl Gate {
         Ok((loaded, description))
     }
 
-    fn compile(&self, source: &PolicySource) -> Result<(Component, engine::Allocation), Refusal> {
-        let refuse = |error: String| Refusal::new(RefusalCode::CompileFailed, &source.file, clip(&error, 512));
+    fn compile(
+        &self,
+        source: &PolicySource,
+        is_moot: &dyn Fn() -> bool,
+    ) -> Result<(Component, engine::Allocation), Refusal> {
         if let Some(found) = self.cache.load(&self.engines, &source.digest) {
             return Ok(found);
         }
         let compiled = {
             let _told = self.starting.compile(&source.file);
-            self.compile_in_time(&source.bytes).map_err(refuse)?
+            self.compile_in_time(&source.bytes, is_moot)
+                .map_err(|(code, message)| Refusal::new(code, &source.file, clip(&message, 512)))?
         };
         self.cache.keep(&self.engines, &source.digest, &compiled);
         // SAFETY: `compiled` was made by this engine a line above.
-        unsafe { self.engines.load(&compiled) }.map_err(|error| refuse(format!("{error:#}")))
+        unsafe { self.engines.load(&compiled) }
+            .map_err(|error| Refusal::new(RefusalCode::CompileFailed, &source.file, clip(&format!("{error:#}"), 512)))
     }
 
     /// On a thread of its own: no epoch reaches the compiler, and small components can be made that
     /// keep it busy for minutes.
-    fn compile_in_time(&self, bytes: &Arc<[u8]>) -> Result<Vec<u8>, String> {
-        if self.overdue.lock().as_ref().is_some_and(|thread| !thread.is_finished()) {
-            return Err("another component is still being compiled, long after its time; try again later".to_owned());
-        }
+    fn compile_in_time(&self, bytes: &Arc<[u8]>, is_moot: &dyn Fn() -> bool) -> Result<Vec<u8>, (RefusalCode, String)> {
+        self.until_free(is_moot)?;
+        let failed = |message: String| (RefusalCode::CompileFailed, message);
         let deadline =
             self.config.deadlines.compile + self.config.deadlines.compile_per_mib * (bytes.len() >> 20) as u32;
         let (engines, bytes) = (Arc::clone(&self.engines), Arc::clone(bytes));
@@ -204,34 +236,44 @@ impl Gate {
             drop(done.send(engines.compile(&bytes)));
         };
         let thread = std::thread::Builder::new().name("policy-compile".into()).stack_size(COMPILE_STACK_BYTES);
-        let thread = thread.spawn(compile).map_err(|e| format!("starting a thread: {e}"))?;
-        let end = Instant::now() + deadline;
+        let thread = thread.spawn(compile).map_err(|e| failed(format!("starting a thread: {e}")))?;
+        let begun = Instant::now();
+        let (end, mut looks) = (begun + deadline, 1);
         loop {
             let left = end.saturating_duration_since(Instant::now());
             match compiled.recv_timeout(left.min(HALT_SEEN)) {
-                _ if self.starting.is_given_up() => return Err(STOPPING.to_owned()),
-                Ok(compiled) => return compiled.map_err(|error| format!("{error:#}")),
-                Err(RecvTimeoutError::Disconnected) => return Err("the compiler gave up".to_owned()),
+                _ if self.starting.is_given_up() => return Err(failed(STOPPING.to_owned())),
+                Ok(compiled) => return compiled.map_err(|error| failed(format!("{error:#}"))),
+                Err(RecvTimeoutError::Disconnected) => return Err(failed("the compiler gave up".to_owned())),
                 Err(RecvTimeoutError::Timeout) if left.is_zero() => {
-                    *self.overdue.lock() = Some(thread);
-                    return Err(format!("compiling it takes longer than {} s", deadline.as_secs()));
+                    *self.overdue.lock() = Some((thread, end));
+                    return Err(failed(format!("compiling it takes longer than {} s", deadline.as_secs())));
+                }
+                Err(RecvTimeoutError::Timeout) if begun.elapsed() >= MOOT_SEEN * looks => {
+                    looks += 1;
+                    if is_moot() {
+                        *self.overdue.lock() = Some((thread, end));
+                        return Err((RefusalCode::Compiling, MOOT.to_owned()));
+                    }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
     }
 
-    fn check_imports(&self, component: &Component) -> Result<(), String> {
-        let ty = component.component_type();
-        for (name, _) in ty.imports(component.engine()) {
-            if !engine::is_inert_import(name) {
-                let hint = if name.starts_with("wasi:sockets/") || name.starts_with("wasi:http/") {
-                    "a policy has no network"
-                } else {
-                    "only the inert parts of WASI 0.2 are offered"
-                };
-                return Err(format!("it imports `{}`: {hint}", clip(name, 128)));
+    /// What was given up in its time is likely to end soon, and is waited for; what is beyond it is not.
+    fn until_free(&self, is_moot: &dyn Fn() -> bool) -> Result<(), (RefusalCode, String)> {
+        while self.is_compiling() {
+            if self.overdue.lock().as_ref().is_some_and(|(_, end)| Instant::now() >= *end) {
+                return Err((RefusalCode::Compiling, COMPILER_BUSY.to_owned()));
             }
+            if self.starting.is_given_up() {
+                return Err((RefusalCode::CompileFailed, STOPPING.to_owned()));
+            }
+            if is_moot() {
+                return Err((RefusalCode::Compiling, MOOT.to_owned()));
+            }
+            std::thread::sleep(MOOT_SEEN);
         }
         Ok(())
     }
@@ -286,6 +328,20 @@ impl Gate {
     }
 }
 
+fn check_imports<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), String> {
+    for name in names {
+        if !engine::is_inert_import(name) {
+            let hint = if name.starts_with("wasi:sockets/") || name.starts_with("wasi:http/") {
+                "a policy has no network"
+            } else {
+                "only the inert parts of WASI 0.2 are offered"
+            };
+            return Err(format!("it imports `{}`: {hint}", clip(name, 128)));
+        }
+    }
+    Ok(())
+}
+
 fn notable_imports(component: &Component) -> BTreeSet<String> {
     let ty = component.component_type();
     let names = ty.imports(component.engine()).map(|(name, _)| name).filter(|name| engine::is_notable_import(name));
@@ -314,7 +370,10 @@ mod tests {
         // Of a kind that keeps the compiler busy for much longer than the word to stop takes.
         let body = "(local.set 0 (i32.mul (local.get 0) (i32.add (local.get 0) (i32.const 7))))".repeat(300);
         let functions = format!("(func (param i32) (result i32) {body} (local.get 0))").repeat(2_000);
-        let bytes = wat::parse_str(format!("(component (core module {functions}))")).expect("a component");
+        let exports =
+            ["plugin", "access"].map(|name| format!("(export \"tidegate:policy/{name}@0.2.0\" (instance $i))"));
+        let text = format!("(component (core module {functions}) (instance $i) {})", exports.concat());
+        let bytes = wat::parse_str(text).expect("a component");
         let source = PolicySource::new("busy", "busy.wasm", false, bytes.into(), "{}");
         let refused = std::thread::scope(|scope| {
             let loading = scope.spawn(|| gate.load(source));
@@ -339,9 +398,9 @@ mod tests {
         assert_eq!(refused.code, RefusalCode::CompileFailed);
         assert!(refused.message.contains("longer"), "{refused}");
         gate.config.deadlines.compile = Duration::from_secs(60);
-        let busy = gate.overdue.lock().as_ref().is_some_and(|thread| !thread.is_finished());
+        let busy = gate.is_compiling();
         let again = gate.load(source());
-        assert!(!busy || again.is_ok() || again.is_err_and(|refused| refused.message.contains("another")));
+        assert!(!busy || again.is_ok() || again.is_err_and(|refused| refused.code == RefusalCode::Compiling));
         let end = Instant::now() + Duration::from_secs(60);
         while gate.load(source()).is_err() {
             assert!(Instant::now() < end, "the overdue one never ends");

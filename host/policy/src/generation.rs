@@ -2,6 +2,7 @@
 //! anyone can see it. Knows neither folder nor history. Invariant: nothing of it changes after it is made,
 //! except instances that failed and are made anew.
 
+mod stock;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,8 @@ use crate::failure::{Closure, Silence};
 use crate::gate::{Loaded, Refusal, RefusalCode};
 use crate::instance::{CallFailure, PolicyInstance, caught};
 use crate::model::*;
+
+pub(crate) use stock::Stock;
 
 /// Five answerers; what folder, settings and embedded defaults come to.
 #[derive(Clone, Debug)]
@@ -139,31 +142,63 @@ impl Set {
 // === impl Generation ===
 
 impl Generation {
-    /// Makes all instances; whoever flips to it does so afterwards. What generations that nobody calls any more (`kept`)
-    /// have of the same components with the same settings is taken over: a policy remembers nothing.
-    pub(crate) fn new(id: GenerationId, set: Set, threads: usize, kept: &[Arc<Generation>]) -> Result<Self, Refusal> {
+    /// Out of instances that are there: `kept` generations that nobody calls any more give theirs of the same components
+    /// with the same settings (a policy remembers nothing), `stock` the rest. Runs no guest. Err: these are in neither, and
+    /// nothing was taken. Nobody else may take from `kept` meanwhile.
+    pub(crate) fn new(
+        id: GenerationId,
+        set: &Set,
+        threads: usize,
+        kept: &[Arc<Generation>],
+        stock: &mut Stock,
+    ) -> Result<Self, Vec<Arc<Loaded>>> {
+        let idle: Vec<_> = kept.iter().filter(|old| Arc::strong_count(old) == 1).collect();
+        let mut lacking = Vec::new();
+        for loaded in &set.members {
+            let wanted = (0..threads).filter(|thread| !idle.iter().any(|old| old.has(*thread, loaded))).count();
+            let more = wanted.saturating_sub(stock.holds(loaded));
+            lacking.extend(std::iter::repeat_n(loaded, more).cloned());
+        }
+        if !lacking.is_empty() {
+            return Err(lacking);
+        }
         let mut slots = Vec::with_capacity(threads);
-        let idle = || kept.iter().filter(|old| Arc::strong_count(old) == 1);
         for thread in 0..threads {
-            let mut of_thread = Vec::with_capacity(set.members.len());
-            for loaded in &set.members {
-                let failed =
-                    |failure: CallFailure| Refusal::new(RefusalCode::StartFailed, &loaded.source.file, failure.message);
-                let instance = match idle().find_map(|old| old.give(thread, loaded)) {
-                    Some(instance) => instance,
-                    None => loaded.pre.instance(&loaded.source.settings).map_err(failed)?,
-                };
-                of_thread.push(Mutex::new(Some(instance)));
-            }
-            slots.push(of_thread);
+            let instance = |loaded: &Arc<Loaded>| {
+                let given = idle.iter().find_map(|old| old.give(thread, loaded));
+                Mutex::new(given.or_else(|| stock.take(loaded)))
+            };
+            slots.push(set.members.iter().map(instance).collect());
         }
         let facts = Arc::new(SetFacts::of(id, |policy| set.answerer(policy)));
-        Ok(Self { id, set, facts, slots })
+        Ok(Self { id, set: set.clone(), facts, slots })
+    }
+
+    /// Of instances that are made here: before anybody asks anything.
+    pub(crate) fn first(id: GenerationId, set: &Set, threads: usize) -> Result<Self, Refusal> {
+        let mut stock = Stock::default();
+        loop {
+            match Self::new(id, set, threads, &[], &mut stock) {
+                Ok(generation) => return Ok(generation),
+                Err(lacking) => stock.fill(lacking, || false),
+            }
+            if let Some(refusal) = stock.refusal_of(&set.members) {
+                return Err(refusal);
+            }
+        }
+    }
+
+    fn slot(&self, thread: usize, of: &Arc<Loaded>) -> Option<&Mutex<Option<PolicyInstance>>> {
+        let at = self.set.members.iter().position(|loaded| Arc::ptr_eq(loaded, of))?;
+        Some(&self.slots.get(thread)?[at])
+    }
+
+    fn has(&self, thread: usize, of: &Arc<Loaded>) -> bool {
+        self.slot(thread, of).and_then(Mutex::try_lock).is_some_and(|slot| slot.is_some())
     }
 
     fn give(&self, thread: usize, of: &Arc<Loaded>) -> Option<PolicyInstance> {
-        let at = self.set.members.iter().position(|loaded| Arc::ptr_eq(loaded, of))?;
-        self.slots.get(thread)?[at].try_lock()?.take()
+        self.slot(thread, of)?.try_lock()?.take()
     }
 
     /// Whose instance `thread` lacks for this question.

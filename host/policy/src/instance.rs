@@ -101,7 +101,7 @@ impl PolicyPre {
     /// Instantiates without configuring; `describe` and vectors start here.
     pub(crate) fn instantiate(&self) -> Result<PolicyInstance, CallFailure> {
         let mut store = self.engines.store(self.pre.engine());
-        engine::set_deadline(&mut store, self.configure_deadline);
+        engine::set_whole_deadline(&mut store, self.configure_deadline);
         let made = self.pre.instantiate(&mut store);
         let instance = made.map_err(|error| classify(&error, &store))?;
         let guest = self.exports.bind(&mut store, &instance).map_err(|error| bad(format!("{error:#}")))?;
@@ -169,14 +169,14 @@ impl PolicyInstance {
     }
 
     pub(crate) fn describe(&mut self, deadline: Duration) -> Result<Description, CallFailure> {
-        engine::set_deadline(&mut self.store, deadline);
+        engine::set_whole_deadline(&mut self.store, deadline);
         GUEST_CALLS.fetch_add(1, Ordering::Relaxed);
         self.guest.describe(&mut self.store).map_err(|error| classify(&error, &self.store))
     }
 
     /// The inner error is the guest's word to the operator.
     pub(crate) fn configure(&mut self, settings: &str, deadline: Duration) -> Result<Result<(), String>, CallFailure> {
-        engine::set_deadline(&mut self.store, deadline);
+        engine::set_whole_deadline(&mut self.store, deadline);
         GUEST_CALLS.fetch_add(1, Ordering::Relaxed);
         let said = self.guest.configure(&mut self.store, settings);
         let said = said.map_err(|error| classify(&error, &self.store))?;

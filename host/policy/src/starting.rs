@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -13,7 +14,7 @@ pub struct Starting(Arc<State>);
 #[derive(Debug, Default)]
 struct State {
     given_up: AtomicBool,
-    compiling: Mutex<Vec<Arc<str>>>,
+    compiling: Mutex<Vec<(Arc<str>, Instant)>>,
 }
 
 /// That a file is being compiled, until it is dropped.
@@ -37,11 +38,17 @@ impl Starting {
 
     /// Files that are being compiled now.
     pub fn compiling(&self) -> Vec<String> {
-        self.0.compiling.lock().iter().map(|file| file.to_string()).collect()
+        self.compiling_for(Duration::ZERO)
+    }
+
+    /// Of these, what has been for so long.
+    pub(crate) fn compiling_for(&self, long: Duration) -> Vec<String> {
+        let compiling = self.0.compiling.lock();
+        compiling.iter().filter(|(_, since)| since.elapsed() >= long).map(|(file, _)| file.to_string()).collect()
     }
 
     pub(crate) fn compile(&self, file: &Arc<str>) -> Compiling {
-        self.0.compiling.lock().push(Arc::clone(file));
+        self.0.compiling.lock().push((Arc::clone(file), Instant::now()));
         Compiling { starting: self.clone(), file: Arc::clone(file) }
     }
 }
@@ -49,7 +56,7 @@ impl Starting {
 impl Drop for Compiling {
     fn drop(&mut self) {
         let mut compiling = self.starting.0.compiling.lock();
-        if let Some(at) = compiling.iter().position(|file| *file == self.file) {
+        if let Some(at) = compiling.iter().position(|(file, _)| *file == self.file) {
             compiling.remove(at);
         }
     }

@@ -91,6 +91,32 @@ async fn what_the_gate_refuses_leaves_the_old_generation_serving() {
     assert_eq!(host.generation(), GenerationId(1));
 }
 
+/// Nothing is compiled to find out that it is no policy, or too much.
+// shows
+#[tokio::test]
+async fn what_is_no_policy_or_too_much_is_refused_before_it_is_compiled() {
+    let mut bench = Bench::new();
+    bench.config.deadlines.compile = Duration::from_secs(600);
+    let host = bench.start();
+    let cached = || std::fs::read_dir(bench.config.store_dir.join("cache")).expect("cache").count();
+    let before = cached();
+    let nots = "i32.eqz ".repeat(1_100_000);
+    let bomb = format!("(component (core module (func (param i32) (result i32) local.get 0 {nots})))");
+    let bomb = wat::parse_str(bomb).expect("a bomb");
+    for (n, (bytes, code)) in [
+        (bomb, RefusalCode::CompileFailed),
+        (busy(7_000), RefusalCode::CompileFailed),
+        (guest("no_contract"), RefusalCode::ContractUnknown),
+    ]
+    .iter()
+    .enumerate()
+    {
+        bench.put("access.wasm", bytes);
+        assert_eq!(until_refused(&host, n as u64 + 1).await.code, Some(*code));
+    }
+    assert_eq!(cached(), before, "nothing was compiled");
+}
+
 // shows
 #[tokio::test]
 async fn what_fails_in_a_decision_is_denied_and_spoils_no_other() {

@@ -431,3 +431,17 @@ async fn what_a_pin_holds_back_is_told_after_a_restart_too() {
     until("it is taken", || served(&host, Policy::VersionFloor).origin != Origin::Embedded).await;
     assert!(!listed(&host).0.iter().any(|(file, _)| file == "version-floor.toml"));
 }
+
+// shows
+#[tokio::test]
+async fn what_is_compiled_for_long_is_listed_and_waited_for_only_as_long_as_it_stands_there() {
+    let bench = patient();
+    let host = bench.start();
+    bench.put("mine.wasm", &busy(4_000));
+    until("it is listed", || named(&host) == [("mine.wasm".to_owned(), RefusalCode::Compiling)]).await;
+    fs::remove_file(bench.plugins().join("mine.wasm")).expect("remove");
+    bench.put("access.toml", b"deny = [\"Area1.*\"]");
+    until_generation(&host, 2).await;
+    assert!(!sees(&host).await, "the denial is in force");
+    assert_eq!((host.counters().refused_swaps, named(&host)), (0, vec![]), "and nothing was judged to its end");
+}

@@ -3,7 +3,7 @@
 //! `Control`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use crate::gate::{Loaded, Refusal, RefusalCode};
@@ -12,13 +12,17 @@ use crate::model::Digest;
 use crate::record::{Approval, Granted, Held, PinReason};
 use crate::store::{POISONED_MAX, Remembered, Told};
 
-/// Behind one lock, held through a flip.
+/// Behind one lock, held through a flip, and never for longer than that takes.
 pub(super) struct History {
     pub(super) earlier: Vec<Set>,
     /// Since when the component that answers access does; None: since before this process.
     pub(super) access_since: Option<Instant>,
     /// Replaced generations, until their last call has ended; the one that a roll-back leads to until its place is needed.
     pub(super) retiring: Vec<Arc<Generation>>,
+    /// Ways back that make instances now; the swapper lets them go first.
+    pub(super) returning: Vec<Weak<()>>,
+    /// Number of what is to be remembered; the newest counts.
+    pub(super) memos: u64,
     pub(super) pin: Option<PinReason>,
     /// Stem to identity: what the folder holds and was tried, accepted or not.
     pub(super) judged: BTreeMap<String, Digest>,
@@ -66,6 +70,11 @@ impl History {
     /// The serving generation and those before it that still have calls under way.
     pub(super) fn live(&self) -> usize {
         1 + self.retiring.iter().filter(|old| Arc::strong_count(old) > 1).count()
+    }
+
+    /// Somebody is about to leave what serves.
+    pub(super) fn is_left(&self) -> bool {
+        self.returning.iter().any(|way| way.strong_count() > 0)
     }
 
     /// What serves was let in with its imports: they need no further word.
@@ -164,7 +173,11 @@ impl History {
         self.shunned.retain(|identity| !stays(identity) && !left.contains(identity));
         // From now on that is why they do not serve.
         self.refused.retain(|(identity, _)| stays(identity) || !left.contains(identity));
-        self.shunned.extend(left.into_iter().filter(|identity| !stays(identity)));
+        for identity in left.into_iter().filter(|identity| !stays(identity)) {
+            if !self.shunned.contains(&identity) {
+                self.shunned.push(identity);
+            }
+        }
         let surplus = self.shunned.len().saturating_sub(POISONED_MAX);
         self.shunned.drain(..surplus);
     }

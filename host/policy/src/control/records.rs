@@ -15,7 +15,7 @@ use crate::record::{Fence, Outcome, REFUSALS_MAX, SwapRecord, Trigger};
 /// Guessed: a screen or two of history; the log has the rest.
 const RECORDS_MAX: usize = 64;
 
-/// Behind a lock of its own: flips hold another one for long.
+/// Behind a lock of its own: who reads them waits for no flip.
 pub(super) struct Records {
     kept: Mutex<Kept>,
     /// Number of the newest record.
@@ -31,6 +31,7 @@ struct Kept {
 }
 
 /// A finished attempt on its way into the records.
+#[derive(Clone)]
 pub(crate) struct Attempt {
     pub(crate) trigger: Trigger,
     pub(crate) files: Vec<String>,

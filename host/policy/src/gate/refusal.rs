@@ -64,6 +64,8 @@ refusal_codes! {
         "Build it as a component: `tidegate policy build`, or `wasm-tools component new`.";
     CompileFailed = "plugin.compile_failed", "The component is malformed or cannot be compiled.",
         "Build it again; if it takes too long, make it smaller.";
+    Compiling = "plugin.compiling", "It is still being compiled, or something else is that takes its time.",
+        "Wait: it is taken up, or tried again, by itself; put a smaller one there if that is too long.";
     ImportForbidden = "plugin.import_forbidden", "The component imports something that policies are not given.",
         "Build it without what it imports; `tidegate policy inspect` shows what is inert here.";
     ContractUnknown = "plugin.contract_unknown", "The component keeps no version of the contract that is known here.",

@@ -142,7 +142,7 @@ impl Workbench {
 
     /// Version of the contract that it keeps.
     pub fn contract(&self, file: &str, bytes: &[u8]) -> Result<&'static str, Refusal> {
-        Ok(self.gate.prepare(self.source(file, bytes, "{}")?)?.0.contract.name())
+        Ok(self.gate.prepare(self.source(file, bytes, "{}")?, &|| false)?.0.contract.name())
     }
 
     /// Every vector: on a fresh instance, then on one that answers all, there and back. `vectors`: those of the component
@@ -207,7 +207,7 @@ impl Workbench {
     }
 
     fn prepared(&self, file: &str, bytes: &[u8], own: Option<&str>) -> Result<(Loaded, Vec<Vector>), Refusal> {
-        let (loaded, description) = self.gate.prepare(self.source(file, bytes, "{}")?)?;
+        let (loaded, description) = self.gate.prepare(self.source(file, bytes, "{}")?, &|| false)?;
         let missing = |message| Refusal::new(RefusalCode::VectorsMissing, file, message);
         let vectors = vectors::read(&loaded.answers, own.unwrap_or(&description.vectors)).map_err(missing)?;
         Ok((loaded, vectors))

@@ -23,7 +23,14 @@ fn a_way_back_takes_over_the_instances_of_before() {
     let answerer = [Some(0), None, None, None, None];
     let set = || Set { members: members.clone(), answerer, closed_by: Closure::Removed };
     let made = |id, kept: &[Arc<Generation>]| {
-        Arc::new(Generation::new(GenerationId(id), set(), 2, kept).expect("a generation"))
+        let mut stock = Stock::default();
+        let lacking = Generation::new(GenerationId(id), &set(), 2, kept, &mut stock).map(Arc::new);
+        lacking
+            .or_else(|lacking| {
+                stock.fill(lacking, || false);
+                Generation::new(GenerationId(id), &set(), 2, kept, &mut stock).map(Arc::new)
+            })
+            .expect("a generation")
     };
     let lacks = |of: &Generation| (0..2).filter(|thread| of.lacks(*thread, Policy::Access).is_some()).count();
     let kept = [made(1, &[])];
@@ -44,7 +51,7 @@ fn quick(guest: Vec<u8>) -> (Generation, tempfile::TempDir) {
     (0..1_000).for_each(|_| loaded.quickness.answered(Duration::ZERO));
     let answerer = [Some(0), None, None, None, None];
     let set = Set { members: vec![loaded], answerer, closed_by: Closure::Removed };
-    (Generation::new(GenerationId(1), set, 1, &[]).expect("a generation"), dir)
+    (Generation::first(GenerationId(1), &set, 1).expect("a generation"), dir)
 }
 
 /// As a request's thread asks it: one that drives a runtime.

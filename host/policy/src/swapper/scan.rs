@@ -36,6 +36,8 @@ pub(super) struct Scanner {
     control: Arc<Control>,
     /// Identities that were refused by themselves; not tried again unless an operator says so.
     refused: BTreeSet<Digest>,
+    /// The compiler was busy with something else; tried again when it is not.
+    aside: BTreeSet<Digest>,
     /// Refused because something else answers the same: they are taken when that is gone.
     rivals: Vec<Arc<Loaded>>,
     /// Went through the gate for a plan that was overtaken.
@@ -93,6 +95,7 @@ impl Scanner {
             folder,
             control,
             refused: BTreeSet::new(),
+            aside: BTreeSet::new(),
             rivals: Vec::new(),
             ready: Vec::new(),
             known,
@@ -309,6 +312,13 @@ impl Scanner {
             let difference = difference.map(Box::new);
             Attempt { trigger, files, gate: start.elapsed(), difference }
         };
+        if is_left(&loaded) && self.is_overtaken(&change) {
+            let record = self.control.moved_on(&basis, &tried, attempt(change.files));
+            return self.overtaken(trigger, record);
+        }
+        if is_left(&loaded) {
+            self.aside.extend(named);
+        }
         let record = match loaded {
             // Only what may come was there, and it may not.
             Ok(_) if change.files.is_empty() && !all => {
@@ -318,16 +328,7 @@ impl Scanner {
             Ok(chosen) if self.is_overtaken(&change) => {
                 self.ready = chosen;
                 let record = self.control.moved_on(&basis, &tried, attempt(change.files));
-                return match trigger {
-                    Trigger::Folder | Trigger::Approval => {
-                        self.again = true;
-                        Ok(Some(record))
-                    }
-                    // Whoever promotes says that something else writes there.
-                    Trigger::Promotion => Ok(None),
-                    // Takes what stands there, finished or not.
-                    _ => Err(Overtaken),
-                };
+                return self.overtaken(trigger, record);
             }
             Ok(chosen) => match self.control.swap(&basis, &chosen, &tried, attempt(change.files)) {
                 Ok(record) => {
@@ -348,7 +349,8 @@ impl Scanner {
         };
         self.moved_on = 0;
         if record.outcome == Outcome::Refused {
-            let sound: Vec<_> = tried.into_iter().filter(|identity| !self.refused.contains(identity)).collect();
+            let sound: Vec<_> =
+                tried.into_iter().filter(|of| !self.refused.contains(of) && !self.aside.contains(of)).collect();
             for identity in self.control.owed(&sound) {
                 let Some(file) = of_identity.get(&identity) else { continue };
                 self.control.note_refused(identity, waits(file, &record));
@@ -357,6 +359,24 @@ impl Scanner {
             self.unserved = None;
         }
         Ok(Some(record))
+    }
+
+    fn overtaken(&mut self, trigger: Trigger, record: SwapRecord) -> Result<Option<SwapRecord>, Overtaken> {
+        match trigger {
+            Trigger::Folder | Trigger::Approval => {
+                self.again = true;
+                Ok(Some(record))
+            }
+            // Whoever promotes says that something else writes there.
+            Trigger::Promotion => Ok(None),
+            // Takes what stands there, finished or not.
+            _ => Err(Overtaken),
+        }
+    }
+
+    /// What was set aside for the compiler, if it is free now.
+    fn due(&self) -> BTreeSet<Digest> {
+        if self.gate.is_compiling() { BTreeSet::new() } else { self.aside.clone() }
     }
 
     /// Does the folder say otherwise by now? True a few times in a row at most.
@@ -381,6 +401,7 @@ impl Scanner {
         let stands: BTreeSet<Digest> = judged.values().copied().collect();
         self.known.retain(|identity| stands.contains(identity));
         self.refused.retain(|identity| stands.contains(identity));
+        self.aside.retain(|identity| stands.contains(identity));
         self.rivals.retain(|rival| stands.contains(&rival.source.identity()));
         for gone in self.control.judged(judged, files, pending) {
             self.refused.remove(&gone);
@@ -399,11 +420,14 @@ impl Scanner {
         let serving = |stem: &str| basis.chosen.iter().find(|loaded| &*loaded.source.stem == stem);
         let serves =
             |stem: &str, identity: &Digest| serving(stem).is_some_and(|loaded| loaded.source.identity() == *identity);
+        let due = self.due();
         let left = |identity: &Digest| trigger == Trigger::Start && basis.shunned.contains(identity);
         let fresh = |stem: &str, identity: &Digest| {
             let differs = basis.judged.get(stem) != Some(identity) && !self.known.contains(identity);
             // What serves is not wanted more by being written again.
-            differs && !left(identity) || look.rewritten.contains(stem) && !serves(stem, identity)
+            differs && !left(identity)
+                || due.contains(identity)
+                || look.rewritten.contains(stem) && !serves(stem, identity)
         };
         // What was read of a file that is being written again is not what its writer means.
         let news = judged.iter().any(|(stem, identity)| fresh(stem, identity) && !look.is_unfinished(stem));
@@ -438,7 +462,8 @@ impl Scanner {
             return (Plan::Nothing, look.pending);
         }
         let held = |identity: &Digest| {
-            self.refused.contains(identity) || self.known.contains(identity) || basis.shunned.contains(identity)
+            let not_now = self.refused.contains(identity) || self.aside.contains(identity);
+            not_now || self.known.contains(identity) || basis.shunned.contains(identity)
         };
         let rivals: BTreeSet<Digest> = self.rivals.iter().map(|rival| rival.source.identity()).collect();
         let may = |stem: &str, identity: &Digest| {
@@ -473,6 +498,12 @@ impl Scanner {
         let looked_at = stems.iter().map(|(stem, _)| stem).chain(&gone).cloned().collect();
         (Plan::Change(Change { stems, optional, keep, files, looked_at }), look.pending)
     }
+}
+
+/// Is it for the compiler that this was not judged to the end?
+fn is_left(loaded: &Result<Vec<Arc<Loaded>>, Refused>) -> bool {
+    let busy = |refusal: &Refusal| refusal.code == RefusalCode::Compiling;
+    loaded.as_ref().is_err_and(|(first, others)| busy(first) || others.iter().any(busy))
 }
 
 /// Why a sound file does not serve: what came with it was refused.

@@ -137,7 +137,7 @@ pub(crate) fn slow(name: &str, mark: u32) -> Vec<u8> {
     wat::parse_str(text.replace("\"guest\"", &format!("\"g{mark:04}\""))).expect("slow guest")
 }
 
-/// Keeps the compiler busy for much longer than a word to stop takes, and is no policy.
+/// Keeps the compiler busy for much longer than a word to stop takes; a policy by the names of its exports alone.
 pub(crate) fn busy(functions: usize) -> Vec<u8> {
     let leb = |mut n: usize| {
         let mut bytes = Vec::new();
@@ -160,7 +160,14 @@ pub(crate) fn busy(functions: usize) -> Vec<u8> {
         section(3, [count.clone(), vec![0; functions]].concat()),
         section(10, [count, body.repeat(functions)].concat()),
     ];
-    [b"\0asm\x0d\0\x01\0".to_vec(), section(1, module.concat())].concat()
+    // An instance of nothing, under the names of two interfaces.
+    let export = |name: &str| {
+        let name = format!("tidegate:policy/{name}@{}", CONTRACTS[1]);
+        [vec![0], leb(name.len()), name.into_bytes(), vec![0x05, 0, 0]].concat()
+    };
+    let exports = [vec![2], export("plugin"), export("access")].concat();
+    let sections = [section(1, module.concat()), section(5, vec![1, 0x01, 0]), section(11, exports)];
+    [b"\0asm\x0d\0\x01\0".to_vec(), sections.concat()].concat()
 }
 
 /// A well-behaved guest whose bytes differ by `mark`.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Change, Refused, Scanner};
+use super::{Change, MOVED_ON_MAX, Refused, Scanner};
 use crate::control::{Basis, left_behind, taken_back};
 use crate::evidence::{Budget, Comparison};
 use crate::folder::MANIFEST;
@@ -29,6 +29,9 @@ impl Scanner {
     ) -> Result<Vec<Arc<Loaded>>, Refused> {
         let (mut chosen, mut refusals) = (std::mem::take(&mut change.keep), Vec::new());
         let by_name = change.files == [MANIFEST];
+        let (folder, looked_at) = (self.folder.as_ref(), change.looked_at.clone());
+        let is_heeded = self.moved_on < MOVED_ON_MAX;
+        let is_moot = || is_heeded && folder.is_some_and(|folder| !folder.moved_on(&looked_at).is_empty());
         for (stem, version) in std::mem::take(&mut change.stems) {
             // The same bytes under another name are another file: one that rivals, or takes over when that one goes.
             let serves =
@@ -38,6 +41,7 @@ impl Scanner {
                 continue;
             }
             let optional = change.optional.contains(&stem);
+            self.aside.remove(&version.identity);
             let loaded = version.source.and_then(|source| {
                 if basis.poisoned.contains(&version.identity) {
                     return Err(taken_back(&source.file, &version.identity));
@@ -48,7 +52,7 @@ impl Scanner {
                 }
                 let loaded = match self.at_hand(&source) {
                     Some(loaded) => loaded,
-                    None => Arc::new(self.gate.load(source)?),
+                    None => Arc::new(self.gate.load_unless(source, &is_moot)?),
                 };
                 let judged = self.hold(basis, &loaded).and_then(|()| self.compare(basis, &loaded, difference));
                 judged.inspect_err(|refusal| {
@@ -62,7 +66,10 @@ impl Scanner {
                 // It did not have to come; what served in its place stays.
                 Err(_) if optional => chosen.extend(basis.chosen.iter().find(|old| *old.source.stem == *stem).cloned()),
                 Err(refusal) => {
-                    self.refused.insert(version.identity);
+                    match refusal.code {
+                        RefusalCode::Compiling => self.aside.insert(version.identity),
+                        _ => self.refused.insert(version.identity),
+                    };
                     self.control.note_refused(version.identity, refusal.clone());
                     refusals.push(refusal);
                 }

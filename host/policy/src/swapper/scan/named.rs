@@ -35,6 +35,8 @@ impl Scanner {
     ) -> Result<(Plan, Vec<String>), (Refusal, Vec<String>)> {
         let identity = judged.get(MANIFEST);
         let is_new = basis.judged.get(MANIFEST) != identity && identity.is_some_and(|id| !self.known.contains(id));
+        // What was set aside for the compiler is as good as new once that is free.
+        let is_new = is_new || identity.is_some_and(|identity| self.due().contains(identity));
         let unserved = self.unserved.as_ref().filter(|of| Some(&of.manifest) == identity);
         let wanted = unserved.is_some() && look.rewritten.contains(MANIFEST);
         let arrived = unserved.is_some_and(|of| of.files != self.files_named(&look));
