@@ -17,6 +17,9 @@ mod failure;
 mod folder;
 mod gate;
 mod generation;
+#[cfg(test)]
+#[path = "../tests/support/guests.rs"]
+mod guests;
 mod host;
 mod instance;
 #[cfg(test)]

@@ -1,8 +1,5 @@
 //! What moves the pointer while a set is judged, and while its instances are made.
 
-#[path = "../../tests/support/guests.rs"]
-mod guests;
-
 use std::time::Instant;
 
 use super::*;
@@ -10,6 +7,7 @@ use crate::cache::CompileCache;
 use crate::embedded;
 use crate::engine::Engines;
 use crate::gate::Gate;
+use crate::guests;
 use crate::instance::GUEST_CALLS;
 
 struct Bed {

@@ -1,14 +1,12 @@
 //! What becomes of the instances of a generation.
 
-#[path = "../../tests/support/guests.rs"]
-mod guests;
-
 use super::*;
 use crate::cache::CompileCache;
 use crate::config::PolicyConfig;
 use crate::embedded;
 use crate::engine::Engines;
 use crate::gate::Gate;
+use crate::guests;
 use crate::instance::PolicySource;
 
 // shows: X-07
