@@ -32,6 +32,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 use tidegate_proto::v1::{
     admin_server::AdminServer, alarms_server::AlarmsServer, gateway_server::GatewayServer,
@@ -55,8 +56,8 @@ const CANDIDATE_BYTES_MAX: usize = 66 << 20;
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Open connections per listener; more wait in the backlog. Guessed: 64 sessions with 8 readers each, twice.
 const CONNECTIONS_MAX: usize = 1024;
-/// Of them, those of one address, or network (IPv6): half; and three quarters of this machine's own, behind whose proxy many
-/// may be. More are closed.
+/// Of them, those of one address, or network (IPv6), on which no key was accepted yet: half; and three quarters of this
+/// machine's own, behind whose proxy many may be. More are closed.
 const OF_ONE_ADDRESS_MAX: usize = 512;
 const OF_LOOPBACK_MAX: usize = 768;
 /// HTTP/2 streams per connection, beside its event streams: calls under way. Above it a client waits without a word.
@@ -223,7 +224,8 @@ impl Edge {
                 Side::Clients { peer: Some(peer) } => {
                     let Some(neighbour) = neighbours.join(peer) else {
                         if let Some(more) = crowd.again() {
-                            let what = "an address has as many gRPC connections open as it may; more are closed";
+                            let what =
+                                "an address has as many gRPC connections without a key as it may; more are closed";
                             tracing::warn!(%peer, more, "{what}");
                         }
                         continue;
@@ -234,21 +236,22 @@ impl Edge {
             };
             let (edge, shutdown) = (self.clone(), listening.shutdown.clone());
             connections.spawn(async move {
-                let _place = (permit, neighbour);
+                let _place = permit;
+                let facts = Connection { stranger: Mutex::new(neighbour), ..Connection::default() };
                 match io {
                     Io::Tcp(io, None) => {
                         if in_time(&shutdown, begins_http2(&io)).await == Some(true) {
-                            edge.connection(io, side, Connection::default(), shutdown).await;
+                            edge.connection(io, side, facts, shutdown).await;
                         }
                     }
                     Io::Tcp(io, Some(tls)) => {
                         if let Some(Some((io, certificate))) = in_time(&shutdown, tls.accept(io, Protocol::Grpc)).await
                         {
-                            let facts = Connection { private: true, certificate, ..Connection::default() };
+                            let facts = Connection { private: true, certificate, ..facts };
                             edge.connection(io, side, facts, shutdown).await;
                         }
                     }
-                    Io::Unix(io) => edge.connection(io, side, Connection::default(), shutdown).await,
+                    Io::Unix(io) => edge.connection(io, side, facts, shutdown).await,
                 }
             });
         }

@@ -3,9 +3,11 @@
 
 use crate::{
     error::{Code, Error, Result},
+    neighbours::Neighbour,
     telemetry::{Limit, Metrics},
     tls::Certificate,
 };
+use parking_lot::Mutex;
 use std::{
     sync::{
         Arc,
@@ -36,6 +38,8 @@ pub(in crate::grpc) struct Connection {
     pub(super) cut: CancellationToken,
     /// A key was accepted on it, or its socket lets in whoever can open it.
     pub(super) let_in: AtomicBool,
+    /// Its place among those of its address, until a key was accepted.
+    pub(super) stranger: Mutex<Option<Neighbour>>,
     /// Calls of health and reflection that came, which need no key.
     pub(super) without_key: AtomicU64,
     /// Requests that came, and those that are not answered to the end.
@@ -93,7 +97,9 @@ impl Connection {
     }
 
     pub(super) fn let_in(&self) {
-        self.let_in.store(true, Ordering::SeqCst);
+        if !self.let_in.swap(true, Ordering::SeqCst) {
+            drop(self.stranger.lock().take());
+        }
     }
 
     pub(super) fn asked_without_key(&self) {
@@ -170,9 +176,25 @@ impl Drop for LiveStream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::neighbours::Neighbours;
+    use std::net::{IpAddr, Ipv4Addr};
     use tokio::time::{Instant, sleep, timeout};
 
     const LONG: Duration = Duration::from_secs(600);
+    const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    #[test]
+    fn who_was_let_in_leaves_its_place_to_the_strangers_of_its_address() {
+        let neighbours = Arc::new(Neighbours::new(1, 1));
+        let client = Connection { stranger: Mutex::new(neighbours.join(LOCALHOST)), ..Connection::default() };
+        assert!(neighbours.join(LOCALHOST).is_none());
+        client.let_in();
+        client.let_in();
+        let stranger = neighbours.join(LOCALHOST).expect("its place is free");
+        assert!(neighbours.join(LOCALHOST).is_none());
+        drop((client, stranger));
+        assert!(neighbours.join(LOCALHOST).is_some());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_stranger_keeps_a_connection_only_while_something_is_under_way() {
